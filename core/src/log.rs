@@ -1,0 +1,406 @@
+//! The log in RAM: a fixed number of bytes, a ring, entries in their encoded form.
+//!
+//! `base` is the last entry that is no longer here (it is in a snapshot); `last` the newest one;
+//! `durable` the newest that flash is known to hold. Frames and flash records are copied from here and
+//! from nowhere else.
+
+use crate::entry::{Entries, Entry, HEAD_BYTES_MAX, Head, Kind};
+use crate::types::{EntryId, Index, Term};
+
+/// Places remembered in the ring, so that reading on is one step: about one for each reader
+/// (flash, applying, and peers that are at the same place share theirs).
+const CURSORS: usize = 4;
+/// A walk longer than this is remembered in a place of its own.
+const WALK_STEPS_SHORT: u32 = 8;
+
+/// The log has no room for this entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Full {
+    /// What the entry takes.
+    pub bytes_needed: usize,
+    /// What is free.
+    pub bytes_free: usize,
+}
+
+/// What came of [`Log::append_entries`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Appended {
+    /// The log now holds the entries up to here.
+    UpTo(Index),
+    /// The log is full; it holds the entries up to here.
+    FullAfter(Index),
+    /// An entry contradicts one at or below the index that must not change: nothing of it was taken.
+    Conflict(Index),
+    /// The bytes are not entries; those before the bad one were taken.
+    Malformed,
+}
+
+/// A kept place: entry `index` starts at `at`, and the entry before it has `prev_term`.
+#[derive(Clone, Copy)]
+struct Cursor {
+    index: Index,
+    prev_term: Term,
+    at: u32,
+}
+
+impl Cursor {
+    /// Index 0 is never looked for: an unused place.
+    const UNUSED: Self = Self { index: Index::ZERO, prev_term: Term::ZERO, at: 0 };
+}
+
+/// A fixed-capacity log. Built as `Log<[u8; N]>`, used as `Log`.
+pub struct Log<B: ?Sized = [u8]> {
+    base: EntryId,
+    last: EntryId,
+    durable: Index,
+    /// The newest entry of the flash write that is under way, cut back if it is overwritten meanwhile.
+    writing: Index,
+    head: u32,
+    used: u32,
+    cursors: [Cursor; CURSORS],
+    cursor_next: u8,
+    ring: B,
+}
+
+impl<const N: usize> Log<[u8; N]> {
+    /// An empty log, all zeros.
+    pub const fn new() -> Self {
+        Self {
+            base: EntryId::ZERO,
+            last: EntryId::ZERO,
+            durable: Index::ZERO,
+            writing: Index::ZERO,
+            head: 0,
+            used: 0,
+            cursors: [Cursor::UNUSED; CURSORS],
+            cursor_next: 0,
+            ring: [0; N],
+        }
+    }
+}
+
+impl<const N: usize> Default for Log<[u8; N]> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Log {
+    /// Empties the log: the next entry follows `base`, which a snapshot covers.
+    pub fn reset(&mut self, base: EntryId) {
+        self.base = base;
+        self.last = base;
+        self.durable = base.index;
+        self.writing = base.index;
+        self.head = 0;
+        self.used = 0;
+        self.cursors = [Cursor::UNUSED; CURSORS];
+    }
+
+    /// The last entry that is no longer here.
+    pub const fn base(&self) -> EntryId {
+        self.base
+    }
+
+    /// The newest entry, or `base` if there is none.
+    pub const fn last(&self) -> EntryId {
+        self.last
+    }
+
+    /// The newest entry that flash is known to hold.
+    pub const fn durable(&self) -> Index {
+        self.durable
+    }
+
+    /// Bytes that the ring can hold: one stays free, so that its end never meets its beginning.
+    pub const fn bytes_capacity(&self) -> usize {
+        self.ring.len().saturating_sub(1)
+    }
+
+    /// Bytes that are free for entries, heads included.
+    pub const fn bytes_free(&self) -> usize {
+        self.bytes_capacity().saturating_sub(self.used as usize)
+    }
+
+    /// Entries that are here.
+    pub const fn count(&self) -> u64 {
+        self.last.index.since(self.base.index)
+    }
+
+    /// The term of entry `index`; `None` outside of `base..=last`, never a guess (LG3).
+    pub fn term(&mut self, index: Index) -> Option<Term> {
+        if index == self.last.index {
+            return Some(self.last.term);
+        }
+        if index == self.base.index {
+            return Some(self.base.term);
+        }
+        if index < self.base.index || index > self.last.index {
+            return None;
+        }
+        self.seek(index.next()).map(|next| next.prev_term)
+    }
+
+    /// Does the log hold exactly this entry, or end its compacted part with it?
+    pub fn holds(&mut self, id: EntryId) -> bool {
+        self.term(id.index) == Some(id.term)
+    }
+
+    /// The newest entry at or below `id.index` whose term is at most `id.term`; entries below `base`
+    /// count as fitting (LG4). By it a leader finds where logs part in one round for each term.
+    pub fn find_conflict(&mut self, id: EntryId) -> EntryId {
+        let mut index = id.index.min(self.last.index);
+        loop {
+            match self.term(index) {
+                Some(term) if term > id.term && index > self.base.index => {
+                    index = index.previous();
+                }
+                Some(term) => return EntryId::new(index, term),
+                None => return EntryId::new(index, Term::ZERO),
+            }
+        }
+    }
+
+    /// Appends one entry of the leader's own.
+    pub fn append(&mut self, term: Term, kind: Kind, data: &[u8]) -> Result<EntryId, Full> {
+        let id = EntryId::new(self.last.index.next(), term);
+        let new_term = (term != self.last.term).then_some(term);
+        let data_bytes = u16::try_from(data.len()).unwrap_or(u16::MAX);
+        let (head, head_bytes) = Head::encode(kind, new_term, data_bytes);
+        let bytes_needed = head_bytes.saturating_add(data.len());
+        let bytes_free = self.bytes_free();
+        if bytes_needed > bytes_free || usize::from(data_bytes) != data.len() {
+            return Err(Full { bytes_needed, bytes_free });
+        }
+        self.push(head.get(..head_bytes).unwrap_or_default());
+        self.push(data);
+        self.last = id;
+        Ok(id)
+    }
+
+    /// Takes over what a leader sent: `entries` follow an entry that the caller has found here. Entries
+    /// that are here already stay; the first that differs, and all behind it, gives way, unless it is at
+    /// or below `keep` (Raft §5.3, receiver rules 3 and 4).
+    pub fn append_entries(&mut self, mut entries: Entries<'_>, keep: Index) -> Appended {
+        let mut upto = entries.prev().index;
+        while let Some(next) = entries.next_raw() {
+            let Ok((Entry { id, .. }, raw)) = next else {
+                return Appended::Malformed;
+            };
+            if id.index <= self.last.index {
+                match self.term(id.index) {
+                    Some(term) if term != id.term => {
+                        if id.index <= keep {
+                            return Appended::Conflict(id.index);
+                        }
+                        self.truncate(id.index.previous());
+                    }
+                    // Here already, or compacted, thus committed and the same.
+                    _ => {
+                        upto = id.index;
+                        continue;
+                    }
+                }
+            }
+            if raw.len() > self.bytes_free() {
+                return Appended::FullAfter(upto);
+            }
+            self.push(raw);
+            self.last = id;
+            upto = id.index;
+        }
+        Appended::UpTo(upto)
+    }
+
+    /// Drops everything behind `last`.
+    fn truncate(&mut self, last: Index) {
+        let Some(cursor) = self.seek(last.next()) else {
+            return;
+        };
+        self.used = self.distance(cursor.at);
+        self.last = EntryId::new(last, cursor.prev_term);
+        self.durable = self.durable.min(last);
+        self.writing = self.writing.min(last);
+        self.forget_cursors(|c| c.index > last.next());
+    }
+
+    /// Drops everything up to and including `index`; beyond `last` nothing happens.
+    pub fn compact(&mut self, index: Index) {
+        let Some(cursor) = self.seek(index.next()) else {
+            return;
+        };
+        self.used = self.used.saturating_sub(self.distance(cursor.at));
+        self.head = cursor.at;
+        self.base = EntryId::new(index, cursor.prev_term);
+        self.durable = self.durable.max(index);
+        self.writing = self.writing.max(index);
+        self.forget_cursors(|c| c.index <= index);
+    }
+
+    /// The entries behind `after`, as many whole ones as fit `bytes_max`, none behind `last_max`:
+    /// the last of them, and the bytes they take.
+    pub fn fit(&mut self, after: Index, last_max: Index, bytes_max: usize) -> (Index, usize) {
+        let Some(mut cursor) = self.seek(after.next()) else {
+            return (after, 0);
+        };
+        let mut bytes = 0usize;
+        while cursor.index <= last_max.min(self.last.index) {
+            let Some(head) = self.head_at(cursor.at) else {
+                break;
+            };
+            let more = bytes.saturating_add(head.bytes());
+            if more > bytes_max {
+                break;
+            }
+            bytes = more;
+            self.step(&mut cursor, &head);
+        }
+        (cursor.index.previous(), bytes)
+    }
+
+    /// Copies the encoded entries behind `after` up to `last`, as [`Log::fit`] measured them; the
+    /// number of bytes, or `None` if they are not here or do not fit.
+    pub fn copy(&mut self, after: Index, last: Index, out: &mut [u8]) -> Option<usize> {
+        let from = self.seek(after.next())?.at;
+        let to = self.seek(last.next())?;
+        let bytes = (self.distance(to.at) as usize).checked_sub(self.distance(from) as usize)?;
+        self.copy_out(from, out.get_mut(..bytes)?);
+        Some(bytes)
+    }
+
+    /// Copies the data of entry `index` into `out`: what it is, its term, and how many bytes.
+    pub fn read(&mut self, index: Index, out: &mut [u8]) -> Option<(Kind, Term, usize)> {
+        let (cursor, head) = self.find(index)?;
+        let at = self.wrap((cursor.at as usize).saturating_add(head.head_bytes));
+        self.copy_out(at, out.get_mut(..head.data_bytes)?);
+        Some((head.kind, head.term.unwrap_or(cursor.prev_term), head.data_bytes))
+    }
+
+    /// What entry `index` is, and the bytes of its data.
+    pub fn kind(&mut self, index: Index) -> Option<(Kind, usize)> {
+        self.find(index).map(|(_, head)| (head.kind, head.data_bytes))
+    }
+
+    /// Bytes of the encoded entries up to and including `index`.
+    pub fn bytes_up_to(&mut self, index: Index) -> usize {
+        match self.seek(index.next()) {
+            Some(cursor) => self.distance(cursor.at) as usize,
+            None => 0,
+        }
+    }
+
+    /// A flash write of the entries up to `last` begins.
+    pub fn write_begins(&mut self, last: Index) {
+        self.writing = last.min(self.last.index);
+    }
+
+    /// That write is done: what was not overwritten meanwhile is durable (B26).
+    pub fn write_ends(&mut self) {
+        self.durable = self.durable.max(self.writing);
+    }
+
+    fn find(&mut self, index: Index) -> Option<(Cursor, Head)> {
+        if index > self.last.index {
+            return None;
+        }
+        let cursor = self.seek(index)?;
+        Some((cursor, self.head_at(cursor.at)?))
+    }
+
+    /// Where entry `index` starts: one of those here, or the one that comes next.
+    fn seek(&mut self, index: Index) -> Option<Cursor> {
+        if index <= self.base.index || index > self.last.index.next() {
+            return None;
+        }
+        if index == self.last.index.next() {
+            let at = self.wrap((self.head as usize).saturating_add(self.used as usize));
+            return Some(Cursor { index, prev_term: self.last.term, at });
+        }
+        let mut cursor =
+            Cursor { index: self.base.index.next(), prev_term: self.base.term, at: self.head };
+        let mut place = None;
+        for (i, kept) in self.cursors.iter().enumerate() {
+            if kept.index <= index && kept.index > cursor.index {
+                cursor = *kept;
+                place = Some(i);
+            }
+        }
+        let mut steps = 0u32;
+        while cursor.index < index {
+            let head = self.head_at(cursor.at)?;
+            self.step(&mut cursor, &head);
+            steps = steps.saturating_add(1);
+        }
+        if steps > 0 || place.is_none() {
+            if place.is_none() || steps > WALK_STEPS_SHORT {
+                self.cursor_next = self.cursor_next.wrapping_add(1);
+                place = Some((self.cursor_next as usize) % CURSORS);
+            }
+            if let Some(kept) = place.and_then(|i| self.cursors.get_mut(i)) {
+                *kept = cursor;
+            }
+        }
+        Some(cursor)
+    }
+
+    fn step(&self, cursor: &mut Cursor, head: &Head) {
+        cursor.at = self.wrap((cursor.at as usize).saturating_add(head.bytes()));
+        cursor.index = cursor.index.next();
+        if let Some(term) = head.term {
+            cursor.prev_term = term;
+        }
+    }
+
+    fn forget_cursors(&mut self, gone: impl Fn(&Cursor) -> bool) {
+        for cursor in self.cursors.iter_mut().filter(|c| gone(c)) {
+            *cursor = Cursor::UNUSED;
+        }
+    }
+
+    fn head_at(&self, at: u32) -> Option<Head> {
+        let start = at as usize;
+        if let Some(bytes) = self.ring.get(start..start.saturating_add(HEAD_BYTES_MAX)) {
+            return Head::decode(bytes);
+        }
+        let mut bytes = [0; HEAD_BYTES_MAX];
+        self.copy_out(at, &mut bytes);
+        Head::decode(&bytes)
+    }
+
+    /// Bytes from the head of the ring to `at`, which lies in the used part or at its end.
+    fn distance(&self, at: u32) -> u32 {
+        let whole = self.ring.len() as u32;
+        at.checked_sub(self.head).unwrap_or(at.saturating_add(whole).saturating_sub(self.head))
+    }
+
+    fn wrap(&self, at: usize) -> u32 {
+        at.checked_sub(self.ring.len()).unwrap_or(at) as u32
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        let at = self.wrap((self.head as usize).saturating_add(self.used as usize)) as usize;
+        let before_end = self.ring.len().saturating_sub(at).min(bytes.len());
+        let (first, second) = bytes.split_at_checked(before_end).unwrap_or((bytes, &[]));
+        copy(self.ring.get_mut(at..).unwrap_or_default(), first);
+        copy(&mut self.ring, second);
+        self.used = self.used.saturating_add(bytes.len() as u32);
+    }
+
+    fn copy_out(&self, at: u32, out: &mut [u8]) {
+        let tail = self.ring.get(at as usize..).unwrap_or_default();
+        let before_end = tail.len().min(out.len());
+        let (first, second) = out.split_at_mut_checked(before_end).unwrap_or_default();
+        copy(first, tail);
+        copy(second, &self.ring);
+    }
+}
+
+/// Copies as much as both hold: no length can be wrong, so nothing can panic.
+pub(crate) fn copy(to: &mut [u8], from: &[u8]) {
+    let len = to.len().min(from.len());
+    if let (Some(to), Some(from)) = (to.get_mut(..len), from.get(..len)) {
+        to.copy_from_slice(from);
+    }
+}
