@@ -9,6 +9,9 @@ use std::vec;
 
 pub mod entry;
 pub mod flash;
+mod identity;
 pub mod log;
 mod types;
+pub mod wal;
+pub use identity::Identity;
 pub use types::*;
