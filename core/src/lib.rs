@@ -1,12 +1,19 @@
-#![no_std]
+#![cfg_attr(not(test), no_std)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::arithmetic_side_effects,
+        clippy::indexing_slicing,
+        clippy::string_slice,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable
+    )
+)]
 #![doc = "Draft."]
-#[cfg(test)]
-extern crate std;
-#[cfg(test)]
-use std::prelude::v1::*;
-#[cfg(test)]
-use std::vec;
 
+pub mod config;
 pub mod entry;
 pub mod flash;
 mod identity;
