@@ -1,1 +1,3 @@
-//! Draft.
+//! Quorate on a PC: the deterministic simulator of whole boards, and the `quorate` program.
+
+pub mod cli;
