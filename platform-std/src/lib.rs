@@ -1,3 +1,5 @@
 //! Quorate on a PC: the deterministic simulator of whole boards, and the `quorate` program.
 
 pub mod cli;
+pub mod config_file;
+pub mod content;
