@@ -15,10 +15,15 @@
 
 pub mod config;
 pub mod entry;
+pub mod event;
 pub mod flash;
 mod identity;
 pub mod log;
+pub mod membership;
+pub mod node;
+pub mod raft;
 mod types;
 pub mod wal;
+pub mod wire;
 pub use identity::Identity;
 pub use types::*;

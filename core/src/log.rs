@@ -59,6 +59,8 @@ pub struct Log<B: ?Sized = [u8]> {
     writing: Index,
     head: u32,
     used: u32,
+    /// Bytes put aside behind the last entry, until the next one comes.
+    aside: u32,
     cursors: [Cursor; CURSORS],
     cursor_next: u8,
     ring: B,
@@ -74,6 +76,7 @@ impl<const N: usize> Log<[u8; N]> {
             writing: Index::ZERO,
             head: 0,
             used: 0,
+            aside: 0,
             cursors: [Cursor::UNUSED; CURSORS],
             cursor_next: 0,
             ring: [0; N],
@@ -96,6 +99,7 @@ impl Log {
         self.writing = base.index;
         self.head = 0;
         self.used = 0;
+        self.aside = 0;
         self.cursors = [Cursor::UNUSED; CURSORS];
     }
 
@@ -117,6 +121,11 @@ impl Log {
     /// Bytes that the ring can hold: one stays free, so that its end never meets its beginning.
     pub const fn bytes_capacity(&self) -> usize {
         self.ring.len().saturating_sub(1)
+    }
+
+    /// Bytes that the entries here take, heads included.
+    pub const fn bytes_used(&self) -> usize {
+        self.used as usize
     }
 
     /// Bytes that are free for entries, heads included.
@@ -220,6 +229,7 @@ impl Log {
             return;
         };
         self.used = self.distance(cursor.at);
+        self.aside = 0;
         self.last = EntryId::new(last, cursor.prev_term);
         self.durable = self.durable.min(last);
         self.writing = self.writing.min(last);
@@ -299,6 +309,30 @@ impl Log {
     /// That write is done: what was not overwritten meanwhile is durable (B26).
     pub fn write_ends(&mut self) {
         self.durable = self.durable.max(self.writing);
+    }
+
+    /// Puts bytes aside in the free part, where they stay until the next entry is appended: a piece of a
+    /// snapshot on its way from the link to flash. `false` if there is no room.
+    pub fn put_aside(&mut self, bytes: &[u8]) -> bool {
+        if bytes.len() > self.bytes_free() {
+            return false;
+        }
+        let used = self.used;
+        self.push(bytes);
+        self.used = used;
+        self.aside = bytes.len() as u32;
+        true
+    }
+
+    /// Takes back what was put aside; `None` if an entry has taken its place, or `out` is too short.
+    pub fn take_aside(&mut self, out: &mut [u8]) -> Option<usize> {
+        let len = core::mem::take(&mut self.aside) as usize;
+        if len == 0 {
+            return None;
+        }
+        let at = self.wrap((self.head as usize).saturating_add(self.used as usize));
+        self.copy_out(at, out.get_mut(..len)?);
+        Some(len)
     }
 
     fn find(&mut self, index: Index) -> Option<(Cursor, Head)> {
@@ -386,6 +420,7 @@ impl Log {
         copy(self.ring.get_mut(at..).unwrap_or_default(), first);
         copy(&mut self.ring, second);
         self.used = self.used.saturating_add(bytes.len() as u32);
+        self.aside = 0;
     }
 
     fn copy_out(&self, at: u32, out: &mut [u8]) {

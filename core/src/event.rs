@@ -1,0 +1,152 @@
+//! What happened, as data: defmt, a simulator, a transcript and a lamp all render the same events.
+
+use crate::raft::Role;
+use crate::types::{EntryId, Index, NodeId, Term};
+use crate::wire::FrameError;
+
+/// Something worth knowing that happened inside a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum Event {
+    /// Flash is mounted (or formatted) and the node runs.
+    Started {
+        /// The last entry found.
+        last: EntryId,
+        /// The last record was torn by a power cut and has been cut off; it was never acknowledged.
+        torn: bool,
+    },
+    /// The node changed its role or its term.
+    Became {
+        /// What it is now.
+        role: Role,
+        /// In which term.
+        term: Term,
+    },
+    /// The node follows a leader.
+    Follows {
+        /// Whom.
+        leader: NodeId,
+        /// In which term.
+        term: Term,
+    },
+    /// The node promised its vote.
+    Voted {
+        /// To whom.
+        candidate: NodeId,
+        /// In which term.
+        term: Term,
+    },
+    /// A snapshot of this node's own is durable.
+    SnapshotTaken {
+        /// The last entry that it covers.
+        id: EntryId,
+    },
+    /// A leader's snapshot is durable and has been restored.
+    SnapshotInstalled {
+        /// The last entry that it covers.
+        id: EntryId,
+    },
+    /// A frame was dropped.
+    FrameRefused {
+        /// Why.
+        why: FrameRefusal,
+    },
+    /// A frame said what cannot be, a second leader in a term or a contradiction to what is committed.
+    ImpossibleFrame {
+        /// Who is said to have sent it.
+        from: NodeId,
+    },
+    /// A leader's entries did not fit into this node's log.
+    LogFull {
+        /// The last entry that did.
+        last: Index,
+    },
+    /// A command or snapshot was written by newer firmware: this node goes on replicating and applies no more.
+    NewerSchema {
+        /// The schema it needs.
+        found: u16,
+    },
+    /// The application's state has grown beyond the cluster's limit: no snapshot is taken any more, and the
+    /// log fills up.
+    SnapshotTooLarge {
+        /// The limit.
+        bytes_max: u32,
+    },
+    /// The node has stopped, for good.
+    Stopped(Fault),
+}
+
+/// Why a frame was dropped at intake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum FrameRefusal {
+    /// It is not a frame.
+    Unreadable(FrameError),
+    /// From another cluster.
+    Cluster,
+    /// From no member, or from a past life of one.
+    Stranger {
+        /// Who it says it is.
+        from: NodeId,
+    },
+}
+
+/// Why a node has stopped. It is silent from then on, which Raft tolerates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum Fault {
+    /// The flash log could not be mounted.
+    Mount(crate::wal::MountError),
+    /// The flash partition can't hold a log.
+    Geometry(crate::wal::GeometryError),
+    /// The flash log failed while running.
+    Flash(crate::wal::WalFault),
+    /// The snapshot in flash is whole but says nothing that can be restored, or can't be read any more.
+    Snapshot,
+    /// A numbered invariant (`core/docs/invariants.md`) did not hold.
+    Invariant(u8),
+    /// The caller's buffers are smaller than the cluster's limits ask for.
+    Buffers {
+        /// Bytes that the smaller one should have.
+        bytes_needed: u32,
+    },
+}
+
+/// Room for what one input can cause.
+const EVENTS_MAX: usize = 8;
+
+/// Events that wait to be polled; the oldest give way, counted, if nobody polls.
+#[derive(Default)]
+pub struct Events {
+    queue: heapless::Deque<Event, EVENTS_MAX>,
+    lost: u32,
+}
+
+impl Events {
+    /// No events.
+    pub const fn new() -> Self {
+        Self { queue: heapless::Deque::new(), lost: 0 }
+    }
+
+    /// Adds one.
+    pub fn push(&mut self, event: Event) {
+        if self.queue.is_full() {
+            self.queue.pop_front();
+            self.lost = self.lost.saturating_add(1);
+        }
+        // There is room now.
+        let _ = self.queue.push_back(event);
+    }
+
+    /// Takes the oldest.
+    pub fn pop(&mut self) -> Option<Event> {
+        self.queue.pop_front()
+    }
+
+    /// How many gave way.
+    pub const fn lost(&self) -> u32 {
+        self.lost
+    }
+}

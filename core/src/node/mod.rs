@@ -1,0 +1,380 @@
+//! A node: the protocol, its log and its flash log, driven by bytes and time.
+//!
+//! Call one of the `handle_*` functions when something happened, then [`Node::poll_output`] until it says
+//! [`Output::Wait`].
+
+mod output;
+mod poll;
+mod snapshot;
+
+pub use output::{Boot, Founding, Limits, Output, ProposeError, StartError, Status};
+
+use crate::config::Config;
+use crate::entry::{HEAD_BYTES_MAX, Kind};
+use crate::event::{Event, Events, Fault, FrameRefusal};
+use crate::flash::FlashDone;
+use crate::identity::Identity;
+use crate::log::Log;
+use crate::membership::{MEMBERS_MAX, Member, Membership};
+use crate::raft::{Options, Raft, Restored, Role, Stepped};
+use crate::types::{ClusterId, EntryId, Generation, Index, Instant, NodeId};
+use crate::wal::{Mounted, Tail, Wal};
+use crate::wire::{self, Message};
+use snapshot::{Reading, Task};
+
+/// Log bytes that proposals leave free: 16 empty entries of leaders in a row, and a membership change
+/// with its leave (8 bytes and 64 bytes each).
+pub const RESERVE_BYTES: usize = 16 * 8 + 2 * 64;
+
+/// Where a node is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Off,
+    /// Waits for the first poll, which brings the buffers.
+    Boot,
+    /// The flash log is being mounted, or formatted and founded.
+    Opening,
+    /// The snapshot is being read: first who is a member, then the application's state.
+    Restoring,
+    Running,
+    Stopped,
+}
+
+/// A consensus node. Build it as `Node<[u8; N]>`, `N` bytes of log, in a `static`; use it as `Node`.
+pub struct Node<B: ?Sized = [u8]> {
+    phase: Phase,
+    fault: Option<Fault>,
+    identity: Option<Identity>,
+    founding: bool,
+    erase_anyway: bool,
+    config: Option<Config>,
+    limits: Limits,
+    roster: heapless::Vec<Member, MEMBERS_MAX>,
+    raft: Raft,
+    wal: Wal,
+    events: Events,
+    task: Task,
+    reading: Reading,
+    /// Entry that was handed out to be applied.
+    applying: Option<EntryId>,
+    newer_schema: Option<u16>,
+    /// When upkeep of the flash log may begin.
+    idle_at: Instant,
+    /// Nothing is left to keep up.
+    kept_up: bool,
+    /// The state has outgrown the limit.
+    snapshots_off: bool,
+    frames_refused: u32,
+    log: Log<B>,
+}
+
+impl<const N: usize> Node<[u8; N]> {
+    /// A node that is off, all zeros.
+    pub const fn new() -> Self {
+        Self {
+            phase: Phase::Off,
+            fault: None,
+            identity: None,
+            founding: false,
+            erase_anyway: false,
+            config: None,
+            limits: Limits { frame_bytes: 0, entry_bytes: 0, log_bytes: 0, snapshot_bytes: 0 },
+            roster: heapless::Vec::new(),
+            raft: Raft::new(),
+            wal: Wal::new(),
+            events: Events::new(),
+            task: Task::None,
+            reading: Reading::None,
+            applying: None,
+            newer_schema: None,
+            idle_at: Instant::ZERO,
+            kept_up: false,
+            snapshots_off: false,
+            frames_refused: 0,
+            log: Log::new(),
+        }
+    }
+}
+
+impl<const N: usize> Default for Node<[u8; N]> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Node {
+    /// Starts a node that is off. What comes of it is polled.
+    ///
+    /// # Errors
+    /// The configuration can't work, with what would.
+    pub fn start(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        boot: Boot<'_>,
+    ) -> Result<(), StartError> {
+        config.check().map_err(StartError::Config)?;
+        if let Boot::Found(founding) = boot {
+            self.check_founding(config, founding)?;
+            self.limits = founding.limits;
+            self.identity = Some(Identity {
+                cluster: founding.cluster,
+                node: founding.node,
+                generation: Generation(1),
+            });
+            self.roster.clear();
+            // The number was checked.
+            let _ = self.roster.extend_from_slice(founding.members);
+            self.founding = true;
+            self.erase_anyway = founding.erase_anyway;
+        }
+        self.config = Some(config.clone());
+        self.idle_at = now;
+        self.phase = Phase::Boot;
+        Ok(())
+    }
+
+    fn check_founding(&self, config: &Config, founding: &Founding<'_>) -> Result<(), StartError> {
+        let members = founding.members;
+        let twice = |m: &Member| members.iter().filter(|n| n.id == m.id).count() > 1;
+        let here = members.iter().any(|m| m.id == founding.node);
+        if members.len() > MEMBERS_MAX || !here || members.iter().any(twice) {
+            return Err(StartError::Members { max: MEMBERS_MAX as u8 });
+        }
+        let limits = founding.limits;
+        let frame_bytes_min = wire::FRAME_BYTES_MIN as u16;
+        if limits.frame_bytes < frame_bytes_min || limits.frame_bytes > config.link.frame_bytes {
+            let bound = u32::from(config.link.frame_bytes);
+            return Err(StartError::Limits { limit: "frame_bytes", bound });
+        }
+        let entry_bytes_max = entry_bytes_max(limits.frame_bytes);
+        if limits.entry_bytes == 0 || limits.entry_bytes > entry_bytes_max {
+            let bound = u32::from(entry_bytes_max);
+            return Err(StartError::Limits { limit: "entry_bytes", bound });
+        }
+        let capacity = self.log.bytes_capacity();
+        let needed = RESERVE_BYTES
+            .saturating_add(usize::from(limits.entry_bytes))
+            .saturating_add(HEAD_BYTES_MAX);
+        if limits.log_bytes as usize > capacity || (limits.log_bytes as usize) < needed {
+            return Err(StartError::Limits { limit: "log_bytes", bound: capacity as u32 });
+        }
+        Ok(())
+    }
+
+    /// Takes a frame from the link, whatever its bytes are.
+    pub fn handle_frame(&mut self, now: Instant, frame: &[u8]) {
+        let (Phase::Running | Phase::Restoring, Some(own)) = (self.phase, self.identity) else {
+            return;
+        };
+        let frame = match wire::decode(frame) {
+            Ok(frame) => frame,
+            Err(error) => return self.refuse_frame(FrameRefusal::Unreadable(error)),
+        };
+        let wire::Envelope { cluster, to, from, generation, ref message, .. } = frame.envelope;
+        if cluster != own.cluster {
+            return self.refuse_frame(FrameRefusal::Cluster);
+        }
+        if !to.contains(own.node) {
+            return; // Heard on a shared medium.
+        }
+        // A member that is not known here may be newer than this node's configuration; a past life of a
+        // known one is not (CC14, O3).
+        let member = self.roster.iter().find(|m| m.id == from);
+        if from == own.node || member.is_some_and(|m| m.generation > generation) {
+            return self.refuse_frame(FrameRefusal::Stranger { from });
+        }
+        if matches!(message, Message::Append { .. }) {
+            self.make_room(frame.payload.len());
+        }
+        let raft = &mut self.raft;
+        match raft.step(now, from, message, frame.payload, &mut self.log, &mut self.events) {
+            Stepped::Done => {}
+            Stepped::WantsSnapshot => self.receive_snapshot(message, frame.payload),
+        }
+    }
+
+    fn refuse_frame(&mut self, why: FrameRefusal) {
+        self.frames_refused = self.frames_refused.saturating_add(1);
+        self.events.push(Event::FrameRefused { why });
+    }
+
+    /// Lets time have its effect. Calls that are early or late do no harm.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        // Without its configuration and state a node stands for nothing (B3).
+        if self.phase == Phase::Running && !self.task.is_installing() {
+            self.raft.handle_timeout(now, &mut self.log, &mut self.events);
+        }
+    }
+
+    /// The flash operation of the last [`Output::Flash`] has ended. What was read has to be in the flash
+    /// buffer at the next poll.
+    pub fn handle_flash(&mut self, now: Instant, done: FlashDone) {
+        if let Some(config) = &self.config {
+            self.idle_at = now.after(config.election_ms);
+        }
+        self.wal.handle(done);
+    }
+
+    /// The link to a member is known to be down: frames that were on their way are lost.
+    pub fn handle_unreachable(&mut self, id: NodeId) {
+        self.raft.report_unreachable(id);
+    }
+
+    /// Answers [`Output::TakeSnapshot`]: so many bytes of the state were put into the flash buffer.
+    pub fn handle_snapshot(&mut self, len: usize) {
+        self.task.answer(len);
+    }
+
+    /// Answers [`Output::Apply`] or [`Output::RestoreSnapshot`] instead of applying: newer firmware wrote
+    /// it. The node goes on replicating and applies nothing more.
+    pub fn refuse_apply(&mut self, schema: u16) {
+        if self.newer_schema.is_none() {
+            self.events.push(Event::NewerSchema { found: schema });
+        }
+        self.newer_schema = Some(schema);
+        self.applying = None;
+    }
+
+    /// Proposes a command. It is committed when [`Output::Apply`] hands it out under the returned id, and
+    /// lost when that index is applied with another term.
+    ///
+    /// # Errors
+    /// Typed refusals; nothing has happened then.
+    pub fn propose(&mut self, command: &[u8]) -> Result<EntryId, ProposeError> {
+        if self.phase != Phase::Running {
+            return Err(ProposeError::NotRunning);
+        }
+        if self.raft.role() != Role::Leader {
+            return Err(ProposeError::NotLeader { leader: self.raft.lead() });
+        }
+        let bytes_max = usize::from(self.limits.entry_bytes);
+        if command.len() > bytes_max {
+            return Err(ProposeError::TooLarge { bytes_max: bytes_max as u32 });
+        }
+        let needed = command.len().saturating_add(HEAD_BYTES_MAX);
+        self.make_room(needed.saturating_add(RESERVE_BYTES));
+        let room = self.log_room();
+        if needed > room {
+            let bytes_free = room.saturating_sub(HEAD_BYTES_MAX) as u32;
+            return Err(ProposeError::LogFull { bytes_free });
+        }
+        let full = |_| ProposeError::LogFull { bytes_free: 0 };
+        self.raft.propose(Kind::Command, command, &mut self.log).map_err(full)
+    }
+
+    /// Bytes that proposals may still take: a member with the smallest allowed log must be able to follow.
+    fn log_room(&mut self) -> usize {
+        let covered = self.log.bytes_up_to(self.raft.snapshot().index);
+        let used = self.log.bytes_used().saturating_sub(covered);
+        let of_cluster = (self.limits.log_bytes as usize).saturating_sub(used);
+        of_cluster.min(self.log.bytes_free()).saturating_sub(RESERVE_BYTES)
+    }
+
+    /// Drops entries that a durable snapshot covers, the oldest first, until `bytes` and a quarter of the
+    /// log are free: who is a little behind shall find its entries here.
+    fn make_room(&mut self, bytes: usize) {
+        let wanted = bytes.max(self.log.bytes_capacity().wrapping_shr(2));
+        let Some(missing) = wanted.checked_sub(self.log.bytes_free()).filter(|m| *m > 0) else {
+            return;
+        };
+        let covered = self.raft.snapshot().index;
+        if self.log.base().index < covered {
+            let (kept_back, _) = self.log.fit(self.log.base().index, covered, missing);
+            self.log.compact(kept_back.next().min(covered));
+        }
+    }
+
+    /// A look at the node.
+    pub fn status(&self) -> Status {
+        let identity = self.identity;
+        Status {
+            id: identity.map(|i| i.node),
+            cluster: identity.map_or(ClusterId::default(), |i| i.cluster),
+            generation: identity.map_or(Generation::default(), |i| i.generation),
+            running: self.phase == Phase::Running,
+            fault: self.fault,
+            role: self.raft.role(),
+            term: self.raft.term(),
+            leader: self.raft.lead(),
+            commit: self.raft.commit(),
+            applied: self.raft.applied(),
+            last: self.log.last(),
+            durable: self.log.durable(),
+            snapshot: self.raft.snapshot(),
+            membership: *self.raft.membership(),
+            log_bytes_free: self.log.bytes_free() as u32,
+            newer_schema: self.newer_schema,
+            frames_refused: self.frames_refused,
+            events_lost: self.events.lost(),
+            flash: self.wal.status(),
+        }
+    }
+
+    /// The cluster's constants.
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The members, with their addresses.
+    pub fn members(&self) -> &[Member] {
+        &self.roster
+    }
+
+    /// The protocol's state, to look at.
+    pub const fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// Stops for good: silence is what the others can deal with.
+    fn stop(&mut self, fault: Fault) {
+        self.phase = Phase::Stopped;
+        if self.fault.is_none() {
+            self.fault = Some(fault);
+            self.events.push(Event::Stopped(fault));
+        }
+    }
+
+    fn start_raft(&mut self, now: Instant, mounted: &Mounted) {
+        let Some(config) = &self.config else {
+            return;
+        };
+        let options = Options {
+            election_ms: config.election_ms,
+            heartbeat_ms: config.heartbeat_ms,
+            pre_vote: config.pre_vote,
+            check_quorum: config.check_quorum,
+            seed: config.seed,
+        };
+        let restored = Restored {
+            term: mounted.hard_state.term,
+            vote: mounted.hard_state.vote,
+            commit: mounted.hard_state.commit,
+            applied: mounted.snapshot.id.index,
+            membership: Membership::default(),
+        };
+        self.raft.start(now, mounted.identity.node, options, &restored, &self.log);
+        self.identity = Some(mounted.identity);
+        let torn = mounted.tail != Tail::Clean;
+        self.events.push(Event::Started { last: self.log.last(), torn });
+    }
+
+    /// What must be durable before it has an effect: the commit of a membership entry that is next (O1).
+    fn commit_needed(&mut self) -> Index {
+        let next = self.raft.applied().next();
+        match self.log.kind(next) {
+            Some((Kind::Membership, _)) if next <= self.raft.commit() => next,
+            _ => Index::ZERO,
+        }
+    }
+}
+
+/// The largest command that one frame carries, whatever the counters have grown to.
+pub const fn entry_bytes_max(frame_bytes: u16) -> u16 {
+    let overhead = wire::APPEND_OVERHEAD_BYTES_MAX + ENTRY_HEAD_BYTES_MAX;
+    frame_bytes.saturating_sub(overhead as u16)
+}
+
+/// An entry's head with the largest term that a frame can carry.
+const ENTRY_HEAD_BYTES_MAX: usize = 1 + 3 + 6;

@@ -1,0 +1,218 @@
+//! The one way out of a node: what it owes, in the order in which it may be done.
+
+use super::{Node, Output, Phase, snapshot::Reading};
+use crate::entry::Kind;
+use crate::event::Fault;
+use crate::types::{EntryId, Instant, NodeSet};
+use crate::wal::{HardState, Mounted, Progress, Tail, Want};
+use crate::wire::{self, Envelope, Message};
+
+/// What one look at the flash log led to.
+pub(super) enum Flow {
+    /// Something for the driver to do.
+    Out(Output),
+    /// The state has changed: look again from the start.
+    Again,
+    /// Nothing.
+    Rest,
+}
+
+impl Node {
+    /// The next thing to do; call it until it says [`Output::Wait`]. While a flash operation is out it goes
+    /// on with whatever does not depend on it, and leaves `flash` alone.
+    pub fn poll_output(&mut self, now: Instant, frame: &mut [u8], flash: &mut [u8]) -> Output {
+        if let Some(id) = self.applying.take() {
+            self.raft.set_applied(id.index);
+        }
+        loop {
+            if let Some(event) = self.events.pop() {
+                return Output::Event(event);
+            }
+            match self.phase {
+                Phase::Off | Phase::Stopped => return Output::Wait { until: Instant::FOREVER },
+                Phase::Boot => {
+                    self.open(flash.len());
+                    continue;
+                }
+                Phase::Opening | Phase::Restoring => {}
+                Phase::Running => {
+                    if let Some(output) = self.poll_message(frame) {
+                        return output;
+                    }
+                }
+            }
+            match self.poll_flash(now, frame, flash) {
+                Flow::Out(output) => return output,
+                Flow::Again => continue,
+                Flow::Rest => {}
+            }
+            match self.poll_apply(frame) {
+                Flow::Out(output) => return output,
+                Flow::Again => continue,
+                Flow::Rest => return Output::Wait { until: self.deadline(now) },
+            }
+        }
+    }
+
+    fn deadline(&self, now: Instant) -> Instant {
+        let raft = match self.phase {
+            Phase::Running if !self.task.is_installing() => self.raft.deadline(),
+            _ => Instant::FOREVER,
+        };
+        if self.kept_up || now >= self.idle_at { raft } else { raft.min(self.idle_at) }
+    }
+
+    /// The first poll: now the buffers are known.
+    fn open(&mut self, flash_bytes: usize) {
+        self.phase = Phase::Opening;
+        let Some(geometry) = self.config.as_ref().map(|c| c.flash.geometry) else {
+            return;
+        };
+        let opened = match self.identity {
+            Some(identity) if self.founding => {
+                self.wal.format(geometry, flash_bytes, identity, self.erase_anyway)
+            }
+            _ => self.wal.mount(geometry, flash_bytes),
+        };
+        if let Err(error) = opened {
+            self.stop(Fault::Geometry(error));
+        }
+    }
+
+    fn poll_flash(&mut self, now: Instant, frame: &mut [u8], flash: &mut [u8]) -> Flow {
+        if self.wal.is_busy() || self.task.awaits_application() {
+            return Flow::Rest;
+        }
+        match self.poll_task(flash) {
+            Flow::Rest => {}
+            other => return other,
+        }
+        self.poll_reading();
+        let idle = now >= self.idle_at;
+        let want = Want {
+            hard_state: HardState {
+                term: self.raft.term(),
+                vote: self.raft.vote(),
+                commit: self.raft.commit(),
+            },
+            commit_needed: self.commit_needed(),
+            idle,
+            allow_erase: true,
+        };
+        let progress = self.wal.poll(&want, &mut self.log, flash);
+        if !matches!(progress, Progress::Idle) {
+            self.kept_up = false;
+        }
+        match progress {
+            Progress::Op(op) => return Flow::Out(Output::Flash(op)),
+            Progress::Durable => {
+                let HardState { term, vote, .. } = self.wal.durable();
+                self.raft.set_durable(now, term, vote, &mut self.log, &mut self.events);
+            }
+            Progress::Formatted => self.begin_founding_snapshot(),
+            Progress::Mounted(mounted) => {
+                self.start_raft(now, &mounted);
+                self.begin_restore();
+            }
+            Progress::SnapshotDurable(id) => self.snapshot_durable(now, id),
+            Progress::ChunkWritten => self.chunk_written(),
+            Progress::ChunkRead { at, len, offset } => {
+                return self.chunk_read(at, len, offset, frame, flash);
+            }
+            Progress::ChunkUnreadable => self.chunk_unreadable(),
+            Progress::Refused(error) => self.stop(Fault::Mount(error)),
+            Progress::Fault(fault) => self.stop(Fault::Flash(fault)),
+            Progress::Idle => {
+                self.kept_up = self.kept_up || idle;
+                return Flow::Rest;
+            }
+        }
+        Flow::Again
+    }
+
+    /// A founded board starts as if it had been mounted.
+    pub(super) fn founded(&mut self, now: Instant, id: EntryId) {
+        if let (Some(identity), Some(snapshot)) = (self.identity, self.wal.snapshot()) {
+            self.log.reset(id);
+            let mounted =
+                Mounted { identity, hard_state: self.wal.durable(), snapshot, tail: Tail::Clean };
+            self.founding = false;
+            self.start_raft(now, &mounted);
+            self.begin_restore();
+        }
+    }
+
+    fn poll_message(&mut self, frame: &mut [u8]) -> Option<Output> {
+        if let Some((to, message)) = self.poll_snapshot_reply() {
+            return self.transmit(to, message, &[], frame);
+        }
+        let outgoing = self.raft.poll_message(&mut self.log)?;
+        let Message::Append { prev, .. } = outgoing.message else {
+            return self.transmit(outgoing.to, outgoing.message, &[], frame);
+        };
+        let frame_bytes = usize::from(self.limits.frame_bytes).min(frame.len());
+        let head = self.encode(outgoing.to, outgoing.message, frame)?;
+        let room = wire::payload_bytes_max(frame_bytes, head).min(outgoing.entries_bytes_max);
+        let (last, bytes) = self.log.fit(prev.index, outgoing.entries_upto, room);
+        let end = head.saturating_add(bytes);
+        self.log.copy(prev.index, last, frame.get_mut(head..end)?)?;
+        self.raft.sent(outgoing.to, prev.index, last);
+        let len = wire::seal(frame, end)?;
+        Some(Output::Transmit { to: outgoing.to, len })
+    }
+
+    fn encode(&self, to: NodeSet, message: Message, frame: &mut [u8]) -> Option<usize> {
+        let own = self.identity?;
+        let envelope = Envelope {
+            version: wire::VERSION,
+            cluster: own.cluster,
+            to,
+            from: own.node,
+            generation: own.generation,
+            message,
+        };
+        wire::encode(&envelope, frame)
+    }
+
+    pub(super) fn transmit(
+        &self,
+        to: NodeSet,
+        message: Message,
+        payload: &[u8],
+        frame: &mut [u8],
+    ) -> Option<Output> {
+        let head = self.encode(to, message, frame)?;
+        let end = head.saturating_add(payload.len());
+        crate::log::copy(frame.get_mut(head..end)?, payload);
+        let len = wire::seal(frame, end)?;
+        Some(Output::Transmit { to, len })
+    }
+
+    /// Hands out the next entry that is committed, and durable here (AS3, B10).
+    fn poll_apply(&mut self, frame: &mut [u8]) -> Flow {
+        let next = self.raft.applied().next();
+        let held_up = self.phase != Phase::Running
+            || self.newer_schema.is_some()
+            || self.task.holds_state()
+            || matches!(self.reading, Reading::Restore { .. });
+        if held_up || next > self.raft.commit().min(self.log.durable()) {
+            return Flow::Rest;
+        }
+        match self.log.read(next, frame) {
+            Some((Kind::Command, term, len)) => {
+                let id = EntryId::new(next, term);
+                self.applying = Some(id);
+                Flow::Out(Output::Apply { id, len })
+            }
+            Some((Kind::Empty | Kind::Membership, ..)) => {
+                self.raft.set_applied(next);
+                Flow::Again
+            }
+            None => {
+                // A committed entry that can't be read out of memory: this board is not sound.
+                self.stop(Fault::Invariant(5));
+                Flow::Again
+            }
+        }
+    }
+}

@@ -1,0 +1,502 @@
+//! Snapshots: taking one, receiving one, restoring one, sending one (Raft §7).
+//!
+//! A snapshot is a stream of pieces that fit one frame: first what the cluster is (limits, membership),
+//! then its members, then the application's state. Pieces keep their bounds from the board that took the
+//! snapshot to the last that restores it, in flash and on the link.
+
+use super::poll::Flow;
+use super::{Limits, Node, Output, Phase};
+use crate::event::{Event, Fault};
+use crate::membership::{Member, Membership};
+use crate::raft::{ProgressState, Role};
+use crate::types::{EntryId, Instant, NodeId, NodeSet};
+use crate::wal::{SNAP_DATA_AT, WalFault};
+use crate::wire::{self, Message};
+use serde::{Deserialize, Serialize};
+
+/// The first piece of a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Head {
+    limits: Limits,
+    membership: Membership,
+    members: u8,
+}
+
+/// The most bytes that head and members take in a snapshot.
+const HEAD_BYTES_MAX: u32 = 256;
+
+/// The snapshot that is being made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Task {
+    #[default]
+    None,
+    /// This node's own.
+    Take {
+        id: EntryId,
+        /// The next piece starts here.
+        offset: u32,
+        stage: Stage,
+        /// A piece is on its way to flash.
+        writing: bool,
+    },
+    /// The leader's.
+    Receive {
+        id: EntryId,
+        bytes: u32,
+        check: u32,
+        /// Durable so far.
+        offset: u32,
+        /// Bytes put aside in the log, or on their way to flash.
+        piece: u16,
+        writing: bool,
+        /// The leader is to be told how far it is.
+        reply_owed: bool,
+    },
+    /// The last piece is durable: the snapshot is being completed.
+    End { id: EntryId, installed: bool },
+}
+
+/// What comes next of a snapshot that is being taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Head,
+    /// Members from here on.
+    Members(u8),
+    /// The application's state, which starts at this offset.
+    State(u32),
+    /// The application was asked for so many bytes.
+    Asked(u32, u16),
+    /// It gave so many.
+    Answered(u32, u16, u16),
+    Done,
+}
+
+/// What the snapshot in flash is being read for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Reading {
+    #[default]
+    None,
+    /// To restore it.
+    Restore {
+        offset: u32,
+        /// Members still to come; `None` before the head.
+        members: Option<u8>,
+        /// Where the application's state starts, once that is known.
+        state_at: u32,
+        /// The next piece has been asked for.
+        asked: bool,
+    },
+    /// To send a piece of it.
+    Send { to: NodeId },
+}
+
+impl Task {
+    /// The application's state must not change meanwhile.
+    pub(super) const fn holds_state(&self) -> bool {
+        matches!(self, Self::Take { .. })
+    }
+
+    /// The flash buffer is the application's until it has answered.
+    pub(super) const fn awaits_application(&self) -> bool {
+        matches!(self, Self::Take { stage: Stage::Asked(..), .. })
+    }
+
+    /// The log is about to be replaced.
+    pub(super) const fn is_installing(&self) -> bool {
+        matches!(self, Self::End { installed: true, .. })
+    }
+
+    pub(super) fn answer(&mut self, len: usize) {
+        if let Self::Take { stage, .. } = self
+            && let Stage::Asked(state_at, asked) = *stage
+        {
+            let given = u16::try_from(len).unwrap_or(asked).min(asked);
+            *stage = Stage::Answered(state_at, asked, given);
+        }
+    }
+}
+
+impl Node {
+    /// Bytes of a snapshot in one piece: what one frame carries.
+    fn piece_bytes_max(&self) -> usize {
+        let of_frame =
+            usize::from(self.limits.frame_bytes).saturating_sub(wire::SNAPSHOT_OVERHEAD_BYTES_MAX);
+        of_frame.min(self.wal.chunk_bytes_max())
+    }
+
+    pub(super) fn begin_founding_snapshot(&mut self) {
+        self.begin_snapshot(EntryId::ZERO);
+    }
+
+    fn begin_snapshot(&mut self, id: EntryId) {
+        self.wal.begin_snapshot(id);
+        self.task = Task::Take { id, offset: 0, stage: Stage::Head, writing: false };
+    }
+
+    /// Is it time for a snapshot? When half of the log is applied and not covered by one, or when flash
+    /// has no other way to free itself.
+    fn wants_snapshot(&mut self) -> bool {
+        let (applied, covered) = (self.raft.applied(), self.raft.snapshot().index);
+        if self.phase != Phase::Running || self.newer_schema.is_some() || self.snapshots_off {
+            return false;
+        }
+        if self.wal.wants_snapshot() {
+            return true;
+        }
+        let half = self.log.bytes_capacity().min(self.limits.log_bytes as usize).wrapping_shr(1);
+        if applied <= covered || self.log.bytes_used() < half {
+            return false;
+        }
+        let covered = self.log.bytes_up_to(covered);
+        self.log.bytes_up_to(applied).saturating_sub(covered) >= half
+    }
+
+    /// The next step of the snapshot that is being made; called when flash is free.
+    pub(super) fn poll_task(&mut self, flash: &mut [u8]) -> Flow {
+        match self.task {
+            Task::None => {
+                let idle = matches!(self.reading, Reading::None) && self.applying.is_none();
+                if idle && self.wants_snapshot() {
+                    let applied = self.raft.applied();
+                    let term = self.log.term(applied).unwrap_or_default();
+                    self.begin_snapshot(EntryId::new(applied, term));
+                    return Flow::Again;
+                }
+                Flow::Rest
+            }
+            Task::Take { id, offset, stage, writing: false } => {
+                self.poll_taking(id, offset, stage, flash)
+            }
+            Task::Receive { offset, piece, writing: false, .. } if piece > 0 => {
+                self.poll_receiving(offset, flash)
+            }
+            _ => Flow::Rest,
+        }
+    }
+
+    fn poll_taking(&mut self, id: EntryId, offset: u32, stage: Stage, flash: &mut [u8]) -> Flow {
+        let piece_max = self.piece_bytes_max();
+        let end = SNAP_DATA_AT.saturating_add(piece_max);
+        let Some(place) = flash.get_mut(SNAP_DATA_AT..end) else {
+            self.stop(Fault::Buffers { bytes_needed: end as u32 });
+            return Flow::Again;
+        };
+        let (len, next) = match stage {
+            Stage::Head => {
+                let head = Head {
+                    limits: self.limits,
+                    membership: self.membership_to_save(),
+                    members: self.roster.len() as u8,
+                };
+                let len = postcard::to_slice(&head, place).map_or(0, |used| used.len());
+                (len, Stage::Members(0))
+            }
+            Stage::Members(from) => {
+                let mut len = 0usize;
+                let mut next = from;
+                for member in self.roster.iter().skip(usize::from(from)) {
+                    let rest = place.get_mut(len..).unwrap_or_default();
+                    let Ok(used) = postcard::to_slice(member, rest) else {
+                        break;
+                    };
+                    len = len.saturating_add(used.len());
+                    next = next.saturating_add(1);
+                }
+                let more = usize::from(next) < self.roster.len();
+                let after = if more { Stage::Members(next) } else { Stage::State(0) };
+                (len, after)
+            }
+            Stage::State(state_at) => {
+                // A founding has no state yet.
+                if self.founding {
+                    self.task = Task::Take { id, offset, stage: Stage::Done, writing: false };
+                    return Flow::Again;
+                }
+                let state_at = if state_at == 0 { offset } else { state_at };
+                let done = offset.saturating_sub(state_at);
+                if done > self.limits.snapshot_bytes {
+                    self.wal.abort_snapshot();
+                    self.task = Task::None;
+                    self.snapshots_off = true;
+                    let bytes_max = self.limits.snapshot_bytes;
+                    self.events.push(Event::SnapshotTooLarge { bytes_max });
+                    return Flow::Again;
+                }
+                let stage = Stage::Asked(state_at, piece_max as u16);
+                self.task = Task::Take { id, offset, stage, writing: false };
+                let (at, len_max) = (SNAP_DATA_AT, piece_max);
+                return Flow::Out(Output::TakeSnapshot { offset: done, at, len_max });
+            }
+            Stage::Answered(state_at, asked, given) => {
+                let next = if given < asked { Stage::Done } else { Stage::State(state_at) };
+                (usize::from(given), next)
+            }
+            Stage::Asked(..) => return Flow::Rest,
+            Stage::Done => {
+                self.wal.end_snapshot(false);
+                self.task = Task::End { id, installed: false };
+                return Flow::Again;
+            }
+        };
+        let writing = len > 0;
+        if writing && !self.wal.put_chunk(offset, len) {
+            self.stop(Fault::Flash(WalFault::Misused));
+            return Flow::Again;
+        }
+        let offset = offset.saturating_add(len as u32);
+        self.task = Task::Take { id, offset, stage: next, writing };
+        // The piece lies in the flash buffer: the flash log takes it now. Without one, look again.
+        if writing { Flow::Rest } else { Flow::Again }
+    }
+
+    fn membership_to_save(&self) -> Membership {
+        if self.founding {
+            return Membership::of_voters(self.roster.iter().map(|m| m.id).collect());
+        }
+        *self.raft.membership()
+    }
+
+    fn poll_receiving(&mut self, offset: u32, flash: &mut [u8]) -> Flow {
+        let place = flash.get_mut(SNAP_DATA_AT..).unwrap_or_default();
+        let taken = self.log.take_aside(place);
+        let put = taken.is_some_and(|len| self.wal.put_chunk(offset, len));
+        if let Task::Receive { piece, writing, reply_owed, .. } = &mut self.task {
+            *writing = put;
+            if !put {
+                // An entry took its place: the leader has to send it again.
+                *piece = 0;
+                *reply_owed = true;
+            }
+        }
+        Flow::Rest
+    }
+
+    /// A piece of the leader's snapshot has come.
+    pub(super) fn receive_snapshot(&mut self, message: &Message, payload: &[u8]) {
+        let Message::Snapshot { id, offset, bytes, check, .. } = *message else {
+            return;
+        };
+        let too_large = bytes > self.limits.snapshot_bytes.saturating_add(HEAD_BYTES_MAX);
+        if too_large || bytes == 0 || payload.len() > self.piece_bytes_max() {
+            return;
+        }
+        match self.task {
+            Task::Receive { id: old, check: old_check, .. } if old == id && old_check == check => {}
+            // One piece at a time is on its way to flash; the leader sends this one again.
+            Task::End { .. } | Task::Take { .. } | Task::Receive { writing: true, .. } => return,
+            Task::None | Task::Receive { .. } => {
+                if self.phase != Phase::Running || self.reading != Reading::None {
+                    return;
+                }
+                self.wal.begin_snapshot(id);
+                let (piece, writing, reply_owed) = (0, false, false);
+                self.task =
+                    Task::Receive { id, bytes, check, offset: 0, piece, writing, reply_owed };
+            }
+        }
+        let Task::Receive { offset: durable, piece, reply_owed, .. } = &mut self.task else {
+            return;
+        };
+        if *piece > 0 {
+            return;
+        }
+        let fits = payload.len() <= bytes.saturating_sub(offset) as usize && !payload.is_empty();
+        if offset == *durable && fits && self.log.put_aside(payload) {
+            *piece = payload.len() as u16;
+        } else {
+            *reply_owed = true;
+        }
+    }
+
+    pub(super) fn poll_snapshot_reply(&mut self) -> Option<(NodeSet, Message)> {
+        let lead = self.raft.lead()?;
+        let term = self.raft.term();
+        match &mut self.task {
+            Task::Receive { id, offset, reply_owed, .. } if *reply_owed => {
+                *reply_owed = false;
+                let message = Message::SnapshotReply { term, id: *id, offset: *offset };
+                (self.raft.role() != Role::Leader).then_some((NodeSet::one(lead), message))
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn chunk_written(&mut self) {
+        match &mut self.task {
+            Task::Take { writing, .. } => *writing = false,
+            Task::Receive { id, bytes, check, offset, piece, writing, reply_owed } => {
+                *offset = offset.saturating_add(u32::from(*piece));
+                *piece = 0;
+                *writing = false;
+                if *offset < *bytes {
+                    *reply_owed = true;
+                } else if self.wal.begun_crc() == *check {
+                    let id = *id;
+                    self.wal.end_snapshot(true);
+                    self.task = Task::End { id, installed: true };
+                } else {
+                    // Pieces of two snapshots: begin again.
+                    self.wal.abort_snapshot();
+                    self.task = Task::None;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn snapshot_durable(&mut self, now: Instant, id: EntryId) {
+        let installed = self.task.is_installing();
+        self.task = Task::None;
+        if self.founding {
+            return self.founded(now, id);
+        }
+        if installed {
+            let membership = *self.raft.membership();
+            self.raft.restore(id, membership, &mut self.log);
+            self.begin_restore();
+            self.events.push(Event::SnapshotInstalled { id });
+        } else {
+            self.raft.set_snapshot(id);
+            self.events.push(Event::SnapshotTaken { id });
+        }
+    }
+
+    pub(super) fn begin_restore(&mut self) {
+        self.phase = Phase::Restoring;
+        self.reading = Reading::Restore { offset: 0, members: None, state_at: 0, asked: false };
+    }
+
+    /// Asks flash for the next piece that is wanted.
+    pub(super) fn poll_reading(&mut self) {
+        match &mut self.reading {
+            Reading::Restore { offset, asked, .. } if !*asked => {
+                *asked = true;
+                self.wal.read_snapshot(*offset, usize::MAX);
+            }
+            Reading::None if self.raft.role() == Role::Leader && self.task == Task::None => {
+                if let Some((to, offset)) = self.raft.poll_snapshot() {
+                    self.reading = Reading::Send { to };
+                    self.wal.read_snapshot(offset, self.piece_bytes_max());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn chunk_read(
+        &mut self,
+        at: usize,
+        len: usize,
+        offset: u32,
+        frame: &mut [u8],
+        flash: &[u8],
+    ) -> Flow {
+        let piece = flash.get(at..at.saturating_add(len)).unwrap_or_default();
+        match self.reading {
+            Reading::None => Flow::Again,
+            Reading::Send { to } => {
+                self.reading = Reading::None;
+                self.raft.snapshot_sent(to);
+                match self.send_piece(to, offset, piece, frame) {
+                    Some(output) => Flow::Out(output),
+                    None => Flow::Again,
+                }
+            }
+            Reading::Restore { .. } => self.restore_piece(offset, at, piece),
+        }
+    }
+
+    fn send_piece(
+        &self,
+        to: NodeId,
+        offset: u32,
+        piece: &[u8],
+        frame: &mut [u8],
+    ) -> Option<Output> {
+        let snapshot = self.wal.snapshot()?;
+        let waits = |to| self.raft.progress(to).map(|p| p.state()) == Some(ProgressState::Snapshot);
+        if self.raft.role() != Role::Leader || !waits(to) || piece.is_empty() {
+            return None;
+        }
+        let message = Message::Snapshot {
+            term: self.raft.term(),
+            id: snapshot.id,
+            offset,
+            bytes: snapshot.bytes,
+            check: snapshot.crc,
+        };
+        self.transmit(NodeSet::one(to), message, piece, frame)
+    }
+
+    fn restore_piece(&mut self, offset: u32, at: usize, piece: &[u8]) -> Flow {
+        let (Reading::Restore { mut members, mut state_at, .. }, Some(snapshot)) =
+            (self.reading, self.wal.snapshot())
+        else {
+            return Flow::Again;
+        };
+        let end = offset.saturating_add(piece.len() as u32);
+        let mut rest = piece;
+        if members.is_none() {
+            let Ok((head, after)) = postcard::take_from_bytes::<Head>(rest) else {
+                return self.unsound_snapshot();
+            };
+            self.limits = head.limits;
+            self.roster.clear();
+            self.raft.set_membership(head.membership, &mut self.log);
+            members = Some(head.members);
+            rest = after;
+        }
+        while let Some(left) = members.filter(|left| *left > 0 && !rest.is_empty()) {
+            let Ok((member, after)) = postcard::take_from_bytes::<Member>(rest) else {
+                return self.unsound_snapshot();
+            };
+            if self.roster.push(member).is_err() {
+                return self.unsound_snapshot();
+            }
+            members = Some(left.saturating_sub(1));
+            rest = after;
+        }
+        if members == Some(0) && state_at == 0 {
+            state_at = end.saturating_sub(rest.len() as u32);
+        }
+        let last = end >= snapshot.bytes;
+        if last {
+            if members != Some(0) || (end > snapshot.bytes) || piece.is_empty() {
+                return self.unsound_snapshot();
+            }
+            self.reading = Reading::None;
+            self.phase = Phase::Running;
+        } else {
+            self.reading = Reading::Restore { offset: end, members, state_at, asked: false };
+        }
+        // The snapshot of a founding has no state: the application is as it was made.
+        let has_state = !rest.is_empty() || (last && snapshot.id != EntryId::ZERO);
+        if !has_state || self.newer_schema.is_some() {
+            return Flow::Again;
+        }
+        let len = rest.len();
+        let at = at.saturating_add(piece.len()).saturating_sub(len);
+        let offset = end.saturating_sub(len as u32).saturating_sub(state_at);
+        Flow::Out(Output::RestoreSnapshot { offset, at, len, last })
+    }
+
+    fn unsound_snapshot(&mut self) -> Flow {
+        self.stop(Fault::Snapshot);
+        Flow::Again
+    }
+
+    pub(super) fn chunk_unreadable(&mut self) {
+        match core::mem::take(&mut self.reading) {
+            // A fresh one takes the place of what can't be read any more.
+            Reading::Send { to } => {
+                self.raft.snapshot_sent(to);
+                if self.task == Task::None && self.newer_schema.is_none() {
+                    let applied = self.raft.applied();
+                    let term = self.log.term(applied).unwrap_or_default();
+                    self.begin_snapshot(EntryId::new(applied, term));
+                }
+            }
+            _ => self.stop(Fault::Snapshot),
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Elections: asking, standing, voting (Raft §5.2, §5.4.1; thesis §6.2, §9.6).
+
+use super::{OwedReply, Raft, Role};
+use crate::entry::Kind;
+use crate::event::{Event, Events};
+use crate::log::Log;
+use crate::membership::VoteResult;
+use crate::types::{EntryId, Index, Instant, NodeId, NodeSet, Term};
+use crate::wire::Message;
+
+impl Raft {
+    /// Stands for election, or asks about it first. Nothing happens on a leader, on a node without a
+    /// vote, and while a membership change is committed but not applied (CC12, B2).
+    pub fn campaign(&mut self, now: Instant, log: &mut Log, events: &mut Events) {
+        if self.role == Role::Leader || !self.is_promotable() {
+            return;
+        }
+        if self.has_unapplied_membership(log) {
+            self.reset_timer(now);
+            return;
+        }
+        if self.options.pre_vote {
+            self.become_pre_candidate(now, log, events);
+        } else {
+            self.become_candidate(now, events);
+        }
+    }
+
+    fn has_unapplied_membership(&self, log: &mut Log) -> bool {
+        let mut index = self.applied;
+        while index < self.commit {
+            index = index.next();
+            if log.kind(index).is_some_and(|(kind, _)| kind == Kind::Membership) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn become_pre_candidate(&mut self, now: Instant, log: &mut Log, events: &mut Events) {
+        // Neither term nor vote changes: a question binds nobody (EL5).
+        self.lead = None;
+        self.stand(now, Role::PreCandidate, events);
+        if let Some(id) = self.id {
+            self.granted.insert(id);
+        }
+        self.tally(now, log, events);
+    }
+
+    fn become_candidate(&mut self, now: Instant, events: &mut Events) {
+        self.reset(now, self.term.next());
+        self.vote = self.id;
+        self.stand(now, Role::Candidate, events);
+    }
+
+    fn stand(&mut self, now: Instant, role: Role, events: &mut Events) {
+        self.role = role;
+        self.granted = NodeSet::EMPTY;
+        self.refused = NodeSet::EMPTY;
+        self.reset_timer(now);
+        self.repeat_vote_requests(now);
+        events.push(Event::Became { role, term: self.term });
+    }
+
+    /// Radios lose frames: who has not answered is asked again.
+    pub(super) fn repeat_vote_requests(&mut self, now: Instant) {
+        let answered = self.granted.union(self.refused);
+        self.owes_vote_request = self.others(self.membership.voters()).difference(answered);
+        self.beat_at = now.after(self.options.heartbeat_ms);
+    }
+
+    pub(super) fn count_own_vote(&mut self, now: Instant, log: &mut Log, events: &mut Events) {
+        if let Some(id) = self.id {
+            self.granted.insert(id);
+        }
+        self.tally(now, log, events);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a message's fields")]
+    pub(super) fn handle_vote_request(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        term: Term,
+        last: EntryId,
+        pre: bool,
+        transfer: bool,
+        log: &mut Log,
+        events: &mut Events,
+    ) {
+        if term < self.term {
+            // A candidate that is behind must learn the term, or it asks for ever (SM3).
+            if pre {
+                self.owes_pre_refusal.insert(from);
+            }
+            return;
+        }
+        if term > self.term {
+            if self.hears_leader(now) && !transfer {
+                return; // Its leader lives (thesis §6.2).
+            }
+            if !pre {
+                self.become_follower(now, term, None, events);
+            }
+        }
+        let free = self.vote.is_none() && self.lead.is_none();
+        let may_vote = self.vote == Some(from) || free || (pre && term > self.term);
+        let granted = may_vote && last.is_up_to_date(log.last());
+        match (pre, granted) {
+            (true, true) => {
+                if term > self.pre_grant_term {
+                    self.owes_pre_grant = NodeSet::EMPTY;
+                }
+                self.pre_grant_term = term;
+                self.owes_pre_grant.insert(from);
+            }
+            (true, false) => self.owes_pre_refusal.insert(from),
+            (false, true) => {
+                // Only a real vote holds off an election of one's own (EL3).
+                self.reset_timer(now);
+                self.vote = Some(from);
+                self.owes_vote_grant = true;
+                events.push(Event::Voted { candidate: from, term: self.term });
+            }
+            (false, false) => self.owes_vote_refusal.insert(from),
+        }
+    }
+
+    fn hears_leader(&self, now: Instant) -> bool {
+        self.options.check_quorum
+            && self.lead.is_some()
+            && (self.role == Role::Leader
+                || now.since(self.timer_since) < u64::from(self.options.election_ms))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a message's fields")]
+    pub(super) fn handle_vote_reply(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        term: Term,
+        pre: bool,
+        granted: bool,
+        log: &mut Log,
+        events: &mut Events,
+    ) {
+        let asked = match self.role {
+            Role::PreCandidate => pre && (!granted || term == self.term.next()),
+            Role::Candidate => !pre && term == self.term,
+            _ => false,
+        };
+        if !asked || !self.membership.voters().contains(from) {
+            return;
+        }
+        // The first answer counts (EL4).
+        if !self.granted.union(self.refused).contains(from) {
+            if granted {
+                self.granted.insert(from);
+            } else {
+                self.refused.insert(from);
+            }
+        }
+        self.tally(now, log, events);
+    }
+
+    fn tally(&mut self, now: Instant, log: &mut Log, events: &mut Events) {
+        match (self.membership.vote_result(self.granted, self.refused), self.role) {
+            (VoteResult::Won, Role::PreCandidate) => self.become_candidate(now, events),
+            (VoteResult::Won, Role::Candidate) => self.become_leader(now, log, events),
+            (VoteResult::Lost, _) => self.become_follower(now, self.term, None, events),
+            _ => {}
+        }
+    }
+
+    pub(super) fn become_follower(
+        &mut self,
+        now: Instant,
+        term: Term,
+        lead: Option<NodeId>,
+        events: &mut Events,
+    ) {
+        let changed = self.role != Role::Follower || self.term != term;
+        self.reset(now, term);
+        self.role = Role::Follower;
+        self.lead = lead;
+        if changed {
+            events.push(Event::Became { role: Role::Follower, term });
+        }
+        if let Some(leader) = lead {
+            events.push(Event::Follows { leader, term });
+        }
+    }
+
+    /// Forgets what belonged to the last role; the vote only with its term (SM4).
+    pub(super) fn reset(&mut self, now: Instant, term: Term) {
+        if term != self.term {
+            self.term = term;
+            self.vote = None;
+            self.owes_vote_grant = false;
+            self.owes_vote_refusal = NodeSet::EMPTY;
+        }
+        self.lead = None;
+        self.granted = NodeSet::EMPTY;
+        self.refused = NodeSet::EMPTY;
+        self.owes_vote_request = NodeSet::EMPTY;
+        self.owes_heartbeat = NodeSet::EMPTY;
+        self.owes_append = NodeSet::EMPTY;
+        self.owes_snapshot = NodeSet::EMPTY;
+        self.reply = OwedReply { full: self.reply.full, ..OwedReply::default() };
+        // What an earlier leader sent may not be this one's; what is committed is (Raft §5.4.3).
+        self.consistent = self.commit;
+        self.matched_told = Index::ZERO;
+        self.reset_timer(now);
+    }
+
+    pub(super) fn poll_vote_message(&mut self, log: &Log) -> Option<(NodeSet, Message)> {
+        let take = core::mem::take::<NodeSet>;
+        let term = self.term;
+        if !self.owes_vote_request.is_empty() {
+            let last = log.last();
+            let asking = self.role == Role::PreCandidate;
+            let term = if asking { term.next() } else { term };
+            if asking || (self.role == Role::Candidate && self.is_vote_durable()) {
+                let to = take(&mut self.owes_vote_request);
+                let message = Message::VoteRequest { term, last, pre: asking, transfer: false };
+                return Some((to, message));
+            }
+        }
+        // A vote is said when flash holds it, and only then (RD3).
+        if let (true, true, Some(to)) = (self.owes_vote_grant, self.is_vote_durable(), self.vote) {
+            self.owes_vote_grant = false;
+            let message = Message::VoteReply { term, pre: false, granted: true };
+            return Some((NodeSet::one(to), message));
+        }
+        if !self.owes_pre_grant.is_empty() {
+            let to = take(&mut self.owes_pre_grant);
+            let term = self.pre_grant_term;
+            return Some((to, Message::VoteReply { term, pre: true, granted: true }));
+        }
+        if !self.owes_vote_refusal.is_empty() {
+            let to = take(&mut self.owes_vote_refusal);
+            return Some((to, Message::VoteReply { term, pre: false, granted: false }));
+        }
+        if !self.owes_pre_refusal.is_empty() {
+            let to = take(&mut self.owes_pre_refusal);
+            return Some((to, Message::VoteReply { term, pre: true, granted: false }));
+        }
+        None
+    }
+}

@@ -1,0 +1,132 @@
+//! A follower: taking entries over, and saying how far it has come (Raft §5.3).
+
+use super::{Raft, Role, Stepped};
+use crate::entry::Entries;
+use crate::event::{Event, Events};
+use crate::log::{Appended, Log};
+use crate::types::{EntryId, Index, NodeId, NodeSet, Term};
+use crate::wire::{Message, Reject};
+
+impl Raft {
+    pub(super) fn handle_append(
+        &mut self,
+        from: NodeId,
+        prev: EntryId,
+        commit: Index,
+        payload: &[u8],
+        log: &mut Log,
+        events: &mut Events,
+    ) {
+        // What is committed here is the leader's too (Leader Completeness, Raft §5.4.3): `prev` need not be
+        // looked up, and may be compacted.
+        if prev.index > self.commit && !log.holds(prev) {
+            let end = EntryId::new(prev.index.min(log.last().index), prev.term);
+            let hint = log.find_conflict(end);
+            self.reply.reject = Some(Reject { rejected: prev.index, hint });
+            self.reply.owed = true;
+            return;
+        }
+        match log.append_entries(Entries::new(prev, payload), self.commit) {
+            Appended::UpTo(last) => {
+                self.accept(last, commit, log);
+                // An answer that tells of new entries waits until they are durable.
+                if log.durable() >= last {
+                    self.reply.owed = true;
+                }
+            }
+            Appended::FullAfter(last) => {
+                self.accept(last, commit, log);
+                self.reply.full = true;
+                self.reply.owed = true;
+                events.push(Event::LogFull { last });
+            }
+            Appended::Conflict(_) => events.push(Event::ImpossibleFrame { from }),
+            // Only what is sound was taken; nothing is said of it.
+            Appended::Malformed => events.push(Event::ImpossibleFrame { from }),
+        }
+    }
+
+    fn accept(&mut self, last: Index, commit: Index, log: &Log) {
+        self.consistent = self.consistent.max(last);
+        self.commit_to(commit.min(last), log);
+    }
+
+    pub(super) fn handle_heartbeat(
+        &mut self,
+        commit: EntryId,
+        round: u32,
+        reply: bool,
+        log: &mut Log,
+    ) {
+        // The same entry means the same log up to it (Log Matching).
+        if log.holds(commit) {
+            self.accept(commit.index, commit.index, log);
+        }
+        if reply {
+            self.reply.round = round;
+            self.reply.owed = true;
+        }
+    }
+
+    pub(super) fn handle_snapshot(&mut self, id: EntryId, log: &mut Log) -> Stepped {
+        if id.index <= self.commit || log.holds(id) {
+            // Nothing to replace: at most it tells what is committed (SN4).
+            if log.holds(id) {
+                self.accept(id.index, id.index, log);
+            }
+            self.reply.owed = true;
+            return Stepped::Done;
+        }
+        Stepped::WantsSnapshot
+    }
+
+    fn commit_to(&mut self, index: Index, log: &Log) {
+        self.commit = self.commit.max(index.min(log.last().index));
+    }
+
+    /// A leader or candidate of the past learns the term from the answer (SM3).
+    pub(super) fn answer_stale(&mut self, from: NodeId, message: &Message) {
+        let from_leader = matches!(
+            message,
+            Message::Append { .. } | Message::Heartbeat { .. } | Message::Snapshot { .. }
+        );
+        if from_leader && (self.options.check_quorum || self.options.pre_vote) {
+            self.owes_term.insert(from);
+        }
+    }
+
+    /// The last entry that is the leader's and durable.
+    pub(super) fn matched(&self, log: &Log) -> Index {
+        self.consistent.min(log.durable())
+    }
+
+    pub(super) fn poll_reply(&mut self, log: &Log) -> Option<(NodeSet, Message)> {
+        if !self.owes_term.is_empty() {
+            let to = core::mem::take(&mut self.owes_term);
+            return Some((to, self.reply_message(Index::ZERO, Index::ZERO)));
+        }
+        let lead = self.lead.filter(|_| self.role == Role::Follower)?;
+        // An acknowledgement stands for a term: that, too, must be durable (RD3).
+        if !self.reply.owed || self.durable.0 != self.term {
+            return None;
+        }
+        if log.bytes_free() > log.bytes_capacity().wrapping_shr(2) {
+            self.reply.full = false;
+        }
+        let matched = self.matched(log);
+        let mut message = self.reply_message(matched, self.consistent);
+        if let Message::Reply { round, reject, room, .. } = &mut message {
+            *round = self.reply.round;
+            *reject = self.reply.reject.take();
+            *room = self.reply.full.then_some(log.bytes_free() as u32);
+        }
+        self.reply.owed = false;
+        self.matched_told = matched;
+        Some((NodeSet::one(lead), message))
+    }
+
+    fn reply_message(&self, matched: Index, received: Index) -> Message {
+        let term: Term = self.term;
+        Message::Reply { term, matched, received, round: 0, reject: None, room: None }
+    }
+}

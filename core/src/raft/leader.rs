@@ -1,0 +1,269 @@
+//! A leader: sending entries, counting who holds them, committing (Raft §5.3, §5.4.2).
+
+use super::{Outgoing, Progress, ProgressState, Raft, Role};
+use crate::entry::Kind;
+use crate::event::{Event, Events};
+use crate::log::Log;
+use crate::types::{EntryId, Index, Instant, NodeId, NodeSet};
+use crate::wire::{Message, Reject};
+
+impl Raft {
+    pub(super) fn become_leader(&mut self, now: Instant, log: &mut Log, events: &mut Events) {
+        let next = log.last().index.next();
+        self.reset(now, self.term);
+        self.role = Role::Leader;
+        self.lead = self.id;
+        self.recent_active = NodeSet::EMPTY;
+        self.reset_progress(next);
+        // It commits what it inherited by an entry of its own term (Raft §5.4.2, §8).
+        let Ok(own) = log.append(self.term, Kind::Empty, &[]) else {
+            events.push(Event::LogFull { last: log.last().index });
+            self.become_follower(now, self.term, None, events);
+            return;
+        };
+        self.term_start = own.index;
+        self.quorum_at = now.after(self.options.election_ms);
+        self.beat_at = now.after(self.options.heartbeat_ms);
+        self.beat_last = own.index;
+        self.owe_appends();
+        events.push(Event::Became { role: Role::Leader, term: self.term });
+    }
+
+    pub(super) fn beat(&mut self, now: Instant, log: &Log) {
+        self.round = self.round.wrapping_add(1);
+        self.beat_at = now.after(self.options.heartbeat_ms);
+        self.beat_last = log.last().index;
+        self.owes_heartbeat = self.others(self.membership.members());
+        for progress in &self.progress {
+            if let (Some(id), ProgressState::Snapshot) = (progress.id, progress.state) {
+                self.owes_snapshot.insert(id);
+            }
+        }
+    }
+
+    pub(super) fn check_quorum(&mut self, now: Instant, events: &mut Events) {
+        let mut active = core::mem::take(&mut self.recent_active);
+        active = self.id.map_or(active, |id| active.union(NodeSet::one(id)));
+        self.quorum_at = now.after(self.options.election_ms);
+        if !self.membership.has_quorum(active) {
+            self.become_follower(now, self.term, None, events);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a message's fields")]
+    pub(super) fn handle_reply(
+        &mut self,
+        _now: Instant,
+        from: NodeId,
+        matched: Index,
+        received: Index,
+        round: u32,
+        reject: Option<Reject>,
+        room: Option<u32>,
+        log: &mut Log,
+    ) {
+        let answers_beat = round == self.round && round != 0;
+        let beat_last = self.beat_last;
+        let last = log.last().index;
+        // Nobody can hold more than the log has (a forged or a past life's answer).
+        if received > last {
+            return;
+        }
+        let Some(progress) = self.progress.iter_mut().find(|p| p.id == Some(from)) else {
+            return;
+        };
+        self.recent_active.insert(from);
+        progress.room = room;
+        let news = progress.acknowledged(matched);
+        if let Some(Reject { rejected, hint }) = reject {
+            // At most one probe for each term: both sides skip what cannot match (PR13).
+            let hint = log.find_conflict(hint);
+            if progress.rejected(rejected, hint.index) {
+                self.owes_append.insert(from);
+            }
+        } else {
+            match progress.state {
+                ProgressState::Probe => {
+                    if received >= progress.next.previous() {
+                        progress.become_replicate();
+                        progress.next = progress.next.max(received.next());
+                    }
+                    progress.paused = false;
+                    self.owes_append.insert(from);
+                }
+                // Whatever reconnects it with this log ends the need of a snapshot (SN3, B16).
+                ProgressState::Snapshot if progress.matched >= log.base().index => {
+                    progress.become_replicate();
+                }
+                // Frames that were on their way before the heartbeat have not arrived: they are lost.
+                ProgressState::Replicate
+                    if answers_beat && received < beat_last.min(progress.next.previous()) =>
+                {
+                    progress.become_probe_after(received);
+                    self.owes_append.insert(from);
+                }
+                _ => {}
+            }
+        }
+        if news {
+            self.advance_commit(log);
+        }
+    }
+
+    pub(super) fn handle_snapshot_reply(&mut self, from: NodeId, id: EntryId, offset: u32) {
+        if self.role != Role::Leader {
+            return;
+        }
+        let Some(progress) = self.progress.iter_mut().find(|p| p.id == Some(from)) else {
+            return;
+        };
+        self.recent_active.insert(from);
+        if progress.state == ProgressState::Snapshot && progress.next == id.index.next() {
+            progress.snapshot_offset = offset;
+            self.owes_snapshot.insert(from);
+        }
+    }
+
+    /// Commits what a quorum holds durably, but nothing of an earlier term by counting (Raft §5.4.2).
+    pub(super) fn advance_commit(&mut self, log: &Log) {
+        let own = self.id;
+        let matched = |id| {
+            if Some(id) == own {
+                log.durable()
+            } else {
+                self.progress(id).map_or(Index::ZERO, Progress::matched)
+            }
+        };
+        if let Some(index) = self.membership.committed(matched)
+            && index >= self.term_start
+        {
+            self.commit = self.commit.max(index.min(log.last().index));
+        }
+    }
+
+    pub(super) fn owe_appends(&mut self) {
+        self.owes_append = self.others(self.membership.members());
+    }
+
+    pub(super) fn poll_leader(&mut self, log: &mut Log) -> Option<Outgoing> {
+        if !self.owes_heartbeat.is_empty() {
+            let to = core::mem::take(&mut self.owes_heartbeat);
+            return Some(self.heartbeat(to, true, log));
+        }
+        if let Some(append) = self.poll_append(log) {
+            return Some(append);
+        }
+        let behind = |p: &Progress| {
+            p.state == ProgressState::Replicate && p.commit_sent < self.commit && p.room != Some(0)
+        };
+        let to: NodeSet = self.progress.iter().filter(|p| behind(p)).filter_map(|p| p.id).collect();
+        let to = self.others(to);
+        if to.is_empty() {
+            return None;
+        }
+        Some(self.heartbeat(to, false, log))
+    }
+
+    fn heartbeat(&mut self, to: NodeSet, reply: bool, log: &mut Log) -> Outgoing {
+        let commit_term = log.term(self.commit).unwrap_or_default();
+        let commit = EntryId::new(self.commit, commit_term);
+        for progress in &mut self.progress {
+            if progress.id.is_some_and(|id| to.contains(id)) {
+                progress.commit_sent = self.commit;
+            }
+        }
+        let message = Message::Heartbeat { term: self.term, commit, round: self.round, reply };
+        Outgoing::plain(to, message)
+    }
+
+    fn poll_append(&mut self, log: &mut Log) -> Option<Outgoing> {
+        let last = log.last().index;
+        let owed = self.owes_append;
+        let own = self.id;
+        let wants = |p: &Progress| {
+            let id = p.id.filter(|id| Some(*id) != own)?;
+            let any = p.next <= last || (p.state == ProgressState::Probe && owed.contains(id));
+            (any && p.is_ready() && p.room != Some(0)).then_some(id)
+        };
+        let mut chosen: Option<(NodeSet, EntryId, Option<u32>)> = None;
+        for progress in &mut self.progress {
+            let Some(id) = wants(progress) else {
+                continue;
+            };
+            match &mut chosen {
+                // The same frame serves everybody who is at the same place.
+                Some((to, prev, room)) => {
+                    if progress.next == prev.index.next() && progress.room == *room {
+                        to.insert(id);
+                    }
+                }
+                None => {
+                    let before = progress.next.previous();
+                    match log.term(before) {
+                        Some(term) => {
+                            let prev = EntryId::new(before, term);
+                            chosen = Some((NodeSet::one(id), prev, progress.room));
+                        }
+                        // Compacted: only a snapshot helps, and only who is there gets one (PR5).
+                        None if self.recent_active.contains(id) => {
+                            progress.become_snapshot(self.snapshot.index);
+                            self.owes_snapshot.insert(id);
+                        }
+                        None => progress.paused = true,
+                    }
+                }
+            }
+        }
+        let (to, prev, room) = chosen?;
+        Some(Outgoing {
+            to,
+            message: Message::Append { term: self.term, prev, commit: self.commit },
+            entries_upto: last,
+            entries_bytes_max: room.map_or(usize::MAX, |bytes| bytes as usize),
+        })
+    }
+
+    /// An append went out to `to` with the entries up to `last`; none if that is its `prev`.
+    pub fn sent(&mut self, to: NodeSet, prev: Index, last: Index) {
+        self.owes_append = self.owes_append.difference(to);
+        for progress in &mut self.progress {
+            if progress.id.is_some_and(|id| to.contains(id)) {
+                if last == prev && progress.state == ProgressState::Replicate {
+                    // Not even one entry fits where it is to go: wait until the receiver has more room.
+                    progress.room = Some(0);
+                }
+                progress.sent(last);
+                progress.commit_sent = progress.commit_sent.max(self.commit.min(last));
+            }
+        }
+    }
+
+    /// The link to a member is down: what was sent ahead is probably lost (PR11).
+    pub fn report_unreachable(&mut self, id: NodeId) {
+        if let Some(progress) = self.progress.iter_mut().find(|p| p.id == Some(id))
+            && progress.state == ProgressState::Replicate
+        {
+            progress.become_probe();
+        }
+    }
+
+    /// A member to whom the next piece of the snapshot is owed, and where that piece starts.
+    pub fn poll_snapshot(&mut self) -> Option<(NodeId, u32)> {
+        let snapshot = self.snapshot.index;
+        let owed = self.owes_snapshot;
+        let waiting = |p: &&mut Progress| {
+            p.state == ProgressState::Snapshot && p.id.is_some_and(|id| owed.contains(id))
+        };
+        let progress = self.progress.iter_mut().find(waiting)?;
+        if progress.next != snapshot.next() {
+            // A newer one has taken its place.
+            progress.become_snapshot(snapshot);
+        }
+        Some((progress.id?, progress.snapshot_offset))
+    }
+
+    /// That piece went out.
+    pub fn snapshot_sent(&mut self, to: NodeId) {
+        self.owes_snapshot.remove(to);
+    }
+}

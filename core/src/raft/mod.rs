@@ -1,0 +1,507 @@
+//! The protocol: terms, votes, replication, commitment. It knows messages, entries and how far
+//! flash has come; not bytes, not flash, not boards.
+//!
+//! Input by [`Raft::step`], [`Raft::handle_timeout`] and [`Raft::set_durable`]; output by
+//! [`Raft::poll_message`], which computes what is owed from the state instead of queueing it.
+
+mod election;
+mod follower;
+mod leader;
+mod progress;
+
+pub use progress::{INFLIGHT_MAX, Progress, ProgressState};
+
+use crate::entry::Kind;
+use crate::event::{Event, Events};
+use crate::log::{Full, Log};
+use crate::membership::{MEMBERS_MAX, Membership};
+use crate::types::{EntryId, Index, Instant, NodeId, NodeSet, Term};
+use crate::wire::{Message, Reject};
+
+/// What a node is in its term (Raft §5.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Role {
+    /// Follows a leader, or waits for one.
+    #[default]
+    Follower,
+    /// Asks whether it would be elected (Raft thesis §9.6).
+    PreCandidate,
+    /// Stands for election.
+    Candidate,
+    /// Leads.
+    Leader,
+}
+
+/// How the protocol behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Options {
+    /// The shortest election timeout; each is drawn from here up to twice this (Raft §5.2).
+    pub election_ms: u32,
+    /// Between heartbeats, and between repetitions of an unanswered vote request.
+    pub heartbeat_ms: u32,
+    /// Ask before standing for election (Raft thesis §9.6).
+    pub pre_vote: bool,
+    /// A leader without a quorum steps down, and a heard leader is not voted against (Raft thesis §6.2).
+    pub check_quorum: bool,
+    /// Draws election timeouts.
+    pub seed: u64,
+}
+
+/// The state to start from, as storage has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// The newest term heard of.
+    pub term: Term,
+    /// Who got the vote in it.
+    pub vote: Option<NodeId>,
+    /// Known to be committed.
+    pub commit: Index,
+    /// Applied already: what the snapshot covers.
+    pub applied: Index,
+    /// The configuration as of `applied`.
+    pub membership: Membership,
+}
+
+/// A message to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Everybody it is for.
+    pub to: NodeSet,
+    /// What to say.
+    pub message: Message,
+    /// For an append, the entries behind `prev` up to here at most; tell [`Raft::sent`] how many it was.
+    pub entries_upto: Index,
+    /// Bytes of entries that the receivers said they can take.
+    pub entries_bytes_max: usize,
+}
+
+/// What the driver has to do after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stepped {
+    /// Nothing beyond polling.
+    Done,
+    /// A piece of a snapshot came from the leader of this term, and it is ahead of what is committed here.
+    WantsSnapshot,
+}
+
+/// The reply that a follower owes its leader.
+#[derive(Clone, Copy, Default)]
+struct OwedReply {
+    owed: bool,
+    round: u32,
+    reject: Option<Reject>,
+    full: bool,
+}
+
+/// One node's protocol state.
+pub struct Raft {
+    id: Option<NodeId>,
+    role: Role,
+    lead: Option<NodeId>,
+    term: Term,
+    vote: Option<NodeId>,
+    /// Term and vote that flash holds.
+    durable: (Term, Option<NodeId>),
+    commit: Index,
+    applied: Index,
+    membership: Membership,
+    options: Options,
+    rng: u64,
+
+    /// When the election timer was last reset, and how long it runs.
+    timer_since: Instant,
+    timer_ms: u32,
+    /// A leader's next heartbeat, a candidate's next repetition.
+    beat_at: Instant,
+    /// A leader's next look at who is there.
+    quorum_at: Instant,
+
+    granted: NodeSet,
+    refused: NodeSet,
+
+    owes_vote_request: NodeSet,
+    owes_vote_grant: bool,
+    owes_vote_refusal: NodeSet,
+    owes_pre_grant: NodeSet,
+    pre_grant_term: Term,
+    owes_pre_refusal: NodeSet,
+    /// Leaders of the past, to be told the term.
+    owes_term: NodeSet,
+    owes_heartbeat: NodeSet,
+    owes_append: NodeSet,
+    owes_snapshot: NodeSet,
+    reply: OwedReply,
+
+    /// Follower: the log is the leader's up to here.
+    consistent: Index,
+    /// Follower: what the leader was last told.
+    matched_told: Index,
+
+    /// Leader: its own first entry; nothing before it commits by counting (Raft §5.4.2).
+    term_start: Index,
+    round: u32,
+    /// Leader: the last entry when the last heartbeat was sent.
+    beat_last: Index,
+    recent_active: NodeSet,
+    progress: [Progress; MEMBERS_MAX],
+    /// The newest durable snapshot, to send to who is too far behind.
+    snapshot: EntryId,
+}
+
+impl Raft {
+    /// All zeros; [`Raft::start`] fills it in.
+    pub const fn new() -> Self {
+        const UNUSED: Progress = Progress::UNUSED;
+        Self {
+            id: None,
+            role: Role::Follower,
+            lead: None,
+            term: Term::ZERO,
+            vote: None,
+            durable: (Term::ZERO, None),
+            commit: Index::ZERO,
+            applied: Index::ZERO,
+            membership: Membership::of_voters(NodeSet::EMPTY),
+            options: Options {
+                election_ms: 0,
+                heartbeat_ms: 0,
+                pre_vote: false,
+                check_quorum: false,
+                seed: 0,
+            },
+            rng: 0,
+            timer_since: Instant::ZERO,
+            timer_ms: 0,
+            beat_at: Instant::ZERO,
+            quorum_at: Instant::ZERO,
+            granted: NodeSet::EMPTY,
+            refused: NodeSet::EMPTY,
+            owes_vote_request: NodeSet::EMPTY,
+            owes_vote_grant: false,
+            owes_vote_refusal: NodeSet::EMPTY,
+            owes_pre_grant: NodeSet::EMPTY,
+            pre_grant_term: Term::ZERO,
+            owes_pre_refusal: NodeSet::EMPTY,
+            owes_term: NodeSet::EMPTY,
+            owes_heartbeat: NodeSet::EMPTY,
+            owes_append: NodeSet::EMPTY,
+            owes_snapshot: NodeSet::EMPTY,
+            reply: OwedReply { owed: false, round: 0, reject: None, full: false },
+            consistent: Index::ZERO,
+            matched_told: Index::ZERO,
+            term_start: Index::ZERO,
+            round: 0,
+            beat_last: Index::ZERO,
+            recent_active: NodeSet::EMPTY,
+            progress: [UNUSED; MEMBERS_MAX],
+            snapshot: EntryId::ZERO,
+        }
+    }
+
+    /// Starts as a follower from what storage held (SM10). `log` is loaded, and all of it durable.
+    pub fn start(
+        &mut self,
+        now: Instant,
+        id: NodeId,
+        options: Options,
+        restored: &Restored,
+        log: &Log,
+    ) {
+        *self = Self::new();
+        self.id = Some(id);
+        self.options = options;
+        // The id sets boards apart that were given the same seed (B29).
+        self.rng = options.seed ^ u64::from(id.get()).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.term = restored.term;
+        self.vote = restored.vote;
+        self.durable = (restored.term, restored.vote);
+        self.snapshot = log.base();
+        self.applied = restored.applied;
+        self.commit = restored.commit.max(restored.applied).min(log.last().index);
+        self.membership = restored.membership;
+        self.consistent = self.commit;
+        self.reset_progress(log.last().index.next());
+        self.reset_timer(now);
+    }
+
+    /// This node.
+    pub const fn id(&self) -> Option<NodeId> {
+        self.id
+    }
+
+    /// What it is.
+    pub const fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The newest term it knows.
+    pub const fn term(&self) -> Term {
+        self.term
+    }
+
+    /// Whom it voted for in this term.
+    pub const fn vote(&self) -> Option<NodeId> {
+        self.vote
+    }
+
+    /// The leader of this term, if it knows one.
+    pub const fn lead(&self) -> Option<NodeId> {
+        self.lead
+    }
+
+    /// The last entry known to be committed.
+    pub const fn commit(&self) -> Index {
+        self.commit
+    }
+
+    /// The last entry that was applied.
+    pub const fn applied(&self) -> Index {
+        self.applied
+    }
+
+    /// The configuration in effect.
+    pub const fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// The newest durable snapshot.
+    pub const fn snapshot(&self) -> EntryId {
+        self.snapshot
+    }
+
+    /// What a leader knows of the others.
+    pub fn progress(&self, id: NodeId) -> Option<&Progress> {
+        self.progress.iter().find(|p| p.id == Some(id))
+    }
+
+    /// When [`Raft::handle_timeout`] has something to do next.
+    pub fn deadline(&self) -> Instant {
+        match self.role {
+            Role::Leader if self.options.check_quorum => self.beat_at.min(self.quorum_at),
+            Role::Leader => self.beat_at,
+            _ if !self.is_promotable() => Instant::FOREVER,
+            Role::Follower => self.timer_since.after(self.timer_ms),
+            _ => self.timer_since.after(self.timer_ms).min(self.beat_at),
+        }
+    }
+
+    /// Lets time have its effect; a call too early or too late does no harm.
+    pub fn handle_timeout(&mut self, now: Instant, log: &mut Log, events: &mut Events) {
+        if self.role == Role::Leader {
+            if self.options.check_quorum && now >= self.quorum_at {
+                self.check_quorum(now, events);
+            }
+            if self.role == Role::Leader && now >= self.beat_at {
+                self.beat(now, log);
+            }
+        } else if self.is_promotable() {
+            if now >= self.timer_since.after(self.timer_ms) {
+                self.campaign(now, log, events);
+            } else if self.role != Role::Follower && now >= self.beat_at {
+                self.repeat_vote_requests(now);
+            }
+        }
+    }
+
+    /// Takes a message from member `from`; `payload` is what came with it.
+    pub fn step(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        message: &Message,
+        payload: &[u8],
+        log: &mut Log,
+        events: &mut Events,
+    ) -> Stepped {
+        if let Message::VoteRequest { term, last, pre, transfer } = *message {
+            self.handle_vote_request(now, from, term, last, pre, transfer, log, events);
+            return Stepped::Done;
+        }
+        let term = message.term();
+        if term < self.term {
+            self.answer_stale(from, message);
+            return Stepped::Done;
+        }
+        let from_leader = matches!(
+            message,
+            Message::Append { .. } | Message::Heartbeat { .. } | Message::Snapshot { .. }
+        );
+        // A granted pre-vote carries the term that was asked about; it is nobody's yet (SM2).
+        let future = matches!(message, Message::VoteReply { pre: true, granted: true, .. });
+        if term > self.term && !future {
+            self.become_follower(now, term, from_leader.then_some(from), events);
+        }
+        if from_leader {
+            if self.role == Role::Leader {
+                // Two leaders in one term cannot be (Raft §5.2): the frame is not what it claims.
+                events.push(Event::ImpossibleFrame { from });
+                return Stepped::Done;
+            }
+            if self.role != Role::Follower || self.lead != Some(from) {
+                self.become_follower(now, term, Some(from), events);
+            }
+            self.reset_timer(now);
+        }
+        match *message {
+            Message::Append { prev, commit, .. } => {
+                self.handle_append(from, prev, commit, payload, log, events);
+            }
+            Message::Heartbeat { commit, round, reply, .. } => {
+                self.handle_heartbeat(commit, round, reply, log);
+            }
+            Message::Snapshot { id, .. } => return self.handle_snapshot(id, log),
+            Message::Reply { matched, received, round, reject, room, .. } => {
+                if self.role == Role::Leader {
+                    self.handle_reply(now, from, matched, received, round, reject, room, log);
+                }
+            }
+            Message::SnapshotReply { id, offset, .. } => {
+                self.handle_snapshot_reply(from, id, offset);
+            }
+            Message::VoteReply { term, pre, granted } => {
+                self.handle_vote_reply(now, from, term, pre, granted, log, events);
+            }
+            Message::VoteRequest { .. } => {}
+        }
+        Stepped::Done
+    }
+
+    /// Flash now holds this term and vote, and the log up to [`Log::durable`].
+    pub fn set_durable(
+        &mut self,
+        now: Instant,
+        term: Term,
+        vote: Option<NodeId>,
+        log: &mut Log,
+        events: &mut Events,
+    ) {
+        self.durable = (term, vote);
+        match self.role {
+            // A candidate's own vote counts when flash holds it (B11).
+            Role::Candidate if self.is_vote_durable() => self.count_own_vote(now, log, events),
+            Role::Leader => self.advance_commit(log),
+            _ => {
+                if self.lead.is_some() && self.matched(log) > self.matched_told {
+                    self.reply.owed = true;
+                }
+            }
+        }
+    }
+
+    /// Appends a command of the application (leader only).
+    pub fn propose(&mut self, kind: Kind, data: &[u8], log: &mut Log) -> Result<EntryId, Full> {
+        let id = log.append(self.term, kind, data)?;
+        self.owe_appends();
+        Ok(id)
+    }
+
+    /// Entries up to `index` have been applied.
+    pub fn set_applied(&mut self, index: Index) {
+        self.applied = self.applied.max(index).min(self.commit);
+    }
+
+    /// A snapshot that covers the log up to `id` is durable.
+    pub fn set_snapshot(&mut self, id: EntryId) {
+        self.snapshot = id;
+    }
+
+    /// Replaces log and configuration by an installed snapshot's, which is durable (SN4).
+    pub fn restore(&mut self, id: EntryId, membership: Membership, log: &mut Log) {
+        if log.holds(id) {
+            log.compact(id.index);
+        } else {
+            log.reset(id);
+        }
+        self.snapshot = id;
+        self.commit = self.commit.max(id.index);
+        self.applied = self.applied.max(id.index);
+        self.consistent = self.consistent.max(id.index);
+        self.set_membership(membership, log);
+        self.reply.owed = self.lead.is_some();
+    }
+
+    /// Puts a configuration into effect.
+    pub fn set_membership(&mut self, membership: Membership, log: &mut Log) {
+        self.membership = membership;
+        let members = membership.members();
+        for gone in &mut self.progress {
+            if gone.id.is_some_and(|id| !members.contains(id)) {
+                gone.reset(None, Index::ZERO);
+            }
+        }
+        for id in members.iter() {
+            if self.progress(id).is_none() {
+                if let Some(free) = self.progress.iter_mut().find(|p| p.id.is_none()) {
+                    free.reset(Some(id), log.last().index.next());
+                }
+                // Else check-quorum would count it as gone before it could answer (CC6).
+                self.recent_active.insert(id);
+            }
+        }
+        if self.role == Role::Leader {
+            self.advance_commit(log);
+            self.owe_appends();
+        }
+    }
+
+    /// The next message owed, the urgent ones first. For an append, [`Raft::sent`] has to follow.
+    pub fn poll_message(&mut self, log: &mut Log) -> Option<Outgoing> {
+        if let Some((to, message)) = self.poll_vote_message(log) {
+            return Some(Outgoing::plain(to, message));
+        }
+        if let Some((to, message)) = self.poll_reply(log) {
+            return Some(Outgoing::plain(to, message));
+        }
+        if self.role == Role::Leader {
+            return self.poll_leader(log);
+        }
+        None
+    }
+
+    fn is_promotable(&self) -> bool {
+        self.id.is_some_and(|id| self.membership.voters().contains(id))
+    }
+
+    fn is_vote_durable(&self) -> bool {
+        self.durable == (self.term, self.vote)
+    }
+
+    /// Everybody but this node.
+    fn others(&self, set: NodeSet) -> NodeSet {
+        self.id.map_or(set, |id| set.difference(NodeSet::one(id)))
+    }
+
+    fn reset_timer(&mut self, now: Instant) {
+        self.timer_since = now;
+        // xorshift64*; the multiplication takes the place of a division: a share of `election_ms`.
+        let mut x = self.rng | 1;
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        self.rng = x;
+        let random = (x.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32) as u32;
+        let share = u64::from(random).wrapping_mul(u64::from(self.options.election_ms)) >> 32;
+        self.timer_ms = self.options.election_ms.saturating_add(share as u32);
+    }
+
+    fn reset_progress(&mut self, next: Index) {
+        let mut ids = self.membership.members().iter();
+        for progress in &mut self.progress {
+            progress.reset(ids.next(), next);
+        }
+    }
+}
+
+impl Default for Raft {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Outgoing {
+    const fn plain(to: NodeSet, message: Message) -> Self {
+        Self { to, message, entries_upto: Index::ZERO, entries_bytes_max: 0 }
+    }
+}

@@ -1,0 +1,253 @@
+//! One frame, one message: what it says, sealed with a 32-bit check.
+//!
+//! `version` · `cluster` (4 bytes) · `to` · `from` · `generation` · message, all as postcard writes them,
+//! then the payload (entries, a piece of a snapshot), then CRC-32C over everything before it, little-endian.
+//! See `core/docs/wire-format.md`.
+
+use crate::types::{ClusterId, EntryId, Generation, Index, NodeId, NodeSet, Term};
+use crc::{CRC_32_ISCSI, Crc, Table};
+use serde::{Deserialize, Serialize};
+
+/// The version of this format. A frame of another version is refused.
+pub const VERSION: u8 = 1;
+
+/// The smallest frame that a cluster can be founded with.
+pub const FRAME_BYTES_MIN: usize = 96;
+
+/// The largest term and index: six bytes as a varint. An entry each millisecond reaches it in 139 years.
+/// A frame that claims more is refused, so that no forged term can bring the counters to their end.
+pub const COUNT_MAX: u64 = (1 << 42) - 1;
+
+/// The check behind each frame.
+const CHECK_BYTES: usize = 4;
+const CHECK: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISCSI);
+
+/// Everything in an append frame but its entries, at worst: version, cluster, a set of members, sender,
+/// generation, kind of message, four counters, check.
+pub const APPEND_OVERHEAD_BYTES_MAX: usize = 1 + 4 + 5 + 1 + 3 + 1 + 4 * 6 + CHECK_BYTES;
+
+/// Everything in a snapshot frame but its piece of the snapshot, at worst.
+pub const SNAPSHOT_OVERHEAD_BYTES_MAX: usize = 1 + 4 + 5 + 1 + 3 + 1 + 3 * 6 + 3 * 5 + CHECK_BYTES;
+
+/// What one node tells another. Fields are the paper's where it has them (Raft Figure 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Message {
+    /// AppendEntries; the payload is the entries that follow `prev`. The same for every receiver.
+    Append {
+        /// The leader's term.
+        term: Term,
+        /// The entry before the first one sent.
+        prev: EntryId,
+        /// The leader's commit index.
+        commit: Index,
+    },
+    /// The leader lives, and has committed so far. A receiver commits only what it holds with that term.
+    Heartbeat {
+        /// The leader's term.
+        term: Term,
+        /// The last committed entry.
+        commit: EntryId,
+        /// Numbers the leader's rounds, given back in the reply.
+        round: u32,
+        /// An answer is wanted; not so where only news of a commit is passed on.
+        reply: bool,
+    },
+    /// A follower's state, as an answer to either of the above.
+    Reply {
+        /// The follower's term: a higher one ends the receiver's leadership.
+        term: Term,
+        /// The last entry that is the leader's and durable here.
+        matched: Index,
+        /// The last entry that is the leader's and in memory here.
+        received: Index,
+        /// The newest round heard of.
+        round: u32,
+        /// The entries did not fit on this log.
+        reject: Option<Reject>,
+        /// Said when memory is short: bytes of entries that can be taken.
+        room: Option<u32>,
+    },
+    /// RequestVote, or the question whether one would be granted (Raft thesis §9.6).
+    VoteRequest {
+        /// The term that is stood for.
+        term: Term,
+        /// The candidate's last entry.
+        last: EntryId,
+        /// Only asking.
+        pre: bool,
+        /// The leader asked for this election: leases do not stand against it (Raft thesis §3.10).
+        transfer: bool,
+    },
+    /// The answer to a vote request.
+    VoteReply {
+        /// The request's term if granted, else the voter's.
+        term: Term,
+        /// Answers a question only.
+        pre: bool,
+        /// Yes or no.
+        granted: bool,
+    },
+    /// A piece of the leader's snapshot, which is the payload (Raft §7).
+    Snapshot {
+        /// The leader's term.
+        term: Term,
+        /// The last entry that the snapshot covers.
+        id: EntryId,
+        /// Where in the snapshot this piece belongs.
+        offset: u32,
+        /// Bytes of the whole snapshot.
+        bytes: u32,
+        /// CRC-32C of the whole snapshot.
+        check: u32,
+    },
+    /// Which piece of a snapshot is wanted next.
+    SnapshotReply {
+        /// The follower's term.
+        term: Term,
+        /// Which snapshot.
+        id: EntryId,
+        /// Bytes that are durable here: the next piece starts there.
+        offset: u32,
+    },
+}
+
+/// Where a follower's log parts from the leader's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Reject {
+    /// The `prev` index that did not fit.
+    pub rejected: Index,
+    /// The follower's best guess of where the logs still agree.
+    pub hint: EntryId,
+}
+
+impl Message {
+    /// The sender's term, or the one that is stood for.
+    pub const fn term(&self) -> Term {
+        match *self {
+            Self::Append { term, .. }
+            | Self::Heartbeat { term, .. }
+            | Self::Reply { term, .. }
+            | Self::VoteRequest { term, .. }
+            | Self::VoteReply { term, .. }
+            | Self::Snapshot { term, .. }
+            | Self::SnapshotReply { term, .. } => term,
+        }
+    }
+
+    /// No counter is beyond [`COUNT_MAX`], and what belongs together fits.
+    fn is_valid(&self) -> bool {
+        let id_ok = |id: EntryId| id.index.0 <= COUNT_MAX && id.term.0 <= COUNT_MAX;
+        let rest_ok = match *self {
+            Self::Append { term, prev, commit } => {
+                id_ok(prev) && prev.term <= term && commit.0 <= COUNT_MAX
+            }
+            Self::Heartbeat { term, commit, .. } => id_ok(commit) && commit.term <= term,
+            Self::Reply { matched, received, reject, .. } => {
+                matched <= received
+                    && received.0 <= COUNT_MAX
+                    && reject.is_none_or(|r| r.rejected.0 <= COUNT_MAX && id_ok(r.hint))
+            }
+            Self::VoteRequest { last, term, .. } => id_ok(last) && last.term <= term,
+            Self::VoteReply { .. } => true,
+            Self::Snapshot { term, id, offset, bytes, .. } => {
+                id_ok(id) && id.term <= term && offset <= bytes
+            }
+            Self::SnapshotReply { id, .. } => id_ok(id),
+        };
+        rest_ok && self.term().0 <= COUNT_MAX
+    }
+}
+
+/// Who says it to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Envelope {
+    /// Format version.
+    pub version: u8,
+    /// The sender's cluster.
+    pub cluster: ClusterId,
+    /// Whom it is for: on a shared medium others hear it too.
+    pub to: NodeSet,
+    /// The sender.
+    pub from: NodeId,
+    /// Which life of the sender.
+    pub generation: Generation,
+    /// What it says.
+    pub message: Message,
+}
+
+/// A frame that passed its check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// Who says what to whom.
+    pub envelope: Envelope,
+    /// Entries or a piece of a snapshot.
+    pub payload: &'a [u8],
+}
+
+/// Why bytes are not a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum FrameError {
+    /// The check does not fit: noise, or a cut frame.
+    Check,
+    /// A sound frame of another version of this format.
+    Version(u8),
+    /// A sound check around something that is not a message.
+    Malformed,
+}
+
+impl core::fmt::Display for FrameError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Check => f.write_str("the frame's check does not fit"),
+            Self::Version(version) => write!(f, "wire format {version}, not {VERSION}"),
+            Self::Malformed => f.write_str("not a message"),
+        }
+    }
+}
+
+impl core::error::Error for FrameError {}
+
+/// Writes the envelope; the bytes it takes, or `None` if it does not fit. The payload goes behind it.
+pub fn encode(envelope: &Envelope, frame: &mut [u8]) -> Option<usize> {
+    let room = frame.len().checked_sub(CHECK_BYTES)?;
+    let used = postcard::to_slice(envelope, frame.get_mut(..room)?).ok()?;
+    Some(used.len())
+}
+
+/// Bytes that a payload can have behind an envelope of `envelope_bytes`.
+pub const fn payload_bytes_max(frame_bytes: usize, envelope_bytes: usize) -> usize {
+    frame_bytes.saturating_sub(envelope_bytes).saturating_sub(CHECK_BYTES)
+}
+
+/// Seals the first `bytes` of the frame: the length to send. The outermost step, and the only one
+/// that an authentication tag has to replace.
+pub fn seal(frame: &mut [u8], bytes: usize) -> Option<usize> {
+    let end = bytes.checked_add(CHECK_BYTES)?;
+    let check = CHECK.checksum(frame.get(..bytes)?).to_le_bytes();
+    crate::log::copy(frame.get_mut(bytes..end)?, &check);
+    Some(end)
+}
+
+/// Reads a frame, whatever the bytes are.
+pub fn decode(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
+    let (body, check) = bytes.split_last_chunk::<CHECK_BYTES>().ok_or(FrameError::Check)?;
+    if CHECK.checksum(body).to_le_bytes() != *check {
+        return Err(FrameError::Check);
+    }
+    match body.first() {
+        Some(&VERSION) => {}
+        Some(&version) => return Err(FrameError::Version(version)),
+        None => return Err(FrameError::Malformed),
+    }
+    let (envelope, payload): (Envelope, _) =
+        postcard::take_from_bytes(body).map_err(|_| FrameError::Malformed)?;
+    if !envelope.message.is_valid() {
+        return Err(FrameError::Malformed);
+    }
+    Ok(Frame { envelope, payload })
+}
