@@ -1,2 +1,102 @@
-//! CI.
-fn main() {}
+//! Everything that CI does, as one program: `cargo ci` runs it all, `cargo ci STEP…` some of it.
+
+mod checks;
+mod embedded;
+mod fuzz;
+mod planted;
+mod readme;
+mod sim;
+mod steps;
+mod symbols;
+mod tidy;
+mod tools;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Parser, Subcommand};
+use std::process::ExitCode;
+
+use steps::{Options, Run};
+use tools::Context;
+
+/// Formats, lints, tests, builds for microcontrollers and simulates: what CI does, by hand.
+#[derive(Parser)]
+#[command(bin_name = "cargo ci", args_conflicts_with_subcommands = true)]
+struct Cli {
+    /// The steps to run; without any, all that CI runs.
+    #[arg(value_parser = PossibleValuesParser::new(steps::names()))]
+    steps: Vec<String>,
+    /// Say what each step does, and run none.
+    #[arg(long)]
+    list: bool,
+    #[command(subcommand)]
+    command: Option<Task>,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Everything, with long campaigns: every planted bug, fuzzing for minutes, wide sweeps.
+    Full,
+    /// Fuzz the core with libFuzzer.
+    Fuzz(FuzzArgs),
+    /// Plant bugs in a copy of the tree, one at a time, and see the simulator catch each.
+    Planted(PlantedArgs),
+    /// Make the tables of figures in README.md anew.
+    Readme {
+        /// Change nothing; fail if a figure that must repeat differs.
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+#[derive(Args)]
+struct FuzzArgs {
+    /// How long each target is fuzzed.
+    #[arg(long, default_value_t = 60)]
+    seconds: u32,
+    /// The targets; without any, all.
+    targets: Vec<String>,
+}
+
+#[derive(Args)]
+struct PlantedArgs {
+    /// The most seeds that a bug may take to be caught.
+    #[arg(long, default_value_t = planted::SEEDS_MAX)]
+    seeds: u32,
+    /// The patches, by name or a part of it; without any, all.
+    patches: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if cli.list {
+        steps::list();
+        return ExitCode::SUCCESS;
+    }
+    let (run, options) = match cli.command {
+        None if cli.steps.is_empty() => (Run::Default, Options::default()),
+        None => (Run::Named(cli.steps), Options::default()),
+        Some(Task::Full) => (Run::Full, Options::full()),
+        Some(Task::Fuzz(args)) => (
+            Run::only("fuzz"),
+            Options {
+                fuzz_seconds: args.seconds,
+                fuzz_targets: args.targets,
+                ..Options::default()
+            },
+        ),
+        Some(Task::Planted(args)) => (
+            Run::only("planted"),
+            Options { planted_seeds: args.seeds, planted_names: args.patches, ..Options::full() },
+        ),
+        Some(Task::Readme { check }) => {
+            (Run::only("readme"), Options { readme_check: check, ..Options::default() })
+        }
+    };
+    match Context::new(options) {
+        Ok(context) => steps::run(&context, &run),
+        Err(trouble) => {
+            eprintln!("cargo ci: {}", trouble.text());
+            ExitCode::FAILURE
+        }
+    }
+}

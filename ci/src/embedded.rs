@@ -1,0 +1,192 @@
+//! The step `embedded`: the core on a Cortex-M0, linked without an allocator and without a panic.
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::symbols::{Findings, inspect};
+use crate::tools::{self, Context, Trouble, at, failed, output, quiet_output, read, run};
+
+/// The Cortex-M0: no division, no atomics, the smallest there is.
+const TARGET: &str = "thumbv6m-none-eabi";
+/// The function of the probe that panics on purpose, if asked to.
+const PLANTED: &str = "planted";
+
+/// Debian's own compiler and the source of the library to build for any target.
+const DEBIAN: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
+
+/// Where the library for the target comes from.
+enum Toolchain {
+    /// From rustup, ready-made.
+    Rustup,
+    /// From Debian: its compiler builds the library too. The linker is rustup's.
+    Debian { linker: PathBuf },
+}
+
+impl Toolchain {
+    /// The first that this machine has or can get.
+    fn find(context: &Context) -> Result<Self, Trouble> {
+        let has = quiet_output(context.command("rustc").args([
+            "--print=target-libdir",
+            "--target",
+            TARGET,
+        ]))
+        .is_ok_and(|printed| PathBuf::from(printed.out.trim()).exists());
+        if has {
+            return Ok(Self::Rustup);
+        }
+        println!("the target {TARGET} is not installed: installing it with rustup");
+        if run(context.command("rustup").args(["target", "add", TARGET])).is_ok() {
+            return Ok(Self::Rustup);
+        }
+        println!("rustup can't get it: Debian's compiler can build it");
+        let linker = rust_lld(context)?;
+        tools::debian_packages(context, DEBIAN).map_err(|trouble| {
+            Trouble::Missing(format!("type: rustup target add {TARGET}\nor: {}", trouble.text()))
+        })?;
+        Ok(Self::Debian { linker })
+    }
+
+    /// `cargo` for the target.
+    fn cargo(&self, context: &Context, arguments: &[&str]) -> Command {
+        let folder = context.target.join("embedded");
+        match self {
+            Self::Rustup => {
+                let mut command = context.cargo(arguments);
+                command.args(["--target", TARGET]).env("CARGO_TARGET_DIR", folder);
+                command
+            }
+            Self::Debian { linker } => {
+                let mut command = context.command("/usr/bin/cargo");
+                let path = format!("/usr/bin:{}", env::var("PATH").unwrap_or_default());
+                command.args(arguments).args(["-Zbuild-std=core", "--target", TARGET]);
+                command.env("PATH", path).env("RUSTC_BOOTSTRAP", "1");
+                command.env_remove("RUSTC").env_remove("CARGO").env_remove("LD_LIBRARY_PATH");
+                command.env("CARGO_TARGET_THUMBV6M_NONE_EABI_LINKER", linker);
+                command.env("CARGO_TARGET_DIR", folder.with_extension("debian"));
+                command
+            }
+        }
+    }
+
+    /// The probe, linked. Its image is unstripped and its relocations are kept.
+    fn probe(&self, context: &Context, features: &str) -> Result<Findings, Trouble> {
+        let arguments = [
+            "build",
+            "--release",
+            "--manifest-path",
+            "ci/probe/Cargo.toml",
+            "--features",
+            features,
+        ];
+        let mut command = self.cargo(context, &arguments);
+        run(&mut command)?;
+        let folder = command.get_envs().find(|(name, _)| *name == "CARGO_TARGET_DIR");
+        let folder = folder.and_then(|(_, value)| value).map(PathBuf::from).unwrap_or_default();
+        let image = folder.join(TARGET).join("release/probe");
+        let bytes = fs::read(&image).map_err(|error| at(&image, error))?;
+        inspect(&bytes).map_err(|error| at(&image, error))
+    }
+}
+
+/// The linker that rustup's toolchain brings along for itself.
+fn rust_lld(context: &Context) -> Result<PathBuf, Trouble> {
+    let printed = output(context.command("rustc").args(["--print=target-libdir"]))?;
+    let linker = PathBuf::from(printed.out.trim()).with_file_name("bin").join("rust-lld");
+    if linker.exists() {
+        return Ok(linker);
+    }
+    Err(Trouble::Missing(format!(
+        "{} is missing; type: rustup target add {TARGET}",
+        linker.display()
+    )))
+}
+
+/// `embedded`.
+pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
+    every_method_is_driven(context)?;
+    let toolchain = Toolchain::find(context)?;
+    let packages =
+        ["build", "-p", "quorate", "-p", "quorate-embedded", "--features", "quorate/defmt"];
+    run(&mut toolchain.cargo(context, &packages))?;
+    let sound = toolchain.probe(context, "")?;
+    if !sound.forbidden.is_empty() {
+        return failed(format!(
+            "the image can panic or allocate, through these symbols (<- from where):\n{}",
+            sound.text()
+        ));
+    }
+    // The check itself is checked: a panic in the probe is found, and the function that holds it named.
+    let planted = toolchain.probe(context, "planted-panic")?;
+    let caught = planted.forbidden.iter().any(|name| name.contains("core::panicking"))
+        && planted
+            .forbidden
+            .iter()
+            .any(|name| planted.culprits(name).iter().any(|name| name.contains(PLANTED)));
+    if !caught {
+        return failed(format!(
+            "the panic planted in the probe was not found:\n{}",
+            planted.text()
+        ));
+    }
+    Ok(format!(
+        "linked for {TARGET}: {} functions, no panic, no allocator; the planted panic was found",
+        sound.functions
+    ))
+}
+
+/// The source files whose public methods the probe has to call, each on opaque input.
+const DRIVEN: &[&str] = &["core/src/log.rs"];
+
+/// The probe proves nothing about what it does not call.
+fn every_method_is_driven(context: &Context) -> Result<(), Trouble> {
+    let probe = read(&context.root.join("ci/probe/src/main.rs"))?;
+    let mut missing = Vec::new();
+    for file in DRIVEN {
+        let source = read(&context.root.join(file))?;
+        let left_out = public_methods(&source).filter(|name| !calls(&probe, name));
+        missing.extend(left_out.map(|name| format!("{file}: {name}")));
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    failed(format!("ci/probe does not drive these public methods:\n  {}", missing.join("\n  ")))
+}
+
+fn public_methods(source: &str) -> impl Iterator<Item = &str> {
+    let source = source.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
+    source.lines().filter_map(|line| {
+        let line = line.trim().strip_prefix("pub ")?;
+        let name = line.trim_start_matches("const ").strip_prefix("fn ")?;
+        name.split(|c: char| !c.is_alphanumeric() && c != '_').next()
+    })
+}
+
+fn calls(probe: &str, name: &str) -> bool {
+    probe.match_indices(name).any(|(at, _)| {
+        let before = probe[..at].chars().next_back();
+        let after = probe[at + name.len()..].chars().next();
+        matches!(before, Some('.' | ':')) && matches!(after, Some('(' | ')' | ',' | ':'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn public_methods_are_seen_and_private_ones_are_not() {
+        let source = "impl A {\n    pub const fn new() {}\n    pub fn go_on(&self) {}\n    pub(crate) fn inner() {}\n    \
+                      fn own() {}\n}\n#[cfg(test)]\nmod tests {\n    pub fn helper() {}\n}\n";
+        assert_eq!(public_methods(source).collect::<Vec<_>>(), ["new", "go_on"]);
+    }
+
+    #[test]
+    fn a_call_is_a_whole_name() {
+        assert!(calls("node.propose(x)", "propose"));
+        assert!(calls("opaque(Log::reset)", "reset"));
+        assert!(!calls("node.propose_all(x)", "propose"));
+        assert!(!calls("propose(x)", "propose"));
+    }
+}

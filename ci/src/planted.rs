@@ -1,0 +1,309 @@
+//! The step `planted`: bugs planted in a copy of the tree, each caught by the simulator.
+//!
+//! A patch under `ci/planted/` is one bug; `ci/planted/README.md` has the format.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use diffy::patch_set::{FileOperation, ParseOptions, PatchSet};
+
+use crate::sim;
+use crate::tools::{Context, Trouble, at, failed, output_within, read, run};
+
+/// The most seeds that a bug may take to be caught.
+pub(crate) const SEEDS_MAX: u32 = 1_000;
+/// How long a bug may keep the simulator busy over one lot of seeds: some bugs never end a run.
+const SWEEP_MAX: Duration = Duration::from_secs(600);
+
+/// One bug.
+struct Planted {
+    name: String,
+    /// What the bug is, in a sentence.
+    bug: String,
+    /// The invariants and client checks that it has to turn red.
+    expect: BTreeSet<String>,
+    /// What is added to the sweep's command line.
+    sweep: Vec<String>,
+    /// Caught so soon that every `cargo ci` plants it.
+    quick: bool,
+    diff: String,
+}
+
+impl Planted {
+    /// Reads a patch file: head lines `Name: value`, then a unified diff.
+    fn parse(name: &str, text: &str) -> Result<Self, String> {
+        let start = text.find("\n--- ").ok_or("holds no diff")? + 1;
+        let (head, diff) = text.split_at(start);
+        let mut patch = Self {
+            name: name.to_owned(),
+            bug: String::new(),
+            expect: BTreeSet::new(),
+            sweep: Vec::new(),
+            quick: false,
+            diff: diff.to_owned(),
+        };
+        for line in head.lines().filter(|line| !line.trim().is_empty()) {
+            let (field, value) =
+                line.split_once(':').ok_or_else(|| format!("head line `{line}`"))?;
+            let words = value.split_whitespace().map(str::to_owned);
+            match field {
+                "Bug" => patch.bug = value.trim().to_owned(),
+                "Expect" => patch.expect = words.collect(),
+                "Sweep" => patch.sweep = words.collect(),
+                "Quick" => patch.quick = value.trim() == "yes",
+                _ => return Err(format!("head line `{field}:` is not known")),
+            }
+        }
+        if patch.bug.is_empty() || patch.expect.is_empty() {
+            return Err("the head needs `Bug:` and `Expect:`".to_owned());
+        }
+        Ok(patch)
+    }
+
+    /// What the patched files hold, by their path in the tree. Every hunk has to fit.
+    fn apply(&self, tree: &Path) -> Result<Vec<(PathBuf, String)>, String> {
+        let mut files = Vec::new();
+        for patch in PatchSet::parse(self.diff.as_str(), ParseOptions::unidiff()) {
+            let patch = patch.map_err(|error| error.to_string())?;
+            let operation = patch.operation().strip_prefix(1);
+            let FileOperation::Modify { original, modified } = &operation else {
+                return Err("only changes of files are understood".to_owned());
+            };
+            if original != modified {
+                return Err(format!("{original} would be renamed"));
+            }
+            let path = PathBuf::from(original.as_ref());
+            let text = fs::read_to_string(tree.join(&path))
+                .map_err(|error| format!("no longer applies: {original}: {error}"))?;
+            let diff = patch.patch().as_text().ok_or("not a text")?;
+            let text = diffy::apply(&text, diff)
+                .map_err(|error| format!("no longer applies: {original}: {error}"))?;
+            files.push((path, text));
+        }
+        if files.is_empty() {
+            return Err("holds no diff".to_owned());
+        }
+        Ok(files)
+    }
+}
+
+/// All patches, by name.
+fn load(context: &Context) -> Result<Vec<Planted>, Trouble> {
+    let (mut patches, mut wrong) = (Vec::new(), String::new());
+    for path in context.files()? {
+        if path.extension().is_some_and(|extension| extension == "patch") {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy();
+            let parsed = Planted::parse(&name, &read(&path)?);
+            let checked = parsed.and_then(|patch| patch.apply(&context.root).map(|_| patch));
+            match checked {
+                Ok(patch) => patches.push(patch),
+                Err(error) => drop(writeln!(wrong, "{name}.patch: {error}")),
+            }
+        }
+    }
+    if wrong.is_empty() { Ok(patches) } else { failed(wrong) }
+}
+
+/// The numbers that `core/docs/invariants.md` gives to invariants and client checks: what stands first
+/// in a row of a table or in a heading.
+fn numbered(text: &str) -> BTreeSet<String> {
+    let head = |line: &str| {
+        let line = line.trim_start_matches(['#', '|', '*', '-', '`', ' ']);
+        line.split([' ', '|', '*', '`', ':', '.']).next().unwrap_or_default().to_owned()
+    };
+    let is_number = |word: &String| {
+        let digits = word.trim_start_matches(|c: char| c.is_ascii_uppercase());
+        word.len() == digits.len() + 1
+            && !digits.is_empty()
+            && digits.bytes().all(|b| b.is_ascii_digit())
+    };
+    let marked = |line: &&str| line.starts_with(['#', '|', '*', '-']);
+    text.lines().filter(marked).map(head).filter(is_number).collect()
+}
+
+/// How a bug ended.
+struct Caught {
+    /// The first seed that turned an expected number red.
+    seed: u64,
+    /// Every number that was red up to there.
+    red: BTreeSet<String>,
+}
+
+/// `planted`.
+pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
+    let patches = load(context)?;
+    every_number_is_expected(context, &patches)?;
+    let names = &context.options.planted_names;
+    let chosen: Vec<&Planted> = patches
+        .iter()
+        .filter(|patch| context.options.full || patch.quick)
+        .filter(|patch| names.is_empty() || names.iter().any(|name| patch.name.contains(name)))
+        .collect();
+    if chosen.is_empty() {
+        return failed("no patch of that name");
+    }
+    let tree = Tree::new(context);
+    let mut table = String::new();
+    let mut escaped = 0;
+    for patch in &chosen {
+        println!("\nplanting {}: {}", patch.name, patch.bug);
+        let result = tree.plant(patch).and_then(|program| hunt(context, patch, &program));
+        let row = match result {
+            Ok(caught) => {
+                let red: Vec<String> = caught.red.into_iter().collect();
+                format!("{:<34} seed {:>4}  {}", patch.name, caught.seed, red.join(" "))
+            }
+            Err(trouble) => {
+                escaped += 1;
+                format!("{:<34} ESCAPED    {}", patch.name, trouble.text())
+            }
+        };
+        println!("{row}");
+        let _ = writeln!(table, "{row}");
+    }
+    println!("\n{table}");
+    match escaped {
+        0 => Ok(format!("{} of {} bugs planted, all caught", chosen.len(), patches.len())),
+        _ => failed(format!("{escaped} of {} planted bugs were not caught", chosen.len())),
+    }
+}
+
+/// What nobody plants, nobody knows to be checked.
+fn every_number_is_expected(context: &Context, patches: &[Planted]) -> Result<(), Trouble> {
+    let numbers = numbered(&read(&context.root.join("core/docs/invariants.md"))?);
+    let expected: BTreeSet<String> =
+        patches.iter().flat_map(|patch| patch.expect.iter().cloned()).collect();
+    let list = |set: BTreeSet<&String>| set.into_iter().cloned().collect::<Vec<_>>().join(" ");
+    let unplanted = list(numbers.difference(&expected).collect());
+    let unknown = list(expected.difference(&numbers).collect());
+    if !unknown.is_empty() {
+        return failed(format!(
+            "patches expect numbers that invariants.md does not give: {unknown}"
+        ));
+    }
+    if !unplanted.is_empty() {
+        return failed(format!("no patch turns these red: {unplanted}"));
+    }
+    Ok(())
+}
+
+/// Sweeps over lots of seeds, few first, until every expected number was red.
+fn hunt(context: &Context, patch: &Planted, program: &Path) -> Result<Caught, Trouble> {
+    let mut red = BTreeSet::new();
+    let (mut from, mut lot) = (0, 20);
+    while from < context.options.planted_seeds {
+        let to = (from + lot).min(context.options.planted_seeds);
+        let mut command = sim::sweep_command(context, program, from, to);
+        command.args(&patch.sweep);
+        let printed = output_within(&mut command, SWEEP_MAX)?;
+        let violations = sim::violations(&printed)?;
+        for (seed, number) in violations {
+            red.insert(number);
+            if patch.expect.is_subset(&red) {
+                return Ok(Caught { seed, red });
+            }
+        }
+        (from, lot) = (to, lot * 4);
+    }
+    let missed: Vec<&String> = patch.expect.difference(&red).collect();
+    failed(format!("{missed:?} stayed green over {from} seeds; red: {red:?}"))
+}
+
+/// The copy of the tree that bugs are planted in, and what is built of it.
+struct Tree<'a> {
+    context: &'a Context,
+    root: PathBuf,
+}
+
+impl<'a> Tree<'a> {
+    fn new(context: &'a Context) -> Self {
+        Self { context, root: context.target.join("planted/tree") }
+    }
+
+    /// A fresh copy with this one bug in it, built: the program. What is built of other packages is kept.
+    fn plant(&self, patch: &Planted) -> Result<PathBuf, Trouble> {
+        if self.root.exists() {
+            fs::remove_dir_all(&self.root).map_err(|error| at(&self.root, error))?;
+        }
+        for path in self.context.files()? {
+            self.put(
+                self.context.relative(&path),
+                &fs::read(&path).map_err(|error| at(&path, error))?,
+            )?;
+        }
+        for (path, text) in patch.apply(&self.root).map_err(Trouble::Failed)? {
+            self.put(&path, text.as_bytes())?;
+        }
+        let folder = self.context.target.join("planted/target");
+        // Building is most of the time, so it is done without the last optimisations.
+        let mut build = self.context.cargo(&["build", "--release", "-q", "-p", "quorate-std"]);
+        build.current_dir(&self.root).env("CARGO_TARGET_DIR", &folder);
+        build.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_DEBUG", "0");
+        run(&mut build)?;
+        Ok(folder.join("release/quorate"))
+    }
+
+    fn put(&self, path: &Path, bytes: &[u8]) -> Result<(), Trouble> {
+        let path = self.root.join(path);
+        let folder = path.parent().unwrap_or(&self.root);
+        fs::create_dir_all(folder).map_err(|error| at(folder, error))?;
+        fs::write(&path, bytes).map_err(|error| at(&path, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATCH: &str = "Bug: it forgets\nExpect: I1 C2\nSweep: --boards 3\nQuick: yes\n\n\
+        --- a/core/x.rs\n+++ b/core/x.rs\n@@ -1,3 +1,3 @@\n one\n-two\n+2\n three\n";
+
+    fn tree(text: &str) -> PathBuf {
+        let name = format!("planted-{}-{:x}", std::process::id(), text.len());
+        let root = std::env::temp_dir().join(name);
+        fs::create_dir_all(root.join("core")).unwrap();
+        fs::write(root.join("core/x.rs"), text).unwrap();
+        root
+    }
+
+    #[test]
+    fn the_head_of_a_patch_is_read() {
+        let patch = Planted::parse("forgets", PATCH).unwrap();
+        assert_eq!(patch.bug, "it forgets");
+        assert_eq!(patch.expect.into_iter().collect::<Vec<_>>(), ["C2", "I1"]);
+        assert_eq!(patch.sweep, ["--boards", "3"]);
+        assert!(patch.quick);
+    }
+
+    #[test]
+    fn a_patch_without_a_head_is_refused() {
+        assert!(Planted::parse("x", &PATCH.replace("Expect", "Expects")).is_err());
+        assert!(Planted::parse("x", &PATCH.replace("Bug: it forgets\n", "")).is_err());
+        assert!(Planted::parse("x", "Bug: none\nExpect: I1\n").is_err());
+    }
+
+    #[test]
+    fn a_patch_applies_to_its_tree() {
+        let root = tree("zero\none\ntwo\nthree\n");
+        let files = Planted::parse("x", PATCH).unwrap().apply(&root).unwrap();
+        assert_eq!(files, [(PathBuf::from("core/x.rs"), "zero\none\n2\nthree\n".to_owned())]);
+        fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn a_patch_that_no_longer_applies_is_refused() {
+        let root = tree("one\nTWO\nthree\n");
+        let error = Planted::parse("x", PATCH).unwrap().apply(&root).unwrap_err();
+        assert!(error.contains("no longer applies"), "{error}");
+        fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn numbers_stand_at_the_head_of_a_row_or_a_heading() {
+        let text = "# Invariants\n| I1 | one leader |\n| no | x |\n## F1: no word twice\nI9 is prose\n- **C12** x\n";
+        assert_eq!(numbered(text).into_iter().collect::<Vec<_>>(), ["C12", "F1", "I1"]);
+    }
+}

@@ -1,0 +1,223 @@
+//! The list of steps, and the loop that runs them, times them and sums them up.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use crate::tools::{Context, Trouble};
+use crate::{checks, embedded, fuzz, planted, readme, sim};
+
+/// When a step belongs to a run that names no step.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// In `cargo ci`, and in `cargo ci full`.
+    Always,
+    /// In `cargo ci full` alone.
+    Full,
+}
+
+/// One step: it ends with a line for the summary, or with what went wrong.
+struct Step {
+    name: &'static str,
+    about: &'static str,
+    when: When,
+    run: fn(&Context) -> Result<String, Trouble>,
+}
+
+/// Cheap and telling ones first.
+const STEPS: &[Step] = &[
+    Step {
+        name: "fmt",
+        about: "every Rust file is formatted",
+        when: When::Always,
+        run: checks::format,
+    },
+    Step {
+        name: "lint",
+        about: "clippy, and this project's own rules for its files",
+        when: When::Always,
+        run: checks::lint,
+    },
+    Step {
+        name: "test",
+        about: "the tests of all packages",
+        when: When::Always,
+        run: checks::test,
+    },
+    Step {
+        name: "doc",
+        about: "the documentation of the library packages, without a warning",
+        when: When::Always,
+        run: checks::doc,
+    },
+    Step {
+        name: "embedded",
+        about: "the core links for a Cortex-M0 without a panic or an allocator",
+        when: When::Always,
+        run: embedded::step,
+    },
+    Step {
+        name: "msrv",
+        about: "the core builds with the oldest Rust that it declares",
+        when: When::Always,
+        run: checks::msrv,
+    },
+    Step {
+        name: "sim",
+        about: "sweeps of simulated clusters under all faults",
+        when: When::Always,
+        run: sim::sweep,
+    },
+    Step {
+        name: "job",
+        about: "the main job, and again from the images that it left",
+        when: When::Always,
+        run: sim::job,
+    },
+    Step {
+        name: "fuzz",
+        about: "hostile frames, inputs and flash images",
+        when: When::Full,
+        run: fuzz::step,
+    },
+    Step {
+        name: "planted",
+        about: "bugs planted in a copy of the tree are caught",
+        when: When::Always,
+        run: planted::step,
+    },
+    Step {
+        name: "readme",
+        about: "the figures in README.md are those of this tree",
+        when: When::Always,
+        run: readme::step,
+    },
+];
+
+/// What a caller can set about the steps.
+pub(crate) struct Options {
+    pub(crate) fuzz_seconds: u32,
+    pub(crate) fuzz_targets: Vec<String>,
+    pub(crate) planted_seeds: u32,
+    pub(crate) planted_names: Vec<String>,
+    pub(crate) readme_check: bool,
+    pub(crate) sweep_seeds: u32,
+    /// Every planted bug, not just the quick ones.
+    pub(crate) full: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            fuzz_seconds: 30,
+            fuzz_targets: Vec::new(),
+            planted_seeds: planted::SEEDS_MAX,
+            planted_names: Vec::new(),
+            readme_check: true,
+            sweep_seeds: 100,
+            full: false,
+        }
+    }
+}
+
+impl Options {
+    /// For long campaigns.
+    pub(crate) fn full() -> Self {
+        Self { fuzz_seconds: 300, sweep_seeds: 1000, full: true, ..Self::default() }
+    }
+}
+
+/// Which steps to run.
+pub(crate) enum Run {
+    Default,
+    Full,
+    Named(Vec<String>),
+}
+
+impl Run {
+    pub(crate) fn only(name: &str) -> Self {
+        Self::Named(vec![name.to_owned()])
+    }
+
+    fn takes(&self, step: &Step) -> bool {
+        match self {
+            Self::Default => step.when == When::Always,
+            Self::Full => true,
+            Self::Named(names) => names.iter().any(|name| name == step.name),
+        }
+    }
+}
+
+/// The names of all steps.
+pub(crate) fn names() -> Vec<&'static str> {
+    STEPS.iter().map(|step| step.name).collect()
+}
+
+/// Prints what each step does.
+pub(crate) fn list() {
+    for step in STEPS {
+        let note = if step.when == When::Full { " (not in a plain `cargo ci`)" } else { "" };
+        println!("{:<10} {}{note}", step.name, step.about);
+    }
+}
+
+/// How one step ended.
+struct Ended {
+    name: &'static str,
+    result: Result<String, Trouble>,
+    took: Duration,
+}
+
+/// Runs the steps that `run` takes, all of them whatever fails, and prints the summary.
+pub(crate) fn run(context: &Context, run: &Run) -> ExitCode {
+    let begun = Instant::now();
+    let mut ended = Vec::new();
+    for step in STEPS.iter().filter(|step| run.takes(step)) {
+        println!("\n=== {}: {}", step.name, step.about);
+        let begun = Instant::now();
+        let result = (step.run)(context);
+        let took = begun.elapsed();
+        match &result {
+            Ok(note) => println!("--- {} passed in {:.1} s: {note}", step.name, took.as_secs_f32()),
+            Err(trouble) => {
+                let took = took.as_secs_f32();
+                println!(
+                    "!!! {} {} after {took:.1} s\n{}",
+                    step.name,
+                    trouble.word(),
+                    trouble.text()
+                );
+            }
+        }
+        ended.push(Ended { name: step.name, result, took });
+    }
+    summary(context, &ended, begun.elapsed())
+}
+
+fn summary(context: &Context, ended: &[Ended], took: Duration) -> ExitCode {
+    println!("\n=== summary, {:.1} s", took.as_secs_f32());
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for step in ended {
+        let (word, note) = match &step.result {
+            Ok(note) => {
+                passed += 1;
+                ("passed", note.as_str())
+            }
+            Err(trouble @ Trouble::Missing(_)) if !context.strict => {
+                skipped += 1;
+                ("SKIPPED", trouble.text())
+            }
+            Err(trouble) => {
+                failed += 1;
+                ("FAILED", trouble.text())
+            }
+        };
+        let note = note.lines().next().unwrap_or_default();
+        println!("{:<10} {word:<8} {:>7.1} s  {note}", step.name, step.took.as_secs_f32());
+    }
+    println!();
+    match skipped {
+        0 => println!("{passed} passed, {failed} failed"),
+        _ => println!("{passed} passed, {failed} failed, {skipped} skipped"),
+    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
