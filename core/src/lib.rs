@@ -22,6 +22,8 @@ pub mod log;
 pub mod membership;
 pub mod node;
 pub mod raft;
+pub mod storage;
+pub mod typed;
 mod types;
 pub mod wal;
 pub mod wire;
