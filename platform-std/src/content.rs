@@ -53,6 +53,19 @@ impl Value {
     }
 }
 
+/// What a board holds.
+impl From<quorate::typed::Value<'_>> for Value {
+    fn from(value: quorate::typed::Value<'_>) -> Self {
+        match value {
+            quorate::typed::Value::Bool(value) => Self::Bool(value),
+            quorate::typed::Value::Int(value) => Self::Int(value),
+            quorate::typed::Value::Float(bits) => Self::Float(f64::from_bits(bits)),
+            quorate::typed::Value::Str(text) => Self::Str(text.into()),
+            quorate::typed::Value::Bytes(bytes) => Self::Bytes(bytes.into()),
+        }
+    }
+}
+
 /// Floats are equal if their bits are: what a board holds is bits, and a NaN equals itself.
 impl PartialEq for Value {
     fn eq(&self, other: &Self) -> bool {

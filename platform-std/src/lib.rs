@@ -4,3 +4,5 @@ pub mod cli;
 pub mod config_file;
 pub mod content;
 pub mod data_dir;
+pub mod fit;
+pub mod image;

@@ -1,9 +1,13 @@
 //! The command line of `quorate`. Each command is a module with its `Args` and a `run` that returns the exit
 //! code, or the [`Failure`] that is told in one line.
 
+mod config;
+
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use comfy_table::{ContentArrangement, Table, presets};
 
 /// Agree on a configuration over a handful of boards, and keep it through power cuts.
 ///
@@ -18,22 +22,61 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    /// Look at the configuration in a board's flash image.
+    #[command(subcommand)]
+    Config(config::Args),
+}
 
 /// Why a command did not do what it was asked: one line that says what, where and what to do.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Failure(String);
+#[error("{what}")]
+pub(crate) struct Failure {
+    what: String,
+    code: u8,
+}
+
+impl Failure {
+    /// It was tried, and failed: exit code 1.
+    pub(crate) fn new(what: impl ToString) -> Self {
+        Self { what: what.to_string(), code: 1 }
+    }
+
+    /// The command line made no sense: exit code 2, as for what clap refuses.
+    pub(crate) fn usage(what: impl ToString) -> Self {
+        Self { what: what.to_string(), code: 2 }
+    }
+}
 
 /// Runs the program on the arguments of this process.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result: Result<ExitCode, Failure> = match cli.command {
+    let result = match &cli.command {
         None => Ok(ExitCode::SUCCESS),
-        Some(command) => match command {},
+        Some(Command::Config(args)) => config::run(args),
     };
     result.unwrap_or_else(|failure| {
         eprintln!("error: {failure}");
-        ExitCode::FAILURE
+        ExitCode::from(failure.code)
     })
+}
+
+/// Prints to standard output. A reader that has gone away (`| head`) is no failure.
+pub(crate) fn print(text: &str) -> Result<ExitCode, Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(format!("standard output: {e}")))
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// A table with these headings, as wide as the terminal at most.
+pub(crate) fn table(headings: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(headings.iter().copied());
+    table
 }
