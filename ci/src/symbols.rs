@@ -21,6 +21,8 @@ pub(crate) struct Findings {
     pub(crate) functions: usize,
     /// The forbidden symbols.
     pub(crate) forbidden: BTreeSet<String>,
+    /// Variables that do not begin as zeros: each lies in flash and in RAM.
+    pub(crate) initialized: BTreeSet<String>,
     /// Who refers to a function, as far as the linker kept that.
     callers: BTreeMap<String, BTreeSet<String>>,
 }
@@ -63,11 +65,16 @@ pub(crate) fn inspect(image: &[u8]) -> Result<Findings, String> {
     };
     // Where each function lies. Bit 0 of an address says "Thumb", not where.
     let mut functions = BTreeMap::new();
-    let mut forbidden = BTreeSet::new();
+    let (mut forbidden, mut initialized) = (BTreeSet::new(), BTreeSet::new());
+    let is_data = |section: object::Section<'_, '_>| section.kind() == SectionKind::Data;
     for symbol in file.symbols().filter(|symbol| symbol.is_definition()) {
         let name = name_of(&symbol);
         if is_forbidden(&name) {
             forbidden.insert(name.clone());
+        }
+        let section = symbol.section_index().and_then(|index| file.section_by_index(index).ok());
+        if symbol.kind() == SymbolKind::Data && section.is_some_and(is_data) {
+            initialized.insert(name.clone());
         }
         if symbol.kind() == SymbolKind::Text && symbol.size() > 0 {
             functions.insert(symbol.address() & !1, name);
@@ -86,7 +93,7 @@ pub(crate) fn inspect(image: &[u8]) -> Result<Findings, String> {
             }
         }
     }
-    Ok(Findings { functions: functions.len(), forbidden, callers })
+    Ok(Findings { functions: functions.len(), forbidden, initialized, callers })
 }
 
 #[cfg(test)]
