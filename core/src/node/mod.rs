@@ -17,6 +17,7 @@ use crate::identity::Identity;
 use crate::log::Log;
 use crate::membership::{MEMBERS_MAX, Member, Membership};
 use crate::raft::{Options, Raft, Restored, Role, Stepped};
+use crate::storage::Storage;
 use crate::types::{ClusterId, EntryId, Generation, Index, Instant, NodeId};
 use crate::wal::{Mounted, Tail, Wal};
 use crate::wire::{self, Message};
@@ -42,7 +43,8 @@ enum Phase {
 }
 
 /// A consensus node. Build it as `Node<[u8; N]>`, `N` bytes of log, in a `static`; use it as `Node`.
-pub struct Node<B: ?Sized = [u8]> {
+/// `S` is what keeps its state, the flash log unless said otherwise.
+pub struct Node<B: ?Sized = [u8], S = Wal> {
     phase: Phase,
     fault: Option<Fault>,
     identity: Option<Identity>,
@@ -52,7 +54,7 @@ pub struct Node<B: ?Sized = [u8]> {
     limits: Limits,
     roster: heapless::Vec<Member, MEMBERS_MAX>,
     raft: Raft,
-    wal: Wal,
+    storage: S,
     events: Events,
     task: Task,
     reading: Reading,
@@ -69,7 +71,7 @@ pub struct Node<B: ?Sized = [u8]> {
     log: Log<B>,
 }
 
-impl<const N: usize> Node<[u8; N]> {
+impl<const N: usize, S: Storage> Node<[u8; N], S> {
     /// A node that is off, all zeros.
     pub const fn new() -> Self {
         Self {
@@ -82,7 +84,7 @@ impl<const N: usize> Node<[u8; N]> {
             limits: Limits { frame_bytes: 0, entry_bytes: 0, log_bytes: 0, snapshot_bytes: 0 },
             roster: heapless::Vec::new(),
             raft: Raft::new(),
-            wal: Wal::new(),
+            storage: S::OFF,
             events: Events::new(),
             task: Task::None,
             reading: Reading::None,
@@ -97,13 +99,13 @@ impl<const N: usize> Node<[u8; N]> {
     }
 }
 
-impl<const N: usize> Default for Node<[u8; N]> {
+impl<const N: usize, S: Storage> Default for Node<[u8; N], S> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Node {
+impl<S: Storage> Node<[u8], S> {
     /// Starts a node that is off. What comes of it is polled.
     ///
     /// # Errors
@@ -214,7 +216,7 @@ impl Node {
         if let Some(config) = &self.config {
             self.idle_at = now.after(config.election_ms);
         }
-        self.wal.handle(done);
+        self.storage.handle(done);
     }
 
     /// The link to a member is known to be down: frames that were on their way are lost.
@@ -308,7 +310,7 @@ impl Node {
             newer_schema: self.newer_schema,
             frames_refused: self.frames_refused,
             events_lost: self.events.lost(),
-            flash: self.wal.status(),
+            flash: self.storage.status(),
         }
     }
 

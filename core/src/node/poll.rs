@@ -3,6 +3,7 @@
 use super::{Node, Output, Phase, snapshot::Reading};
 use crate::entry::Kind;
 use crate::event::Fault;
+use crate::storage::Storage;
 use crate::types::{EntryId, Instant, NodeSet};
 use crate::wal::{HardState, Mounted, Progress, Tail, Want};
 use crate::wire::{self, Envelope, Message};
@@ -17,7 +18,7 @@ pub(super) enum Flow {
     Rest,
 }
 
-impl Node {
+impl<S: Storage> Node<[u8], S> {
     /// The next thing to do; call it until it says [`Output::Wait`]. While a flash operation is out it goes
     /// on with whatever does not depend on it, and leaves `flash` alone.
     pub fn poll_output(&mut self, now: Instant, frame: &mut [u8], flash: &mut [u8]) -> Output {
@@ -70,9 +71,9 @@ impl Node {
         };
         let opened = match self.identity {
             Some(identity) if self.founding => {
-                self.wal.format(geometry, flash_bytes, identity, self.erase_anyway)
+                self.storage.format(geometry, flash_bytes, identity, self.erase_anyway)
             }
-            _ => self.wal.mount(geometry, flash_bytes),
+            _ => self.storage.mount(geometry, flash_bytes),
         };
         if let Err(error) = opened {
             self.stop(Fault::Geometry(error));
@@ -80,7 +81,7 @@ impl Node {
     }
 
     fn poll_flash(&mut self, now: Instant, frame: &mut [u8], flash: &mut [u8]) -> Flow {
-        if self.wal.is_busy() || self.task.awaits_application() {
+        if self.storage.is_busy() || self.task.awaits_application() {
             return Flow::Rest;
         }
         match self.poll_task(flash) {
@@ -99,14 +100,14 @@ impl Node {
             idle,
             allow_erase: true,
         };
-        let progress = self.wal.poll(&want, &mut self.log, flash);
+        let progress = self.storage.poll(&want, &mut self.log, flash);
         if !matches!(progress, Progress::Idle) {
             self.kept_up = false;
         }
         match progress {
             Progress::Op(op) => return Flow::Out(Output::Flash(op)),
             Progress::Durable => {
-                let HardState { term, vote, .. } = self.wal.durable();
+                let HardState { term, vote, .. } = self.storage.durable();
                 self.raft.set_durable(now, term, vote, &mut self.log, &mut self.events);
             }
             Progress::Formatted => self.begin_founding_snapshot(),
@@ -132,10 +133,14 @@ impl Node {
 
     /// A founded board starts as if it had been mounted.
     pub(super) fn founded(&mut self, now: Instant, id: EntryId) {
-        if let (Some(identity), Some(snapshot)) = (self.identity, self.wal.snapshot()) {
+        if let (Some(identity), Some(snapshot)) = (self.identity, self.storage.snapshot()) {
             self.log.reset(id);
-            let mounted =
-                Mounted { identity, hard_state: self.wal.durable(), snapshot, tail: Tail::Clean };
+            let mounted = Mounted {
+                identity,
+                hard_state: self.storage.durable(),
+                snapshot,
+                tail: Tail::Clean,
+            };
             self.founding = false;
             self.start_raft(now, &mounted);
             self.begin_restore();

@@ -9,6 +9,7 @@ use super::{Limits, Node, Output, Phase};
 use crate::event::{Event, Fault};
 use crate::membership::{Member, Membership};
 use crate::raft::{ProgressState, Role};
+use crate::storage::Storage;
 use crate::types::{EntryId, Instant, NodeId, NodeSet};
 use crate::wal::{SNAP_DATA_AT, WalFault};
 use crate::wire::{self, Message};
@@ -116,12 +117,12 @@ impl Task {
     }
 }
 
-impl Node {
+impl<S: Storage> Node<[u8], S> {
     /// Bytes of a snapshot in one piece: what one frame carries.
     fn piece_bytes_max(&self) -> usize {
         let of_frame =
             usize::from(self.limits.frame_bytes).saturating_sub(wire::SNAPSHOT_OVERHEAD_BYTES_MAX);
-        of_frame.min(self.wal.chunk_bytes_max())
+        of_frame.min(self.storage.chunk_bytes_max())
     }
 
     pub(super) fn begin_founding_snapshot(&mut self) {
@@ -129,7 +130,7 @@ impl Node {
     }
 
     fn begin_snapshot(&mut self, id: EntryId) {
-        self.wal.begin_snapshot(id);
+        self.storage.begin_snapshot(id);
         self.task = Task::Take { id, offset: 0, stage: Stage::Head, writing: false };
     }
 
@@ -140,7 +141,7 @@ impl Node {
         if self.phase != Phase::Running || self.newer_schema.is_some() || self.snapshots_off {
             return false;
         }
-        if self.wal.wants_snapshot() {
+        if self.storage.wants_snapshot() {
             return true;
         }
         let half = self.log.bytes_capacity().min(self.limits.log_bytes as usize).wrapping_shr(1);
@@ -215,7 +216,7 @@ impl Node {
                 let state_at = if state_at == 0 { offset } else { state_at };
                 let done = offset.saturating_sub(state_at);
                 if done > self.limits.snapshot_bytes {
-                    self.wal.abort_snapshot();
+                    self.storage.abort_snapshot();
                     self.task = Task::None;
                     self.snapshots_off = true;
                     let bytes_max = self.limits.snapshot_bytes;
@@ -233,13 +234,13 @@ impl Node {
             }
             Stage::Asked(..) => return Flow::Rest,
             Stage::Done => {
-                self.wal.end_snapshot(false);
+                self.storage.end_snapshot(false);
                 self.task = Task::End { id, installed: false };
                 return Flow::Again;
             }
         };
         let writing = len > 0;
-        if writing && !self.wal.put_chunk(offset, len) {
+        if writing && !self.storage.put_chunk(offset, len) {
             self.stop(Fault::Flash(WalFault::Misused));
             return Flow::Again;
         }
@@ -259,7 +260,7 @@ impl Node {
     fn poll_receiving(&mut self, offset: u32, flash: &mut [u8]) -> Flow {
         let place = flash.get_mut(SNAP_DATA_AT..).unwrap_or_default();
         let taken = self.log.take_aside(place);
-        let put = taken.is_some_and(|len| self.wal.put_chunk(offset, len));
+        let put = taken.is_some_and(|len| self.storage.put_chunk(offset, len));
         if let Task::Receive { piece, writing, reply_owed, .. } = &mut self.task {
             *writing = put;
             if !put {
@@ -288,7 +289,7 @@ impl Node {
                 if self.phase != Phase::Running || self.reading != Reading::None {
                     return;
                 }
-                self.wal.begin_snapshot(id);
+                self.storage.begin_snapshot(id);
                 let (piece, writing, reply_owed) = (0, false, false);
                 self.task =
                     Task::Receive { id, bytes, check, offset: 0, piece, writing, reply_owed };
@@ -330,13 +331,13 @@ impl Node {
                 *writing = false;
                 if *offset < *bytes {
                     *reply_owed = true;
-                } else if self.wal.begun_crc() == *check {
+                } else if self.storage.begun_crc() == *check {
                     let id = *id;
-                    self.wal.end_snapshot(true);
+                    self.storage.end_snapshot(true);
                     self.task = Task::End { id, installed: true };
                 } else {
                     // Pieces of two snapshots: begin again.
-                    self.wal.abort_snapshot();
+                    self.storage.abort_snapshot();
                     self.task = Task::None;
                 }
             }
@@ -371,12 +372,12 @@ impl Node {
         match &mut self.reading {
             Reading::Restore { offset, asked, .. } if !*asked => {
                 *asked = true;
-                self.wal.read_snapshot(*offset, usize::MAX);
+                self.storage.read_snapshot(*offset, usize::MAX);
             }
             Reading::None if self.raft.role() == Role::Leader && self.task == Task::None => {
                 if let Some((to, offset)) = self.raft.poll_snapshot() {
                     self.reading = Reading::Send { to };
-                    self.wal.read_snapshot(offset, self.piece_bytes_max());
+                    self.storage.read_snapshot(offset, self.piece_bytes_max());
                 }
             }
             _ => {}
@@ -413,7 +414,7 @@ impl Node {
         piece: &[u8],
         frame: &mut [u8],
     ) -> Option<Output> {
-        let snapshot = self.wal.snapshot()?;
+        let snapshot = self.storage.snapshot()?;
         let waits = |to| self.raft.progress(to).map(|p| p.state()) == Some(ProgressState::Snapshot);
         if self.raft.role() != Role::Leader || !waits(to) || piece.is_empty() {
             return None;
@@ -430,7 +431,7 @@ impl Node {
 
     fn restore_piece(&mut self, offset: u32, at: usize, piece: &[u8]) -> Flow {
         let (Reading::Restore { mut members, mut state_at, .. }, Some(snapshot)) =
-            (self.reading, self.wal.snapshot())
+            (self.reading, self.storage.snapshot())
         else {
             return Flow::Again;
         };

@@ -1,0 +1,152 @@
+//! The seam under a node: what keeps its state through power cuts.
+
+use crate::flash::{FlashDone, Geometry};
+use crate::identity::Identity;
+use crate::log::Log;
+use crate::types::EntryId;
+use crate::wal::{GeometryError, HardState, Progress, SnapshotInfo, Status, Wal, Want};
+
+/// What a [`Node`](crate::node::Node) keeps its state in: the flash log [`Wal`], or something of the
+/// board's own (FRAM, a file, memory in a test).
+///
+/// Sans-IO, at most one operation at a time; every promise is the flash log's, and is written there
+/// ([`Wal`]'s methods of the same names). What was confirmed as durable, or shown by a mount, must still be
+/// there after a power cut at any instant.
+pub trait Storage {
+    /// A storage that is not in use; all zeros, so that a node in a `static` costs no flash.
+    const OFF: Self;
+
+    /// See [`Wal::mount`].
+    ///
+    /// # Errors
+    /// The geometry can't hold a log.
+    fn mount(&mut self, geometry: Geometry, buffer_bytes: usize) -> Result<(), GeometryError>;
+
+    /// See [`Wal::format`].
+    ///
+    /// # Errors
+    /// The geometry can't hold a log.
+    fn format(
+        &mut self,
+        geometry: Geometry,
+        buffer_bytes: usize,
+        identity: Identity,
+        erase_anyway: bool,
+    ) -> Result<(), GeometryError>;
+
+    /// See [`Wal::poll`].
+    fn poll(&mut self, want: &Want, log: &mut Log, buffer: &mut [u8]) -> Progress;
+
+    /// See [`Wal::handle`].
+    fn handle(&mut self, done: FlashDone);
+
+    /// See [`Wal::is_busy`].
+    fn is_busy(&self) -> bool;
+
+    /// See [`Wal::durable`].
+    fn durable(&self) -> HardState;
+
+    /// See [`Wal::snapshot`].
+    fn snapshot(&self) -> Option<SnapshotInfo>;
+
+    /// See [`Wal::chunk_bytes_max`].
+    fn chunk_bytes_max(&self) -> usize;
+
+    /// See [`Wal::begin_snapshot`].
+    fn begin_snapshot(&mut self, id: EntryId);
+
+    /// See [`Wal::put_chunk`].
+    fn put_chunk(&mut self, offset: u32, len: usize) -> bool;
+
+    /// See [`Wal::begun_crc`].
+    fn begun_crc(&self) -> u32;
+
+    /// See [`Wal::end_snapshot`].
+    fn end_snapshot(&mut self, installed: bool);
+
+    /// See [`Wal::abort_snapshot`].
+    fn abort_snapshot(&mut self);
+
+    /// See [`Wal::read_snapshot`].
+    fn read_snapshot(&mut self, offset: u32, len_max: usize);
+
+    /// See [`Wal::wants_snapshot`].
+    fn wants_snapshot(&self) -> bool;
+
+    /// See [`Wal::status`].
+    fn status(&self) -> Status;
+}
+
+impl Storage for Wal {
+    const OFF: Self = Self::new();
+
+    fn mount(&mut self, geometry: Geometry, buffer_bytes: usize) -> Result<(), GeometryError> {
+        self.mount(geometry, buffer_bytes)
+    }
+
+    fn format(
+        &mut self,
+        geometry: Geometry,
+        buffer_bytes: usize,
+        identity: Identity,
+        erase_anyway: bool,
+    ) -> Result<(), GeometryError> {
+        self.format(geometry, buffer_bytes, identity, erase_anyway)
+    }
+
+    fn poll(&mut self, want: &Want, log: &mut Log, buffer: &mut [u8]) -> Progress {
+        self.poll(want, log, buffer)
+    }
+
+    fn handle(&mut self, done: FlashDone) {
+        self.handle(done);
+    }
+
+    fn is_busy(&self) -> bool {
+        self.is_busy()
+    }
+
+    fn durable(&self) -> HardState {
+        self.durable()
+    }
+
+    fn snapshot(&self) -> Option<SnapshotInfo> {
+        self.snapshot()
+    }
+
+    fn chunk_bytes_max(&self) -> usize {
+        self.chunk_bytes_max()
+    }
+
+    fn begin_snapshot(&mut self, id: EntryId) {
+        self.begin_snapshot(id);
+    }
+
+    fn put_chunk(&mut self, offset: u32, len: usize) -> bool {
+        self.put_chunk(offset, len)
+    }
+
+    fn begun_crc(&self) -> u32 {
+        self.begun_crc()
+    }
+
+    fn end_snapshot(&mut self, installed: bool) {
+        self.end_snapshot(installed);
+    }
+
+    fn abort_snapshot(&mut self) {
+        self.abort_snapshot();
+    }
+
+    fn read_snapshot(&mut self, offset: u32, len_max: usize) {
+        self.read_snapshot(offset, len_max);
+    }
+
+    fn wants_snapshot(&self) -> bool {
+        self.wants_snapshot()
+    }
+
+    fn status(&self) -> Status {
+        self.status()
+    }
+}

@@ -1,0 +1,196 @@
+//! Whole nodes on the host: a storage in memory that acknowledges at once, and a link that is a queue.
+
+pub mod ram;
+
+use quorate::config::{Config, Flash, Link};
+use quorate::event::Event;
+use quorate::flash::{FlashDone, Geometry};
+use quorate::membership::Member;
+use quorate::node::{Boot, Founding, Limits, Node, Output};
+use quorate::{ClusterId, EntryId, Instant, NodeId, NodeSet};
+use ram::Ram;
+use std::collections::VecDeque;
+
+pub fn id(n: u8) -> NodeId {
+    NodeId::new(n).unwrap()
+}
+
+pub const FRAME_BYTES: u16 = 128;
+
+pub fn config(seed: u64) -> Config {
+    let link = Link {
+        bits_per_second: 1_000_000,
+        frame_bytes: FRAME_BYTES,
+        fragment_bytes: 0,
+        overhead_bytes: 8,
+        turnaround_us: 100,
+        duty_permille: 1000,
+        broadcast: true,
+    };
+    let geometry = Geometry {
+        word_bytes: 4,
+        erased: 0xff,
+        page_bytes: 4,
+        block_bytes: 1024,
+        blocks_per_segment: 1,
+        segments: 8,
+    };
+    Config::new(link, Flash { geometry, word_us: 41, erase_ms_max: 1, stalls: false }, 5, seed)
+}
+
+pub const LIMITS: Limits =
+    Limits { frame_bytes: FRAME_BYTES, entry_bytes: 64, log_bytes: 1000, snapshot_bytes: 4096 };
+
+/// A node, its buffers, and an application that keeps every command.
+pub struct Host {
+    pub node: Box<Node<[u8], Ram>>,
+    pub frame: Vec<u8>,
+    pub flash: Vec<u8>,
+    pub applied: Vec<(EntryId, Vec<u8>)>,
+    /// The application's state: all commands, each behind its length.
+    pub state: Vec<u8>,
+    pub events: Vec<Event>,
+    pub until: Instant,
+    restoring: Vec<u8>,
+}
+
+impl Host {
+    pub fn found(n: u8, of: u8, now: Instant) -> Self {
+        let members: Vec<Member> = (1..=of).map(|i| Member::new(id(i))).collect();
+        let founding = Founding {
+            cluster: ClusterId([1, 2, 3, 4]),
+            node: id(n),
+            members: &members,
+            limits: LIMITS,
+            erase_anyway: false,
+        };
+        let mut host = Self::off();
+        host.node.start(now, &config(u64::from(n)), Boot::Found(&founding)).unwrap();
+        host
+    }
+
+    fn off() -> Self {
+        Self {
+            node: Box::new(Node::<[u8; 1024], Ram>::new()),
+            frame: vec![0; usize::from(FRAME_BYTES)],
+            flash: vec![0; 256],
+            applied: vec![],
+            state: vec![],
+            events: vec![],
+            until: Instant::ZERO,
+            restoring: vec![],
+        }
+    }
+
+    /// Does everything that is to be done; the frames to send.
+    pub fn drive(&mut self, now: Instant) -> Vec<(NodeSet, Vec<u8>)> {
+        let mut frames = vec![];
+        for _ in 0..10_000 {
+            match self.node.poll_output(now, &mut self.frame, &mut self.flash) {
+                Output::Flash(_) => self.node.handle_flash(now, FlashDone::Ok),
+                Output::Transmit { to, len } => frames.push((to, self.frame[..len].to_vec())),
+                Output::Apply { id, len } => {
+                    let command = self.frame[..len].to_vec();
+                    self.state.push(len as u8);
+                    self.state.extend_from_slice(&command);
+                    self.applied.push((id, command));
+                }
+                Output::TakeSnapshot { offset, at, len_max } => {
+                    let rest = &self.state[offset as usize..];
+                    let len = rest.len().min(len_max);
+                    self.flash[at..at + len].copy_from_slice(&rest[..len]);
+                    self.node.handle_snapshot(len);
+                }
+                Output::RestoreSnapshot { offset, at, len, last } => {
+                    if offset == 0 {
+                        self.restoring.clear();
+                    }
+                    assert_eq!(offset as usize, self.restoring.len());
+                    self.restoring.extend_from_slice(&self.flash[at..at + len]);
+                    if last {
+                        self.state = std::mem::take(&mut self.restoring);
+                    }
+                }
+                Output::Event(event) => self.events.push(event),
+                Output::Wait { until } => {
+                    self.until = until;
+                    return frames;
+                }
+            }
+        }
+        panic!("never waits");
+    }
+}
+
+/// Nodes and a link without loss, unless a frame is dropped by `lose`.
+pub struct Cluster {
+    pub hosts: Vec<Host>,
+    pub now: Instant,
+    pub frames: usize,
+    pub bytes: usize,
+    /// Nodes that are cut off.
+    pub cut: NodeSet,
+    queue: VecDeque<(NodeId, NodeSet, Vec<u8>)>,
+}
+
+impl Cluster {
+    pub fn new(n: u8) -> Self {
+        let hosts = (1..=n).map(|i| Host::found(i, n, Instant::ZERO)).collect();
+        Self {
+            hosts,
+            now: Instant::ZERO,
+            frames: 0,
+            bytes: 0,
+            cut: NodeSet::EMPTY,
+            queue: VecDeque::new(),
+        }
+    }
+
+    pub fn settle(&mut self) {
+        for i in 0..self.hosts.len() {
+            self.drive(i);
+        }
+        while let Some((from, to, frame)) = self.queue.pop_front() {
+            let cut = self.cut;
+            for to in to.iter().filter(|to| !cut.contains(*to) && !cut.contains(from)) {
+                let i = usize::from(to.get()) - 1;
+                self.hosts[i].node.handle_frame(self.now, &frame);
+                self.drive(i);
+            }
+        }
+    }
+
+    fn drive(&mut self, i: usize) {
+        for (to, frame) in self.hosts[i].drive(self.now) {
+            self.frames += 1;
+            self.bytes += frame.len();
+            self.queue.push_back((id(i as u8 + 1), to, frame));
+        }
+    }
+
+    /// Lets `ms` pass, waking each node when it asked to be.
+    pub fn run(&mut self, ms: u32) {
+        let end = self.now.after(ms);
+        self.settle();
+        while let Some(next) = self.hosts.iter().map(|h| h.until).min().filter(|t| *t <= end) {
+            self.now = self.now.max(next);
+            for host in &mut self.hosts {
+                host.node.handle_timeout(self.now);
+            }
+            self.settle();
+            if self.hosts.iter().map(|h| h.until).min() <= Some(self.now) {
+                self.now = self.now.after(1);
+            }
+        }
+        self.now = end;
+    }
+
+    pub fn leader(&self) -> Option<usize> {
+        let leads = |h: &Host| h.node.status().role == quorate::raft::Role::Leader;
+        let cut = |i: &usize| self.cut.contains(id(*i as u8 + 1));
+        let mut leaders: Vec<usize> =
+            (0..self.hosts.len()).filter(|i| leads(&self.hosts[*i]) && !cut(i)).collect();
+        leaders.sort_by_key(|i| self.hosts[*i].node.status().term);
+        leaders.pop()
+    }
+}
