@@ -1,6 +1,6 @@
 //! Whole nodes on the host: a storage in memory that acknowledges at once, and a link that is a queue.
 
-pub mod ram;
+pub(crate) mod ram;
 
 use quorate::config::{Config, Flash, Link};
 use quorate::event::Event;
@@ -11,13 +11,13 @@ use quorate::{ClusterId, EntryId, Instant, NodeId, NodeSet};
 use ram::Ram;
 use std::collections::VecDeque;
 
-pub fn id(n: u8) -> NodeId {
+pub(crate) fn id(n: u8) -> NodeId {
     NodeId::new(n).unwrap()
 }
 
-pub const FRAME_BYTES: u16 = 128;
+pub(crate) const FRAME_BYTES: u16 = 128;
 
-pub fn config(seed: u64) -> Config {
+pub(crate) fn config(seed: u64) -> Config {
     let link = Link {
         bits_per_second: 1_000_000,
         frame_bytes: FRAME_BYTES,
@@ -38,24 +38,24 @@ pub fn config(seed: u64) -> Config {
     Config::new(link, Flash { geometry, word_us: 41, erase_ms_max: 1, stalls: false }, 5, seed)
 }
 
-pub const LIMITS: Limits =
+pub(crate) const LIMITS: Limits =
     Limits { frame_bytes: FRAME_BYTES, entry_bytes: 64, log_bytes: 1000, snapshot_bytes: 4096 };
 
 /// A node, its buffers, and an application that keeps every command.
-pub struct Host {
-    pub node: Box<Node<[u8], Ram>>,
-    pub frame: Vec<u8>,
-    pub flash: Vec<u8>,
-    pub applied: Vec<(EntryId, Vec<u8>)>,
+pub(crate) struct Host {
+    pub(crate) node: Box<Node<[u8], Ram>>,
+    pub(crate) frame: Vec<u8>,
+    pub(crate) flash: Vec<u8>,
+    pub(crate) applied: Vec<(EntryId, Vec<u8>)>,
     /// The application's state: all commands, each behind its length.
-    pub state: Vec<u8>,
-    pub events: Vec<Event>,
-    pub until: Instant,
+    pub(crate) state: Vec<u8>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) until: Instant,
     restoring: Vec<u8>,
 }
 
 impl Host {
-    pub fn found(n: u8, of: u8, now: Instant) -> Self {
+    pub(crate) fn found(n: u8, of: u8, now: Instant) -> Self {
         let members: Vec<Member> = (1..=of).map(|i| Member::new(id(i))).collect();
         let founding = Founding {
             cluster: ClusterId([1, 2, 3, 4]),
@@ -83,7 +83,7 @@ impl Host {
     }
 
     /// Does everything that is to be done; the frames to send.
-    pub fn drive(&mut self, now: Instant) -> Vec<(NodeSet, Vec<u8>)> {
+    pub(crate) fn drive(&mut self, now: Instant) -> Vec<(NodeSet, Vec<u8>)> {
         let mut frames = vec![];
         for _ in 0..10_000 {
             match self.node.poll_output(now, &mut self.frame, &mut self.flash) {
@@ -123,18 +123,18 @@ impl Host {
 }
 
 /// Nodes and a link without loss, unless a frame is dropped by `lose`.
-pub struct Cluster {
-    pub hosts: Vec<Host>,
-    pub now: Instant,
-    pub frames: usize,
-    pub bytes: usize,
+pub(crate) struct Cluster {
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) now: Instant,
+    pub(crate) frames: usize,
+    pub(crate) bytes: usize,
     /// Nodes that are cut off.
-    pub cut: NodeSet,
+    pub(crate) cut: NodeSet,
     queue: VecDeque<(NodeId, NodeSet, Vec<u8>)>,
 }
 
 impl Cluster {
-    pub fn new(n: u8) -> Self {
+    pub(crate) fn new(n: u8) -> Self {
         let hosts = (1..=n).map(|i| Host::found(i, n, Instant::ZERO)).collect();
         Self {
             hosts,
@@ -146,7 +146,7 @@ impl Cluster {
         }
     }
 
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         for i in 0..self.hosts.len() {
             self.drive(i);
         }
@@ -169,7 +169,7 @@ impl Cluster {
     }
 
     /// Lets `ms` pass, waking each node when it asked to be.
-    pub fn run(&mut self, ms: u32) {
+    pub(crate) fn run(&mut self, ms: u32) {
         let end = self.now.after(ms);
         self.settle();
         while let Some(next) = self.hosts.iter().map(|h| h.until).min().filter(|t| *t <= end) {
@@ -185,7 +185,7 @@ impl Cluster {
         self.now = end;
     }
 
-    pub fn leader(&self) -> Option<usize> {
+    pub(crate) fn leader(&self) -> Option<usize> {
         let leads = |h: &Host| h.node.status().role == quorate::raft::Role::Leader;
         let cut = |i: &usize| self.cut.contains(id(*i as u8 + 1));
         let mut leaders: Vec<usize> =

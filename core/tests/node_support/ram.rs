@@ -10,7 +10,7 @@ use quorate::{EntryId, Identity, Index, Term};
 use std::collections::VecDeque;
 
 /// State in memory; every step is durable at once.
-pub struct Ram {
+pub(crate) struct Ram {
     identity: Option<Identity>,
     durable: HardState,
     snapshot: Option<(EntryId, Vec<u8>)>,
