@@ -1,62 +1,57 @@
 //! A bounded map from keys to values, with revisions, compare-and-set and change notices.
 //!
-//! All of it is one byte array. From its start, in the order of their keys, without gaps:
-//! `key length u8 · kind u8 · value length u16 · revision u48 · key · value`. From its end backwards, in
-//! what is free: keys that were deleted and not yet told of, `revision u48 · key length u8 · key`, the
-//! newest last; they give way when the room is needed. The first part is the snapshot as it stands.
+//! All of it is one byte array. From its start, the snapshot as it stands: the head and then the items in
+//! the order of their keys, without gaps. From its end backwards, in what is free: the keys that were
+//! deleted and not yet told of, the newest last; they give way when the room is needed.
 
-use super::{
-    BufferTooSmall, CommandError, NewerSchema, Outcome, Outcomes, RestoreError, StateMachine,
-    Writer, read_expected, read_schema, revision_after, revision_bytes, revision_from,
-    schema_bytes, window,
+use serde::{Deserialize, Serialize};
+
+use super::store::{
+    COMMAND_HEAD_BYTES, HEAD_BYTES, Store, encode, encoded_bytes, revision_bytes, revision_from,
 };
-use crate::log::copy;
+use super::{NewerSchema, Outcome, RestoreError, StateMachine, TooLarge};
 use crate::types::EntryId;
 
-/// The high half of the first byte of commands and snapshots.
+/// Whose commands and snapshots these are.
 const TAG: u8 = 0xc0;
-const OP_MIGRATE: u8 = 0;
-const OP_SET: u8 = 1;
-const OP_DELETE: u8 = 2;
-
-/// What an item takes beyond its key and value, in bytes.
-const ITEM_BYTES: usize = 10;
-/// What a deleted key takes beyond itself, in bytes.
-const DELETED_BYTES: usize = 7;
-/// What a snapshot has before its items: tag, schema, revision, keys, bytes.
-const SNAPSHOT_BYTES: usize = 15;
+/// Where an item's content begins, behind its revision.
+const REVISION_BYTES: usize = 6;
 
 /// What a map may hold: constants of the cluster, as each board must refuse the same commands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct MapLimits {
     /// Keys.
     pub keys: u16,
     /// Bytes of one key, in UTF-8.
     pub key_bytes: u8,
-    /// Bytes of one value: 1 for a boolean, 1 to 8 for an integer, 8 for a float.
+    /// Bytes of one text or byte string; other values are smaller than 11 bytes.
     pub value_bytes: u16,
-    /// Bytes of all keys and values, and 10 for each key.
+    /// Bytes of everything: each key with its value, and about 10 more for each.
     pub bytes: u32,
 }
 
 impl MapLimits {
     /// The longest command, in bytes: what the cluster's limit for entries must allow.
     pub const fn command_bytes_max(&self) -> u32 {
-        // Tag and schema, operation, expected revision, key length, kind.
-        (3u32 + 1 + 7 + 1 + 1)
+        let value_bytes = if self.value_bytes < 10 { 10 } else { self.value_bytes as u32 };
+        // Operation, key length, kind of value, value length, expected revision.
+        const AROUND: u32 = 1 + 2 + 1 + 3 + 11;
+        (COMMAND_HEAD_BYTES as u32)
+            .saturating_add(AROUND)
             .saturating_add(self.key_bytes as u32)
-            .saturating_add(self.value_bytes as u32)
+            .saturating_add(value_bytes)
     }
 
-    /// The largest snapshot, in bytes: what the cluster's limit for snapshots must allow.
+    /// The largest snapshot, in bytes: what the cluster's limit for snapshots must allow, and what the
+    /// map's array must hold.
     pub const fn snapshot_bytes_max(&self) -> u32 {
-        self.bytes.saturating_add(SNAPSHOT_BYTES as u32)
+        self.bytes.saturating_add(HEAD_BYTES as u32)
     }
 }
 
 /// A value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Value<'a> {
     /// Yes or no.
@@ -78,62 +73,10 @@ impl From<f64> for Value<'_> {
     }
 }
 
-impl<'a> Value<'a> {
-    /// Its kind and its bytes. An integer has the fewest that hold it, so that equal values are equal
-    /// bytes.
-    fn encode(self, scratch: &'a mut [u8; 8]) -> (u8, &'a [u8]) {
-        match self {
-            Self::Bool(value) => {
-                *scratch = u64::from(value).to_le_bytes();
-                (1, scratch.get(..1).unwrap_or_default())
-            }
-            Self::Int(value) => {
-                *scratch = value.to_le_bytes();
-                let mut rest: &[u8] = scratch;
-                while let [shorter @ .., before, top] = rest {
-                    if *top != sign_byte(*before) {
-                        break;
-                    }
-                    rest = rest.get(..shorter.len().saturating_add(1)).unwrap_or_default();
-                }
-                (2, rest)
-            }
-            Self::Float(bits) => {
-                *scratch = bits.to_le_bytes();
-                (3, scratch)
-            }
-            Self::Str(text) => (4, text.as_bytes()),
-            Self::Bytes(bytes) => (5, bytes),
-        }
-    }
-
-    /// `None` unless the bytes are what [`Value::encode`] makes.
-    fn decode(kind: u8, bytes: &'a [u8]) -> Option<Self> {
-        match (kind, bytes) {
-            (1, [value @ 0..=1]) => Some(Self::Bool(*value == 1)),
-            (2, [.., before, top]) if *top == sign_byte(*before) => None,
-            (2, [.., top]) if bytes.len() <= 8 => {
-                let mut whole = [sign_byte(*top); 8];
-                copy(&mut whole, bytes);
-                Some(Self::Int(i64::from_le_bytes(whole)))
-            }
-            (3, _) => Some(Self::Float(u64::from_le_bytes(bytes.try_into().ok()?))),
-            (4, _) => core::str::from_utf8(bytes).ok().map(Self::Str),
-            (5, _) => Some(Self::Bytes(bytes)),
-            _ => None,
-        }
-    }
-}
-
-/// The byte that goes on a number whose last byte is `top`.
-const fn sign_byte(top: u8) -> u8 {
-    if top & 0x80 == 0 { 0 } else { 0xff }
-}
-
 /// A change to a map, to be encoded and proposed.
 ///
 /// `expected` is the revision that the key must have (0: it must not be there); `None`: any.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Command<'a> {
     /// Gives `key` a value.
@@ -141,6 +84,7 @@ pub enum Command<'a> {
         /// The key.
         key: &'a str,
         /// Its value.
+        #[serde(borrow)]
         value: Value<'a>,
         /// The revision that the key must have.
         expected: Option<u64>,
@@ -156,67 +100,14 @@ pub enum Command<'a> {
     Migrate,
 }
 
-impl<'a> Command<'a> {
+impl Command<'_> {
     /// Writes the command as a firmware of this schema means it; how many bytes.
     ///
     /// # Errors
-    /// The buffer is too small, or the key or value is too long for any map.
-    pub fn encode(&self, schema: u16, out: &mut [u8]) -> Result<usize, CommandError> {
-        let mut writer = Writer { out, at: 0 };
-        writer.put(&schema_bytes(TAG, schema));
-        match *self {
-            Self::Migrate => writer.put(&[OP_MIGRATE]),
-            Self::Set { key, value, expected } => {
-                put_key(&mut writer, OP_SET, key, expected)?;
-                let mut scratch = [0; 8];
-                let (kind, bytes) = value.encode(&mut scratch);
-                let (given, max) = (bytes.len(), usize::from(u16::MAX));
-                if given > max {
-                    return Err(CommandError::ValueTooLong { given, max });
-                }
-                writer.put(&[kind]);
-                writer.put(bytes);
-            }
-            Self::Delete { key, expected } => put_key(&mut writer, OP_DELETE, key, expected)?,
-        }
-        writer.finish()
+    /// It is longer than the buffer.
+    pub fn encode(&self, schema: u16, out: &mut [u8]) -> Result<usize, TooLarge> {
+        encode(TAG, schema, self, out)
     }
-
-    /// Reads what follows the schema.
-    fn decode(bytes: &'a [u8]) -> Option<Self> {
-        let (op, rest) = bytes.split_first()?;
-        if *op == OP_MIGRATE {
-            return rest.is_empty().then_some(Self::Migrate);
-        }
-        let (expected, rest) = read_expected(rest)?;
-        let (key_bytes, rest) = rest.split_first()?;
-        let (key, rest) = rest.split_at_checked(usize::from(*key_bytes))?;
-        let key = core::str::from_utf8(key).ok()?;
-        match (*op, rest) {
-            (OP_SET, [kind, value @ ..]) => {
-                Some(Self::Set { key, value: Value::decode(*kind, value)?, expected })
-            }
-            (OP_DELETE, []) => Some(Self::Delete { key, expected }),
-            _ => None,
-        }
-    }
-}
-
-fn put_key(
-    writer: &mut Writer<'_>,
-    op: u8,
-    key: &str,
-    expected: Option<u64>,
-) -> Result<(), CommandError> {
-    let (given, max) = (key.len(), usize::from(u8::MAX));
-    if given > max {
-        return Err(CommandError::KeyTooLong { given, max });
-    }
-    writer.put(&[op]);
-    writer.put_expected(expected);
-    writer.put(&[given as u8]);
-    writer.put(key.as_bytes());
-    Ok(())
 }
 
 /// A key with its value.
@@ -252,71 +143,45 @@ pub enum Change<'a> {
 /// the steps of the earlier ones as they were.
 pub type Migrate = fn(from: u16, map: &mut Edit<'_>);
 
-/// An item as it lies in the array.
+/// An item as it lies in the array; without a value it is a deleted key.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Stored<'a> {
+    /// Of a fixed length, so that an item does not grow with the age of the map.
+    revision: [u8; REVISION_BYTES],
+    key: &'a str,
+    #[serde(borrow)]
+    value: Option<Value<'a>>,
+}
+
+impl<'a> Stored<'a> {
+    fn item(self) -> Option<Item<'a>> {
+        let revision = revision_from(self.revision);
+        self.value.map(|value| Item { key: self.key, value, revision })
+    }
+}
+
+/// A stored item, and where in the body it is.
 #[derive(Clone, Copy)]
-struct Raw<'a> {
+struct Place<'a> {
     at: usize,
     end: usize,
-    /// Key length, kind, value length: with key and value they are the content.
-    head: [u8; 4],
-    key: &'a [u8],
-    value: &'a [u8],
-    revision: u64,
+    stored: Stored<'a>,
 }
 
-impl<'a> Raw<'a> {
-    fn item(&self) -> Option<Item<'a>> {
-        let [_, kind, ..] = self.head;
-        let key = core::str::from_utf8(self.key).ok()?;
-        Some(Item { key, value: Value::decode(kind, self.value)?, revision: self.revision })
-    }
-}
-
-#[derive(Clone)]
-struct Raws<'a> {
-    bytes: &'a [u8],
+struct Places<'a> {
+    body: &'a [u8],
     at: usize,
 }
 
-impl<'a> Iterator for Raws<'a> {
-    type Item = Raw<'a>;
+impl<'a> Iterator for Places<'a> {
+    type Item = Place<'a>;
 
-    fn next(&mut self) -> Option<Raw<'a>> {
-        let (head, rest) = self.bytes.get(self.at..)?.split_first_chunk::<ITEM_BYTES>()?;
-        let [key_bytes, kind, low, high, revision @ ..] = *head;
-        let (key, rest) = rest.split_at_checked(usize::from(key_bytes))?;
-        let value = rest.get(..usize::from(u16::from_le_bytes([low, high])))?;
+    fn next(&mut self) -> Option<Place<'a>> {
+        let (stored, rest) = postcard::take_from_bytes(self.body.get(self.at..)?).ok()?;
         let at = self.at;
-        self.at =
-            at.saturating_add(ITEM_BYTES).saturating_add(key.len()).saturating_add(value.len());
-        let head = [key_bytes, kind, low, high];
-        Some(Raw { at, end: self.at, head, key, value, revision: revision_from(revision) })
+        self.at = self.body.len().saturating_sub(rest.len());
+        Some(Place { at, end: self.at, stored })
     }
-}
-
-/// Deleted keys, the oldest first.
-struct DeletedKeys<'a>(&'a [u8]);
-
-impl<'a> Iterator for DeletedKeys<'a> {
-    type Item = (u64, &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let (&[a, b, c, d, e, f, key_bytes], rest) = self.0.split_first_chunk::<DELETED_BYTES>()?;
-        let (key, rest) = rest.split_at_checked(usize::from(key_bytes))?;
-        self.0 = rest;
-        Some((revision_from([a, b, c, d, e, f]), key))
-    }
-}
-
-/// A snapshot of which the last piece is still to come.
-#[derive(Clone, Copy)]
-struct Restoring {
-    schema: u16,
-    keys: u16,
-    revision: u64,
-    bytes: u32,
-    /// Bytes that are in the array already.
-    at: u32,
 }
 
 /// A bounded map from keys to values that all boards agree on.
@@ -328,39 +193,24 @@ struct Restoring {
 /// The **revision** counts effective changes: setting a key to the value that it has is none. Each key has
 /// the revision of its last change, which is what compare-and-set compares.
 pub struct ConfigMap<B: ?Sized = [u8]> {
-    limits: Option<MapLimits>,
+    limits: MapLimits,
     migrate: Option<Migrate>,
-    schema_own: u16,
-    schema: u16,
     keys: u16,
-    used: u32,
     deleted: u32,
-    revision: u64,
-    /// Changes up to this revision were told.
-    told: u64,
     everything: bool,
-    restoring: Option<Restoring>,
-    outcomes: Outcomes,
-    bytes: B,
+    store: Store<B>,
 }
 
 impl<const N: usize> ConfigMap<[u8; N]> {
     /// An empty map, all zeros, that refuses everything until it is started.
     pub const fn new() -> Self {
         Self {
-            limits: None,
+            limits: MapLimits { keys: 0, key_bytes: 0, value_bytes: 0, bytes: 0 },
             migrate: None,
-            schema_own: 0,
-            schema: 0,
             keys: 0,
-            used: 0,
             deleted: 0,
-            revision: 0,
-            told: 0,
             everything: false,
-            restoring: None,
-            outcomes: Outcomes::NONE,
-            bytes: [0; N],
+            store: Store::new(),
         }
     }
 }
@@ -379,22 +229,16 @@ impl ConfigMap {
     /// [`Outcome::Outdated`], and boards that still run it stop applying and say so.
     ///
     /// # Errors
-    /// This board's array is smaller than the limits.
+    /// This board's array is smaller than the limits ask for.
     pub fn start(
         &mut self,
         limits: MapLimits,
         schema: u16,
         migrate: Option<Migrate>,
-    ) -> Result<(), BufferTooSmall> {
-        let given = self.bytes.len() as u32;
-        if limits.bytes > given {
-            return Err(BufferTooSmall { given, needed: limits.bytes });
-        }
+    ) -> Result<(), TooLarge> {
+        self.store.start(TAG, limits.bytes, schema)?;
         self.clear();
-        self.limits = Some(limits);
-        self.schema_own = schema;
-        self.migrate = migrate;
-        self.everything = false;
+        (self.limits, self.migrate, self.everything) = (limits, migrate, false);
         Ok(())
     }
 
@@ -405,12 +249,12 @@ impl ConfigMap {
 
     /// `key` with its value and revision.
     pub fn item(&self, key: &str) -> Option<Item<'_>> {
-        self.seek(key).1?.item()
+        self.seek(key).2?.stored.item()
     }
 
     /// All keys, in the order of their bytes.
     pub fn iter(&self) -> impl Iterator<Item = Item<'_>> {
-        self.raws().filter_map(|raw| raw.item())
+        self.places().filter_map(|place| place.stored.item())
     }
 
     /// Keys in the map.
@@ -425,25 +269,26 @@ impl ConfigMap {
 
     /// Effective changes so far.
     pub const fn revision(&self) -> u64 {
-        self.revision
+        self.store.revision
     }
 
     /// The schema of the content: that of the newest firmware that changed it.
     pub const fn schema(&self) -> u16 {
-        self.schema
+        self.store.schema
     }
 
-    /// Bytes that are left for keys and values, and 10 for each new key.
-    pub fn bytes_free(&self) -> u32 {
-        self.limits.map_or(0, |limits| limits.bytes.saturating_sub(self.used))
+    /// Bytes that are left for keys and values.
+    pub const fn bytes_free(&self) -> u32 {
+        self.limits.bytes.saturating_sub(self.store.used)
     }
 
     /// A hash of keys and values (64-bit FNV-1a over their stored bytes), and of nothing else: not of
     /// revisions, order of changes, or capacity.
     pub fn hash(&self) -> u64 {
         let mut hash = 0xcbf2_9ce4_8422_2325u64;
-        for raw in self.raws() {
-            for byte in raw.head.iter().chain(raw.key).chain(raw.value) {
+        for place in self.places() {
+            let content = place.at.saturating_add(REVISION_BYTES)..place.end;
+            for byte in self.store.body().get(content).unwrap_or_default() {
                 hash = (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
             }
         }
@@ -452,7 +297,7 @@ impl ConfigMap {
 
     /// What came of the command with this id; `None` if it is not among the last four applied here.
     pub fn outcome(&self, id: EntryId) -> Option<Outcome> {
-        self.outcomes.get(id)
+        self.store.outcome(id)
     }
 
     /// Would the map take this, as it is now?
@@ -460,302 +305,251 @@ impl ConfigMap {
     /// # Errors
     /// What its outcome would be.
     pub fn fits(&self, key: &str, value: Value<'_>) -> Result<(), Outcome> {
-        let old = self.seek(key).1;
-        self.room(old.as_ref(), key, value.encode(&mut [0; 8]).1.len())
+        let (at, end, old) = self.seek(key);
+        self.room(key, value, end.saturating_sub(at), old.is_some()).map(|_| ())
     }
 
     /// The next change that was not told of yet, in the order of revisions; each key's latest only.
     pub fn poll_change(&mut self) -> Option<Change<'_>> {
         if self.everything {
-            self.everything = false;
-            self.told = self.revision;
+            (self.everything, self.store.told) = (false, self.store.revision);
             return Some(Change::Everything);
         }
-        if self.told == self.revision {
+        if self.store.told == self.store.revision {
             return None;
         }
-        let told = self.told;
-        let set = self.raws().map(|raw| raw.revision).filter(|at| *at > told).min();
-        let deleted = self.deleted().map(|(at, _)| at).find(|at| *at > told);
-        self.told = set.into_iter().chain(deleted).min().unwrap_or(self.revision);
-        if set == Some(self.told) {
-            let mut raws = self.raws();
-            return raws.find(|raw| raw.revision == self.told)?.item().map(Change::Set);
+        let told = self.store.told;
+        let revisions = self.changed().map(|stored| revision_from(stored.revision));
+        self.store.told = revisions.filter(|at| *at > told).min().unwrap_or(self.store.revision);
+        let next = revision_bytes(self.store.told);
+        let stored = self.changed().find(|stored| stored.revision == next)?;
+        let (key, revision) = (stored.key, self.store.told);
+        Some(stored.item().map_or(Change::Deleted { key, revision }, Change::Set))
+    }
+
+    fn places(&self) -> Places<'_> {
+        Places { body: self.store.body(), at: 0 }
+    }
+
+    fn deleted(&self) -> Places<'_> {
+        let start = self.store.bytes.len().saturating_sub(self.deleted as usize);
+        Places { body: self.store.bytes.get(start..).unwrap_or_default(), at: 0 }
+    }
+
+    fn changed(&self) -> impl Iterator<Item = Stored<'_>> {
+        self.places().chain(self.deleted()).map(|place| place.stored)
+    }
+
+    /// From where to where `key` is, or would be, and its item.
+    fn seek(&self, key: &str) -> (usize, usize, Option<Place<'_>>) {
+        match self.places().find(|place| place.stored.key >= key) {
+            Some(place) if place.stored.key == key => (place.at, place.end, Some(place)),
+            Some(place) => (place.at, place.at, None),
+            None => (self.store.used as usize, self.store.used as usize, None),
         }
-        let (revision, key) = self.deleted().find(|(at, _)| *at == self.told)?;
-        Some(Change::Deleted { key: core::str::from_utf8(key).ok()?, revision })
     }
 
-    fn raws(&self) -> Raws<'_> {
-        Raws { bytes: self.bytes.get(..self.used as usize).unwrap_or_default(), at: 0 }
-    }
-
-    fn deleted(&self) -> DeletedKeys<'_> {
-        let start = self.bytes.len().saturating_sub(self.deleted as usize);
-        DeletedKeys(self.bytes.get(start..).unwrap_or_default())
-    }
-
-    /// Where `key` is or would be, and its item.
-    fn seek(&self, key: &str) -> (usize, Option<Raw<'_>>) {
-        match self.raws().find(|raw| raw.key >= key.as_bytes()) {
-            Some(raw) if raw.key == key.as_bytes() => (raw.at, Some(raw)),
-            Some(raw) => (raw.at, None),
-            None => (self.used as usize, None),
-        }
-    }
-
-    fn room(&self, old: Option<&Raw<'_>>, key: &str, value_bytes: usize) -> Result<(), Outcome> {
-        let Some(limits) = self.limits else {
-            return Err(Outcome::TooManyKeys { max: 0 });
-        };
-        if key.len() > usize::from(limits.key_bytes) {
+    /// The bytes that the item takes, if it may take the place of `old_bytes`.
+    fn room(
+        &self,
+        key: &str,
+        value: Value<'_>,
+        old_bytes: usize,
+        is_there: bool,
+    ) -> Result<usize, Outcome> {
+        let limits = &self.limits;
+        if !key_fits(limits, key) {
             return Err(Outcome::KeyTooLong { max: limits.key_bytes });
         }
-        if value_bytes > usize::from(limits.value_bytes) {
+        if !value_fits(limits, value) {
             return Err(Outcome::ValueTooLong { max: limits.value_bytes });
         }
-        if old.is_none() && self.keys >= limits.keys {
+        if !is_there && self.keys >= limits.keys {
             return Err(Outcome::TooManyKeys { max: limits.keys });
         }
-        let bytes_needed = item_bytes(key, value_bytes) as u32;
-        let old_bytes = old.map_or(0, |old| old.end.saturating_sub(old.at)) as u32;
-        let bytes_free = self.bytes_free().saturating_add(old_bytes);
+        let stored = Stored { revision: [0; REVISION_BYTES], key, value: Some(value) };
+        let bytes = encoded_bytes(&stored);
+        let (bytes_needed, bytes_free) =
+            (bytes as u32, self.bytes_free().saturating_add(old_bytes as u32));
         if bytes_needed > bytes_free {
             return Err(Outcome::Full { bytes_needed, bytes_free });
         }
-        Ok(())
+        Ok(bytes)
     }
 
-    fn set(&mut self, key: &str, value: Value<'_>, expected: Option<u64>) -> Outcome {
-        let mut scratch = [0; 8];
-        let (kind, value) = value.encode(&mut scratch);
-        let (at, old) = self.seek(key);
+    /// Gives `key` a value, or takes it out.
+    fn change(&mut self, key: &str, value: Option<Value<'_>>, expected: Option<u64>) -> Outcome {
+        let (at, end, old) = self.seek(key);
+        let old = old.and_then(|old| old.stored.item());
         let revision = old.map_or(0, |old| old.revision);
         if expected.is_some_and(|expected| expected != revision) {
             return Outcome::Mismatch { revision };
         }
-        if old.is_some_and(|old| old.head.get(1) == Some(&kind) && old.value == value) {
+        if old.map(|old| old.value) == value {
             return Outcome::Unchanged { revision };
         }
-        if let Err(refused) = self.room(old.as_ref(), key, value.len()) {
-            return refused;
-        }
-        let old_bytes = old.map_or(0, |old| old.end.saturating_sub(old.at));
-        if old.is_none() {
-            self.keys = self.keys.saturating_add(1);
-        }
-        self.resize(at, old_bytes, item_bytes(key, value.len()));
-        self.revision = revision_after(self.revision);
-        let [low, high] = (value.len() as u16).to_le_bytes();
-        let mut writer = Writer { out: &mut self.bytes, at };
-        writer.put(&[key.len() as u8, kind, low, high]);
-        writer.put(&revision_bytes(self.revision));
-        writer.put(key.as_bytes());
-        writer.put(value);
-        Outcome::Done { revision: self.revision }
-    }
-
-    fn delete(&mut self, key: &str, expected: Option<u64>) -> Outcome {
-        let (at, old) = self.seek(key);
-        let revision = old.map_or(0, |old| old.revision);
-        if expected.is_some_and(|expected| expected != revision) {
-            return Outcome::Mismatch { revision };
-        }
-        let Some(old) = old else {
-            return Outcome::Unchanged { revision };
+        let was_there = u16::from(old.is_some());
+        let bytes = match value {
+            Some(value) => self.room(key, value, end.saturating_sub(at), was_there == 1),
+            None => Ok(0),
         };
-        let old_bytes = old.end.saturating_sub(old.at);
-        self.keys = self.keys.saturating_sub(1);
-        self.resize(at, old_bytes, 0);
-        self.revision = revision_after(self.revision);
-        self.note_deleted(key);
-        Outcome::Done { revision: self.revision }
+        let bytes = match bytes {
+            Ok(bytes) => bytes,
+            Err(refused) => return refused,
+        };
+        self.keys = self.keys.saturating_add(u16::from(value.is_some())).saturating_sub(was_there);
+        self.resize(at, end, bytes);
+        let done = self.store.change();
+        let stored = Stored { revision: revision_bytes(self.store.revision), key, value };
+        let place = match value {
+            Some(_) => HEAD_BYTES.saturating_add(at),
+            None => self.make_place_for_deleted(encoded_bytes(&stored)),
+        };
+        // It fits: its place was measured.
+        let _ = postcard::to_slice(&stored, self.store.bytes.get_mut(place..).unwrap_or_default());
+        done
     }
 
-    /// Makes the item of `old` bytes at `at` one of `new` bytes.
-    fn resize(&mut self, at: usize, old: usize, new: usize) {
-        let (from, to) = (at.saturating_add(old), at.saturating_add(new));
-        let behind = (self.used as usize).saturating_sub(from);
-        let used = to.saturating_add(behind);
-        if used.saturating_add(self.deleted as usize) > self.bytes.len() {
-            self.everything |= self.deleted().any(|(revision, _)| revision > self.told);
+    /// Makes what lies from `at` to `end` in the body take `bytes`.
+    fn resize(&mut self, at: usize, end: usize, bytes: usize) {
+        let (from, to) = (HEAD_BYTES.saturating_add(end), HEAD_BYTES.saturating_add(at));
+        let to = to.saturating_add(bytes);
+        let behind = (self.store.used as usize).saturating_sub(end);
+        if to.saturating_add(behind).saturating_add(self.deleted as usize) > self.store.bytes.len()
+        {
+            self.everything |= self.deleted_untold();
             self.deleted = 0;
         }
-        shift(&mut self.bytes, from, to, behind);
-        self.used = used as u32;
+        shift(&mut self.store.bytes, from, to, behind);
+        self.store.used = to.saturating_add(behind).saturating_sub(HEAD_BYTES) as u32;
     }
 
-    /// Keeps a deleted key until it is told of. The item just left more room than this takes.
-    fn note_deleted(&mut self, key: &str) {
-        let told = self.told;
-        let whole = self.bytes.len();
-        if self.deleted().all(|(revision, _)| revision <= told) {
+    /// The last bytes of the array. The item that was just deleted left more room than this takes.
+    fn make_place_for_deleted(&mut self, bytes: usize) -> usize {
+        let whole = self.store.bytes.len();
+        if !self.deleted_untold() {
             self.deleted = 0;
         }
-        let more = DELETED_BYTES.saturating_add(key.len());
         let from = whole.saturating_sub(self.deleted as usize);
-        shift(&mut self.bytes, from, from.saturating_sub(more), self.deleted as usize);
-        self.deleted = self.deleted.saturating_add(more as u32);
-        let mut writer = Writer { out: &mut self.bytes, at: whole.saturating_sub(more) };
-        writer.put(&revision_bytes(self.revision));
-        writer.put(&[key.len() as u8]);
-        writer.put(key.as_bytes());
+        shift(&mut self.store.bytes, from, from.saturating_sub(bytes), self.deleted as usize);
+        self.deleted = self.deleted.saturating_add(bytes as u32);
+        whole.saturating_sub(bytes)
+    }
+
+    fn deleted_untold(&self) -> bool {
+        self.deleted().any(|place| revision_from(place.stored.revision) > self.store.told)
     }
 
     fn clear(&mut self) {
-        (self.schema, self.keys, self.used, self.deleted) = (0, 0, 0, 0);
-        (self.revision, self.told, self.everything) = (0, 0, true);
-        self.restoring = None;
-        self.outcomes = Outcomes::NONE;
+        self.store.clear();
+        (self.keys, self.deleted, self.everything) = (0, 0, true);
     }
 
     /// Raises the map's schema step by step. An empty map has nothing to migrate.
     fn raise(&mut self, schema: u16) {
-        while self.schema < schema {
+        while self.store.schema < schema {
+            let from = self.store.schema;
             if let (Some(migrate), false) = (self.migrate, self.is_empty()) {
-                migrate(self.schema, &mut Edit(self));
+                migrate(from, &mut Edit(self));
             }
-            self.schema = self.schema.saturating_add(1);
+            self.store.set_schema(from.saturating_add(1));
         }
     }
 
     fn perform(&mut self, schema: u16, command: &[u8]) -> Outcome {
-        let Some(command) = Command::decode(command) else {
+        let Ok((command, [])) = postcard::take_from_bytes::<Command<'_>>(command) else {
             return Outcome::Malformed;
         };
-        if schema < self.schema {
-            return Outcome::Outdated { schema: self.schema };
+        if schema < self.store.schema {
+            return Outcome::Outdated { schema: self.store.schema };
         }
         self.raise(schema);
         match command {
-            Command::Set { key, value, expected } => self.set(key, value, expected),
-            Command::Delete { key, expected } => self.delete(key, expected),
-            Command::Migrate => Outcome::Unchanged { revision: self.revision },
+            Command::Set { key, value, expected } => self.change(key, Some(value), expected),
+            Command::Delete { key, expected } => self.change(key, None, expected),
+            Command::Migrate => Outcome::Unchanged { revision: self.store.revision },
         }
     }
 
-    fn restore_piece(&mut self, offset: u32, bytes: &[u8], last: bool) -> Result<(), RestoreError> {
-        let mut bytes = bytes;
-        if offset == 0 {
-            self.clear();
-            let (restoring, rest) = self.restore_head(bytes)?;
-            self.restoring = Some(restoring);
-            bytes = rest;
-        } else if self.restoring.map(|r| r.at.saturating_add(SNAPSHOT_BYTES as u32)) != Some(offset)
-        {
-            return Err(RestoreError::Malformed);
-        }
-        let restoring = self.restoring.as_mut().ok_or(RestoreError::Malformed)?;
-        let free = self.bytes.get_mut(restoring.at as usize..restoring.bytes as usize);
-        let free = free.and_then(|free| free.get_mut(..bytes.len()));
-        copy(free.ok_or(RestoreError::Malformed)?, bytes);
-        restoring.at = restoring.at.saturating_add(bytes.len() as u32);
-        if !last {
-            return Ok(());
-        }
-        let whole = *restoring;
-        self.restoring = None;
-        if whole.at != whole.bytes || !self.is_sound(&whole) {
-            return Err(RestoreError::Malformed);
-        }
-        (self.schema, self.keys, self.used) = (whole.schema, whole.keys, whole.bytes);
-        (self.revision, self.told) = (whole.revision, whole.revision);
-        Ok(())
-    }
-
-    fn restore_head<'a>(&self, bytes: &'a [u8]) -> Result<(Restoring, &'a [u8]), RestoreError> {
-        let malformed = RestoreError::Malformed;
-        let (schema, rest) = read_schema(TAG, self.schema_own, bytes)?.ok_or(malformed)?;
-        let (revision, rest) = rest.split_first_chunk().ok_or(malformed)?;
-        let (keys, rest) = rest.split_first_chunk().ok_or(malformed)?;
-        let (bytes, rest) = rest.split_first_chunk().ok_or(malformed)?;
-        let (keys, given) = (u16::from_le_bytes(*keys), u32::from_le_bytes(*bytes));
-        let max = self.limits.map_or(0, |limits| limits.bytes);
-        if given > max {
-            return Err(RestoreError::TooLarge { given, max });
-        }
-        let revision = revision_from(*revision);
-        Ok((Restoring { schema, keys, revision, bytes: given, at: 0 }, rest))
-    }
-
-    /// Are the restored bytes what a map within the limits would have written?
-    fn is_sound(&self, whole: &Restoring) -> bool {
-        let Some((limits, bytes)) = self.limits.zip(self.bytes.get(..whole.bytes as usize)) else {
-            return false;
-        };
-        let (mut raws, mut before, mut keys) = (Raws { bytes, at: 0 }, None, 0usize);
-        for raw in raws.by_ref() {
-            let fits = raw.key.len() <= usize::from(limits.key_bytes)
-                && raw.value.len() <= usize::from(limits.value_bytes);
-            let told = raw.revision > 0 && raw.revision <= whole.revision;
-            if !fits || !told || before >= Some(raw.key) || raw.item().is_none() {
-                return false;
+    /// The keys of a restored body, if it is what a map within the limits would have written.
+    fn count_sound(&self) -> Option<u16> {
+        let (mut places, mut before, mut keys) = (self.places(), None, 0u16);
+        for Place { at, end, stored } in places.by_ref() {
+            let item = stored.item()?;
+            let fits = key_fits(&self.limits, item.key) && value_fits(&self.limits, item.value);
+            let shortest = end.saturating_sub(at) == encoded_bytes(&stored);
+            let told = item.revision > 0 && item.revision <= self.store.revision;
+            if !fits || !shortest || !told || before >= Some(item.key) || keys >= self.limits.keys {
+                return None;
             }
-            before = Some(raw.key);
+            before = Some(item.key);
             keys = keys.saturating_add(1);
         }
-        raws.at == bytes.len() && keys == usize::from(whole.keys) && whole.keys <= limits.keys
+        (places.at == places.body.len()).then_some(keys)
     }
 }
 
 impl StateMachine for ConfigMap {
     fn apply(&mut self, id: EntryId, command: &[u8]) -> Result<(), NewerSchema> {
-        let outcome = match read_schema(TAG, self.schema_own, command)? {
+        let outcome = match self.store.split_schema(command)? {
             Some((schema, rest)) => self.perform(schema, rest),
             None => Outcome::Malformed,
         };
-        self.outcomes.keep(id, outcome);
+        self.store.keep_outcome(id, outcome);
         Ok(())
     }
 
     fn snapshot(&self, offset: u32, out: &mut [u8]) -> usize {
-        let mut head = [0; SNAPSHOT_BYTES];
-        let mut writer = Writer { out: &mut head, at: 0 };
-        writer.put(&schema_bytes(TAG, self.schema));
-        writer.put(&revision_bytes(self.revision));
-        writer.put(&self.keys.to_le_bytes());
-        writer.put(&self.used.to_le_bytes());
-        let body = self.bytes.get(..self.used as usize).unwrap_or_default();
-        window(&head, body, offset, out)
+        self.store.snapshot(offset, out)
     }
 
     /// From the first piece until the last has been checked, and after an error, the map is empty.
     fn restore(&mut self, offset: u32, bytes: &[u8], last: bool) -> Result<(), RestoreError> {
-        let restored = self.restore_piece(offset, bytes, last);
-        if restored.is_err() {
-            self.clear();
+        (self.keys, self.deleted, self.everything) = (0, 0, true);
+        let restored = self.store.restore(offset, bytes, last);
+        let keys = restored.and_then(|()| self.count_sound().ok_or(RestoreError::Malformed));
+        match keys {
+            Ok(keys) => self.keys = keys,
+            Err(_) => self.clear(),
         }
-        restored
+        keys.map(|_| ())
     }
 }
 
 /// A map on its way to a newer schema, in the hands of the application's [`Migrate`].
 pub struct Edit<'a>(&'a mut ConfigMap);
 
+impl core::ops::Deref for Edit<'_> {
+    type Target = ConfigMap;
+
+    fn deref(&self) -> &ConfigMap {
+        self.0
+    }
+}
+
 impl Edit<'_> {
-    /// The value of `key`.
-    pub fn get(&self, key: &str) -> Option<Value<'_>> {
-        self.0.get(key)
-    }
-
-    /// All keys, in the order of their bytes.
-    pub fn iter(&self) -> impl Iterator<Item = Item<'_>> {
-        self.0.iter()
-    }
-
     /// Gives `key` a value; the outcome says if the map's limits refuse it.
     pub fn set(&mut self, key: &str, value: Value<'_>) -> Outcome {
-        self.0.set(key, value, None)
+        self.0.change(key, Some(value), None)
     }
 
     /// Takes `key` out.
     pub fn delete(&mut self, key: &str) -> Outcome {
-        self.0.delete(key, None)
+        self.0.change(key, None, None)
     }
 }
 
-const fn item_bytes(key: &str, value_bytes: usize) -> usize {
-    ITEM_BYTES.saturating_add(key.len()).saturating_add(value_bytes)
+fn key_fits(limits: &MapLimits, key: &str) -> bool {
+    key.len() <= usize::from(limits.key_bytes)
+}
+
+fn value_fits(limits: &MapLimits, value: Value<'_>) -> bool {
+    let bytes = match value {
+        Value::Str(text) => text.len(),
+        Value::Bytes(bytes) => bytes.len(),
+        Value::Bool(_) | Value::Int(_) | Value::Float(_) => 0,
+    };
+    bytes <= usize::from(limits.value_bytes)
 }
 
 /// Moves `len` bytes; the two places may overlap.

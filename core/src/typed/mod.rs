@@ -11,14 +11,13 @@
 
 mod config_map;
 mod replicated;
+mod store;
 
 pub use config_map::{Change, Command, ConfigMap, Edit, Item, MapLimits, Migrate, Value};
 pub use replicated::{MigrateValue, Replicated};
 
 use core::fmt;
 
-use crate::entry::{decode_varint, encode_varint};
-use crate::log::copy;
 use crate::node::{Node, Output};
 use crate::types::EntryId;
 
@@ -35,9 +34,8 @@ pub trait StateMachine {
     /// was the end. Nothing is applied between the first piece and the last.
     fn snapshot(&self, offset: u32, out: &mut [u8]) -> usize;
 
-    /// Takes a piece of a state, in order; `offset` 0 begins anew, with 32 bytes or more unless the whole
-    /// state is smaller. What is shown until the `last` piece is the old state or an empty one, never a
-    /// part of the new one.
+    /// Takes a piece of a state, in order; `offset` 0 begins anew. What is shown until the `last` piece is
+    /// the old state or an empty one, never a part of the new one.
     ///
     /// # Errors
     /// The bytes are no state that this board can hold; what is shown then is as before `last`.
@@ -105,13 +103,8 @@ impl core::error::Error for NewerSchema {}
 pub enum RestoreError {
     /// A newer firmware wrote it.
     Newer(NewerSchema),
-    /// It is larger than this board's limits allow, in bytes.
-    TooLarge {
-        /// Bytes.
-        given: u32,
-        /// Bytes that there is room for.
-        max: u32,
-    },
+    /// It is larger than this board's limits allow.
+    TooLarge(TooLarge),
     /// The bytes are not a state, or came out of order.
     Malformed,
 }
@@ -120,9 +113,7 @@ impl fmt::Display for RestoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Newer(newer) => newer.fmt(f),
-            Self::TooLarge { given, max } => {
-                write!(f, "a state of {given} bytes, where {max} can be held")
-            }
+            Self::TooLarge(too_large) => too_large.fmt(f),
             Self::Malformed => f.write_str("not the bytes of a state"),
         }
     }
@@ -130,11 +121,23 @@ impl fmt::Display for RestoreError {
 
 impl core::error::Error for RestoreError {}
 
-impl From<NewerSchema> for RestoreError {
-    fn from(newer: NewerSchema) -> Self {
-        Self::Newer(newer)
+/// Something has more bytes than there is room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct TooLarge {
+    /// Its bytes; `u32::MAX` for a value that can't be serialised at all.
+    pub given: u32,
+    /// Bytes that there is room for.
+    pub max: u32,
+}
+
+impl fmt::Display for TooLarge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes, where there is room for {}", self.given, self.max)
     }
 }
+
+impl core::error::Error for TooLarge {}
 
 /// What came of a command. It is the same on every board.
 // Flat, so that `Done { 0 }` is all zeros, and a map in a `static` costs no flash.
@@ -186,180 +189,4 @@ pub enum Outcome {
     },
     /// It is no command.
     Malformed,
-}
-
-/// Outcomes kept for the application to ask for.
-const OUTCOMES: usize = 4;
-
-/// The outcomes of the last few commands; all zeros is none.
-struct Outcomes {
-    kept: [(EntryId, Outcome); OUTCOMES],
-    next: u8,
-}
-
-impl Outcomes {
-    const NONE: Self =
-        Self { kept: [(EntryId::ZERO, Outcome::Done { revision: 0 }); OUTCOMES], next: 0 };
-
-    fn keep(&mut self, id: EntryId, outcome: Outcome) {
-        if let Some(place) = self.kept.get_mut(usize::from(self.next) % OUTCOMES) {
-            *place = (id, outcome);
-        }
-        self.next = self.next.wrapping_add(1);
-    }
-
-    fn get(&self, id: EntryId) -> Option<Outcome> {
-        let kept = self.kept.iter().find(|(kept, _)| *kept == id && *kept != EntryId::ZERO);
-        kept.map(|(_, outcome)| *outcome)
-    }
-}
-
-/// A command that can't be encoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub enum CommandError {
-    /// The buffer is too small for it.
-    BufferTooSmall {
-        /// Bytes of the buffer.
-        given: usize,
-        /// Bytes that would do.
-        needed: usize,
-    },
-    /// No map holds such a long key.
-    KeyTooLong {
-        /// Bytes.
-        given: usize,
-        /// The most.
-        max: usize,
-    },
-    /// No map holds such a long value.
-    ValueTooLong {
-        /// Bytes.
-        given: usize,
-        /// The most.
-        max: usize,
-    },
-    /// The type's own `Serialize` failed.
-    Serialize,
-}
-
-impl fmt::Display for CommandError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::BufferTooSmall { given, needed } => {
-                write!(f, "a command of {needed} bytes in a buffer of {given}")
-            }
-            Self::KeyTooLong { given, max } => write!(f, "a key of {given} bytes: {max} can be"),
-            Self::ValueTooLong { given, max } => {
-                write!(f, "a value of {given} bytes: {max} can be")
-            }
-            Self::Serialize => f.write_str("the value can't be serialised"),
-        }
-    }
-}
-
-impl core::error::Error for CommandError {}
-
-/// A state machine's buffer is smaller than the cluster's limits ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct BufferTooSmall {
-    /// Bytes of the buffer.
-    pub given: u32,
-    /// Bytes that would do.
-    pub needed: u32,
-}
-
-impl fmt::Display for BufferTooSmall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a buffer of {} bytes, where {} are needed", self.given, self.needed)
-    }
-}
-
-impl core::error::Error for BufferTooSmall {}
-
-/// The version of what follows in this folder's formats: the low half of their first byte.
-const FORMAT: u8 = 1;
-
-/// The first byte of each format, and the schema behind it. `Ok(None)`: the bytes are something else.
-fn read_schema(kind: u8, own: u16, bytes: &[u8]) -> Result<Option<(u16, &[u8])>, NewerSchema> {
-    let Some((&[tag, low, high], rest)) = bytes.split_first_chunk() else {
-        return Ok(None);
-    };
-    if tag & 0xf0 != kind || tag == kind {
-        return Ok(None);
-    }
-    let found = if tag & 0x0f > FORMAT { u16::MAX } else { u16::from_le_bytes([low, high]) };
-    if found > own || tag & 0x0f > FORMAT {
-        Err(NewerSchema { found })
-    } else {
-        Ok(Some((found, rest)))
-    }
-}
-
-fn schema_bytes(kind: u8, schema: u16) -> [u8; 3] {
-    let [low, high] = schema.to_le_bytes();
-    [kind | FORMAT, low, high]
-}
-
-/// A revision takes six bytes: at one change in a microsecond they last nine years.
-const REVISION_MAX: u64 = (1 << 48) - 1;
-
-fn revision_bytes(revision: u64) -> [u8; 6] {
-    let [a, b, c, d, e, f, ..] = revision.min(REVISION_MAX).to_le_bytes();
-    [a, b, c, d, e, f]
-}
-
-fn revision_from([a, b, c, d, e, f]: [u8; 6]) -> u64 {
-    u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
-}
-
-fn revision_after(revision: u64) -> u64 {
-    revision.saturating_add(1).min(REVISION_MAX)
-}
-
-/// An expected revision: none is 0, and each other one more than it is.
-fn read_expected(bytes: &[u8]) -> Option<(Option<u64>, &[u8])> {
-    decode_varint(bytes).map(|(expected, rest)| (expected.checked_sub(1), rest))
-}
-
-/// Writes into a buffer, and counts on where it ends.
-struct Writer<'a> {
-    out: &'a mut [u8],
-    at: usize,
-}
-
-impl Writer<'_> {
-    fn put(&mut self, bytes: &[u8]) {
-        copy(self.out.get_mut(self.at..).unwrap_or_default(), bytes);
-        self.at = self.at.saturating_add(bytes.len());
-    }
-
-    fn put_expected(&mut self, expected: Option<u64>) {
-        let value = expected.map_or(0, |revision| revision.min(REVISION_MAX).saturating_add(1));
-        encode_varint(value, self.out, &mut self.at);
-    }
-
-    fn finish(self) -> Result<usize, CommandError> {
-        let (given, needed) = (self.out.len(), self.at);
-        if needed > given {
-            Err(CommandError::BufferTooSmall { given, needed })
-        } else {
-            Ok(needed)
-        }
-    }
-}
-
-/// Copies what `head` and then `body` have from `offset` on; how many bytes.
-fn window(head: &[u8], body: &[u8], offset: u32, out: &mut [u8]) -> usize {
-    let (mut skip, mut at) = (offset as usize, 0usize);
-    for part in [head, body] {
-        let rest = part.get(skip..).unwrap_or_default();
-        skip = skip.saturating_sub(part.len());
-        let room = out.get_mut(at..).unwrap_or_default();
-        at = at.saturating_add(rest.len().min(room.len()));
-        copy(room, rest);
-    }
-    at
 }
