@@ -33,7 +33,7 @@ pub enum Appended {
     FullAfter(Index),
     /// An entry contradicts one at or below the index that must not change: nothing of it was taken.
     Conflict(Index),
-    /// The bytes are not entries; those before the bad one were taken.
+    /// The bytes are not entries, or do not follow this log; those before the bad one were taken.
     Malformed,
 }
 
@@ -160,16 +160,24 @@ impl Log {
     /// The newest entry at or below `id.index` whose term is at most `id.term`; entries below `base`
     /// count as fitting (LG4). By it a leader finds where logs part in one round for each term.
     pub fn find_conflict(&mut self, id: EntryId) -> EntryId {
-        let mut index = id.index.min(self.last.index);
-        loop {
-            match self.term(index) {
-                Some(term) if term > id.term && index > self.base.index => {
-                    index = index.previous();
-                }
-                Some(term) => return EntryId::new(index, term),
-                None => return EntryId::new(index, Term::ZERO),
-            }
+        let end = id.index.min(self.last.index);
+        if end < self.base.index {
+            return EntryId::new(end, Term::ZERO);
         }
+        // Terms never fall along a log: one walk finds the first that is too new.
+        let mut found = self.first();
+        while found.index <= end {
+            let mut next = found;
+            let Some(head) = self.head_at(found.at) else {
+                break;
+            };
+            self.step(&mut next, &head);
+            if next.prev_term > id.term {
+                break;
+            }
+            found = next;
+        }
+        EntryId::new(found.index.previous(), found.prev_term)
     }
 
     /// Appends one entry of the leader's own.
@@ -194,7 +202,11 @@ impl Log {
     /// or below `keep` (Raft §5.3, receiver rules 3 and 4).
     pub fn append_entries(&mut self, mut entries: Entries<'_>, keep: Index) -> Appended {
         let mut upto = entries.prev().index;
-        while let Some(next) = entries.next_raw() {
+        loop {
+            let before = entries.prev();
+            let Some(next) = entries.next_raw() else {
+                return Appended::UpTo(upto);
+            };
             let Ok((Entry { id, .. }, raw)) = next else {
                 return Appended::Malformed;
             };
@@ -213,6 +225,10 @@ impl Log {
                     }
                 }
             }
+            // An encoded entry means the same only behind the same one: a gap would corrupt the log.
+            if before != self.last {
+                return Appended::Malformed;
+            }
             if raw.len() > self.bytes_free() {
                 return Appended::FullAfter(upto);
             }
@@ -220,7 +236,6 @@ impl Log {
             self.last = id;
             upto = id.index;
         }
-        Appended::UpTo(upto)
     }
 
     /// Drops everything behind `last`.
@@ -352,8 +367,7 @@ impl Log {
             let at = self.wrap((self.head as usize).saturating_add(self.used as usize));
             return Some(Cursor { index, prev_term: self.last.term, at });
         }
-        let mut cursor =
-            Cursor { index: self.base.index.next(), prev_term: self.base.term, at: self.head };
+        let mut cursor = self.first();
         let mut place = None;
         for (i, kept) in self.cursors.iter().enumerate() {
             if kept.index <= index && kept.index > cursor.index {
@@ -367,7 +381,7 @@ impl Log {
             self.step(&mut cursor, &head);
             steps = steps.saturating_add(1);
         }
-        if steps > 0 || place.is_none() {
+        if steps > 0 {
             if place.is_none() || steps > WALK_STEPS_SHORT {
                 self.cursor_next = self.cursor_next.wrapping_add(1);
                 place = Some((self.cursor_next as usize) % CURSORS);
@@ -377,6 +391,11 @@ impl Log {
             }
         }
         Some(cursor)
+    }
+
+    /// The place of the first entry here.
+    const fn first(&self) -> Cursor {
+        Cursor { index: self.base.index.next(), prev_term: self.base.term, at: self.head }
     }
 
     fn step(&self, cursor: &mut Cursor, head: &Head) {

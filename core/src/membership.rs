@@ -142,7 +142,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_committed_index_is_the_middle_of_the_sorted_ones(bits in 1u8.., held in [0u64..20; 8]) {
+        fn the_committed_index_is_the_middle_of_the_sorted_ones(bits in 1u8.., held in prop::array::uniform8(0u64..20)) {
             let voters = set(bits);
             let mut sorted: Vec<u64> = voters.iter().map(|id| held[id.get() as usize - 1]).collect();
             sorted.sort_unstable();

@@ -127,7 +127,7 @@ fn raft_calls(raft: &mut Raft, log: &mut Log, events: &mut Events, bytes: &mut [
         7 => raft.restore(entry_id(), membership(), log),
         8 => raft.set_membership(membership(), log),
         9 => show(raft.poll_message(log)),
-        10 => raft.sent(set(), index(), index()),
+        10 => raft.sent(set(), index()),
         11 => show(raft.poll_snapshot()),
         12 => raft.snapshot_sent(id()),
         13 => raft.campaign(now, log, events),

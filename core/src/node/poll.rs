@@ -161,7 +161,7 @@ impl<S: Storage> Node<[u8], S> {
         let (last, bytes) = self.log.fit(prev.index, outgoing.entries_upto, room);
         let end = head.saturating_add(bytes);
         self.log.copy(prev.index, last, frame.get_mut(head..end)?)?;
-        self.raft.sent(outgoing.to, prev.index, last);
+        self.raft.sent(outgoing.to, last);
         let len = wire::seal(frame, end)?;
         Some(Output::Transmit { to: outgoing.to, len })
     }

@@ -118,9 +118,11 @@ impl Raft {
             (false, true) => {
                 // Only a real vote holds off an election of one's own (EL3).
                 self.reset_timer(now);
-                self.vote = Some(from);
                 self.owes_vote_grant = true;
-                events.push(Event::Voted { candidate: from, term: self.term });
+                // A repeated request is no new vote.
+                if self.vote.replace(from).is_none() {
+                    events.push(Event::Voted { candidate: from, term: self.term });
+                }
             }
             (false, false) => self.owes_vote_refusal.insert(from),
         }
@@ -206,18 +208,20 @@ impl Raft {
         self.owes_heartbeat = NodeSet::EMPTY;
         self.owes_append = NodeSet::EMPTY;
         self.owes_snapshot = NodeSet::EMPTY;
-        self.reply = OwedReply { full: self.reply.full, ..OwedReply::default() };
+        self.reply = OwedReply::default();
         // What an earlier leader sent may not be this one's; what is committed is (Raft §5.4.3).
         self.consistent = self.commit;
         self.matched_told = Index::ZERO;
         self.reset_timer(now);
     }
 
-    pub(super) fn poll_vote_message(&mut self, log: &Log) -> Option<(NodeSet, Message)> {
+    pub(super) fn poll_vote_message(&mut self, log: &mut Log) -> Option<(NodeSet, Message)> {
         let take = core::mem::take::<NodeSet>;
         let term = self.term;
         if !self.owes_vote_request.is_empty() {
-            let last = log.last();
+            // Only what a power cut would leave is claimed.
+            let durable = log.durable();
+            let last = EntryId::new(durable, log.term(durable).unwrap_or_default());
             let asking = self.role == Role::PreCandidate;
             let term = if asking { term.next() } else { term };
             if asking || (self.role == Role::Candidate && self.is_vote_durable()) {

@@ -1,7 +1,7 @@
 //! A follower: taking entries over, and saying how far it has come (Raft §5.3).
 
 use super::{Raft, Role, Stepped};
-use crate::entry::Entries;
+use crate::entry::{Entries, Entry, Malformed};
 use crate::event::{Event, Events};
 use crate::log::{Appended, Log};
 use crate::types::{EntryId, Index, NodeId, NodeSet, Term};
@@ -17,6 +17,13 @@ impl Raft {
         log: &mut Log,
         events: &mut Events,
     ) {
+        // No leader holds an entry of a term after its own (LG13).
+        let sound =
+            |e: Result<Entry<'_>, Malformed>| e.is_ok_and(|entry| entry.id.term <= self.term);
+        if !Entries::new(prev, payload).all(sound) {
+            events.push(Event::ImpossibleFrame { from });
+            return;
+        }
         // What is committed here is the leader's too (Leader Completeness, Raft §5.4.3): `prev` need not be
         // looked up, and may be compacted.
         if prev.index > self.commit && !log.holds(prev) {
@@ -29,6 +36,7 @@ impl Raft {
         match log.append_entries(Entries::new(prev, payload), self.commit) {
             Appended::UpTo(last) => {
                 self.accept(last, commit, log);
+                self.reply.reject = None;
                 // An answer that tells of new entries waits until they are durable.
                 if log.durable() >= last {
                     self.reply.owed = true;
@@ -36,13 +44,15 @@ impl Raft {
             }
             Appended::FullAfter(last) => {
                 self.accept(last, commit, log);
+                self.reply.reject = None;
                 self.reply.full = true;
                 self.reply.owed = true;
                 events.push(Event::LogFull { last });
             }
-            Appended::Conflict(_) => events.push(Event::ImpossibleFrame { from }),
             // Only what is sound was taken; nothing is said of it.
-            Appended::Malformed => events.push(Event::ImpossibleFrame { from }),
+            Appended::Conflict(_) | Appended::Malformed => {
+                events.push(Event::ImpossibleFrame { from });
+            }
         }
     }
 
@@ -100,7 +110,15 @@ impl Raft {
         self.consistent.min(log.durable())
     }
 
-    pub(super) fn poll_reply(&mut self, log: &Log) -> Option<(NodeSet, Message)> {
+    /// Bytes of entries that can be taken behind those that are known to be the leader's: what stands there
+    /// now gives way, and what a snapshot covers can be dropped.
+    fn room(&self, log: &mut Log) -> usize {
+        let kept = log.bytes_up_to(self.consistent);
+        let covered = log.bytes_up_to(self.snapshot.index);
+        log.bytes_capacity().saturating_sub(kept.saturating_sub(covered))
+    }
+
+    pub(super) fn poll_reply(&mut self, log: &mut Log) -> Option<(NodeSet, Message)> {
         if !self.owes_term.is_empty() {
             let to = core::mem::take(&mut self.owes_term);
             return Some((to, self.reply_message(Index::ZERO, Index::ZERO)));
@@ -110,15 +128,14 @@ impl Raft {
         if !self.reply.owed || self.durable.0 != self.term {
             return None;
         }
-        if log.bytes_free() > log.bytes_capacity().wrapping_shr(2) {
-            self.reply.full = false;
-        }
+        let room = self.room(log);
+        self.reply.full &= room <= log.bytes_capacity().wrapping_shr(2);
         let matched = self.matched(log);
         let mut message = self.reply_message(matched, self.consistent);
-        if let Message::Reply { round, reject, room, .. } = &mut message {
+        if let Message::Reply { round, reject, room: said, .. } = &mut message {
             *round = self.reply.round;
             *reject = self.reply.reject.take();
-            *room = self.reply.full.then_some(log.bytes_free() as u32);
+            *said = self.reply.full.then_some(room as u32);
         }
         self.reply.owed = false;
         self.matched_told = matched;

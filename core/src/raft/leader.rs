@@ -24,21 +24,20 @@ impl Raft {
         self.term_start = own.index;
         self.quorum_at = now.after(self.options.election_ms);
         self.beat_at = now.after(self.options.heartbeat_ms);
-        self.beat_last = own.index;
+        self.round = 0;
         self.owe_appends();
         events.push(Event::Became { role: Role::Leader, term: self.term });
     }
 
-    pub(super) fn beat(&mut self, now: Instant, log: &Log) {
+    pub(super) fn beat(&mut self, now: Instant) {
         self.round = self.round.wrapping_add(1);
         self.beat_at = now.after(self.options.heartbeat_ms);
-        self.beat_last = log.last().index;
         self.owes_heartbeat = self.others(self.membership.members());
-        for progress in &self.progress {
-            if let (Some(id), ProgressState::Snapshot) = (progress.id, progress.state) {
-                self.owes_snapshot.insert(id);
-            }
-        }
+        // A piece of a snapshot may be lost as well; who is not there gets none.
+        let receives = |p: &&Progress| p.state == ProgressState::Snapshot;
+        let receivers: NodeSet =
+            self.progress.iter().filter(receives).filter_map(|p| p.id).collect();
+        self.owes_snapshot = receivers.intersection(self.recent_active);
     }
 
     pub(super) fn check_quorum(&mut self, now: Instant, events: &mut Events) {
@@ -53,7 +52,6 @@ impl Raft {
     #[expect(clippy::too_many_arguments, reason = "a message's fields")]
     pub(super) fn handle_reply(
         &mut self,
-        _now: Instant,
         from: NodeId,
         matched: Index,
         received: Index,
@@ -62,8 +60,6 @@ impl Raft {
         room: Option<u32>,
         log: &mut Log,
     ) {
-        let answers_beat = round == self.round && round != 0;
-        let beat_last = self.beat_last;
         let last = log.last().index;
         // Nobody can hold more than the log has (a forged or a past life's answer).
         if received > last {
@@ -75,6 +71,7 @@ impl Raft {
         self.recent_active.insert(from);
         progress.room = room;
         let news = progress.acknowledged(matched);
+        let lost = progress.has_lost(round, received);
         if let Some(Reject { rejected, hint }) = reject {
             // At most one probe for each term: both sides skip what cannot match (PR13).
             let hint = log.find_conflict(hint);
@@ -84,21 +81,17 @@ impl Raft {
         } else {
             match progress.state {
                 ProgressState::Probe => {
-                    if received >= progress.next.previous() {
-                        progress.become_replicate();
-                        progress.next = progress.next.max(received.next());
-                    }
                     progress.paused = false;
+                    if received >= progress.next.previous() {
+                        progress.become_replicate(received);
+                    }
                     self.owes_append.insert(from);
                 }
                 // Whatever reconnects it with this log ends the need of a snapshot (SN3, B16).
                 ProgressState::Snapshot if progress.matched >= log.base().index => {
-                    progress.become_replicate();
+                    progress.become_replicate(received);
                 }
-                // Frames that were on their way before the heartbeat have not arrived: they are lost.
-                ProgressState::Replicate
-                    if answers_beat && received < beat_last.min(progress.next.previous()) =>
-                {
+                ProgressState::Replicate if lost => {
                     progress.become_probe_after(received);
                     self.owes_append.insert(from);
                 }
@@ -153,10 +146,9 @@ impl Raft {
         if let Some(append) = self.poll_append(log) {
             return Some(append);
         }
-        let behind = |p: &Progress| {
-            p.state == ProgressState::Replicate && p.commit_sent < self.commit && p.room != Some(0)
-        };
-        let to: NodeSet = self.progress.iter().filter(|p| behind(p)).filter_map(|p| p.id).collect();
+        let behind =
+            |p: &&Progress| p.state == ProgressState::Replicate && p.commit_sent < self.commit;
+        let to: NodeSet = self.progress.iter().filter(behind).filter_map(|p| p.id).collect();
         let to = self.others(to);
         if to.is_empty() {
             return None;
@@ -170,6 +162,9 @@ impl Raft {
         for progress in &mut self.progress {
             if progress.id.is_some_and(|id| to.contains(id)) {
                 progress.commit_sent = self.commit;
+                if reply {
+                    progress.beat(self.round);
+                }
             }
         }
         let message = Message::Heartbeat { term: self.term, commit, round: self.round, reply };
@@ -183,35 +178,37 @@ impl Raft {
         let wants = |p: &Progress| {
             let id = p.id.filter(|id| Some(*id) != own)?;
             let any = p.next <= last || (p.state == ProgressState::Probe && owed.contains(id));
-            (any && p.is_ready() && p.room != Some(0)).then_some(id)
+            (any && p.is_ready()).then_some(id)
         };
         let mut chosen: Option<(NodeSet, EntryId, Option<u32>)> = None;
         for progress in &mut self.progress {
             let Some(id) = wants(progress) else {
                 continue;
             };
+            let before = progress.next.previous();
+            let Some(term) = log.term(before) else {
+                // Compacted: only a snapshot helps, and only who is there gets one (PR5).
+                if self.recent_active.contains(id) {
+                    progress.become_snapshot(self.snapshot.index);
+                    self.owes_snapshot.insert(id);
+                }
+                continue;
+            };
+            // A full member takes nothing now; a probe tells more than its entries.
+            let full =
+                progress.room.is_some_and(|r| log.fit(before, progress.next, r as usize).1 == 0);
+            if full && progress.state == ProgressState::Replicate {
+                continue;
+            }
             match &mut chosen {
-                // The same frame serves everybody who is at the same place.
-                Some((to, prev, room)) => {
-                    if progress.next == prev.index.next() && progress.room == *room {
-                        to.insert(id);
-                    }
-                }
                 None => {
-                    let before = progress.next.previous();
-                    match log.term(before) {
-                        Some(term) => {
-                            let prev = EntryId::new(before, term);
-                            chosen = Some((NodeSet::one(id), prev, progress.room));
-                        }
-                        // Compacted: only a snapshot helps, and only who is there gets one (PR5).
-                        None if self.recent_active.contains(id) => {
-                            progress.become_snapshot(self.snapshot.index);
-                            self.owes_snapshot.insert(id);
-                        }
-                        None => progress.paused = true,
-                    }
+                    chosen = Some((NodeSet::one(id), EntryId::new(before, term), progress.room));
                 }
+                // The same frame serves everybody who is at the same place.
+                Some((to, prev, room)) if prev.index == before && *room == progress.room => {
+                    to.insert(id);
+                }
+                Some(_) => {}
             }
         }
         let (to, prev, room) = chosen?;
@@ -223,15 +220,11 @@ impl Raft {
         })
     }
 
-    /// An append went out to `to` with the entries up to `last`; none if that is its `prev`.
-    pub fn sent(&mut self, to: NodeSet, prev: Index, last: Index) {
+    /// An append went out to `to` with the entries up to `last`; none if that is the one before the first.
+    pub fn sent(&mut self, to: NodeSet, last: Index) {
         self.owes_append = self.owes_append.difference(to);
         for progress in &mut self.progress {
             if progress.id.is_some_and(|id| to.contains(id)) {
-                if last == prev && progress.state == ProgressState::Replicate {
-                    // Not even one entry fits where it is to go: wait until the receiver has more room.
-                    progress.room = Some(0);
-                }
                 progress.sent(last);
                 progress.commit_sent = progress.commit_sent.max(self.commit.min(last));
             }
@@ -243,7 +236,7 @@ impl Raft {
         if let Some(progress) = self.progress.iter_mut().find(|p| p.id == Some(id))
             && progress.state == ProgressState::Replicate
         {
-            progress.become_probe();
+            progress.become_probe_after(Index::ZERO);
         }
     }
 

@@ -142,8 +142,6 @@ pub struct Raft {
     /// Leader: its own first entry; nothing before it commits by counting (Raft §5.4.2).
     term_start: Index,
     round: u32,
-    /// Leader: the last entry when the last heartbeat was sent.
-    beat_last: Index,
     recent_active: NodeSet,
     progress: [Progress; MEMBERS_MAX],
     /// The newest durable snapshot, to send to who is too far behind.
@@ -193,7 +191,6 @@ impl Raft {
             matched_told: Index::ZERO,
             term_start: Index::ZERO,
             round: 0,
-            beat_last: Index::ZERO,
             recent_active: NodeSet::EMPTY,
             progress: [UNUSED; MEMBERS_MAX],
             snapshot: EntryId::ZERO,
@@ -294,7 +291,7 @@ impl Raft {
                 self.check_quorum(now, events);
             }
             if self.role == Role::Leader && now >= self.beat_at {
-                self.beat(now, log);
+                self.beat(now);
             }
         } else if self.is_promotable() {
             if now >= self.timer_since.after(self.timer_ms) {
@@ -334,12 +331,12 @@ impl Raft {
             self.become_follower(now, term, from_leader.then_some(from), events);
         }
         if from_leader {
-            if self.role == Role::Leader {
+            if self.lead.is_some_and(|lead| lead != from) {
                 // Two leaders in one term cannot be (Raft §5.2): the frame is not what it claims.
                 events.push(Event::ImpossibleFrame { from });
                 return Stepped::Done;
             }
-            if self.role != Role::Follower || self.lead != Some(from) {
+            if self.lead != Some(from) {
                 self.become_follower(now, term, Some(from), events);
             }
             self.reset_timer(now);
@@ -354,7 +351,7 @@ impl Raft {
             Message::Snapshot { id, .. } => return self.handle_snapshot(id, log),
             Message::Reply { matched, received, round, reject, room, .. } => {
                 if self.role == Role::Leader {
-                    self.handle_reply(now, from, matched, received, round, reject, room, log);
+                    self.handle_reply(from, matched, received, round, reject, room, log);
                 }
             }
             Message::SnapshotReply { id, offset, .. } => {

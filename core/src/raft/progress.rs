@@ -24,9 +24,10 @@ pub enum ProgressState {
 pub struct Progress {
     pub(crate) id: Option<NodeId>,
     pub(crate) state: ProgressState,
-    /// A probe is out: nothing more until it is answered or a heartbeat is.
+    /// A probe is out: nothing more until it is answered or a heartbeat is. In `Replicate`, the next
+    /// entry fits no frame.
     pub(crate) paused: bool,
-    /// Said to be full: bytes it can take, until it says otherwise.
+    /// Said to be full: bytes it can take behind what it has received, until it says otherwise.
     pub(crate) room: Option<u32>,
     pub(crate) matched: Index,
     /// The next entry to send; in `Snapshot` the one behind the snapshot.
@@ -35,6 +36,9 @@ pub struct Progress {
     pub(crate) commit_sent: Index,
     inflight: [Index; INFLIGHT_MAX],
     inflight_count: u8,
+    /// How many of them were sent before the heartbeat of `beat_round`; zero if none is being watched.
+    beat_frames: u8,
+    beat_round: u32,
     /// Where the next piece of the snapshot starts.
     pub(crate) snapshot_offset: u32,
 }
@@ -50,6 +54,8 @@ impl Progress {
         commit_sent: Index::ZERO,
         inflight: [Index::ZERO; INFLIGHT_MAX],
         inflight_count: 0,
+        beat_frames: 0,
+        beat_round: 0,
         snapshot_offset: 0,
     };
 
@@ -72,22 +78,17 @@ impl Progress {
         self.next
     }
 
-    pub(crate) fn become_probe(&mut self) {
-        // A snapshot that was sent counts as received; a wrong guess costs one rejected probe (PR2).
-        let next = match self.state {
-            ProgressState::Snapshot => self.next.max(self.matched.next()),
-            _ => self.matched.next(),
-        };
-        self.change(ProgressState::Probe, next);
-    }
-
     /// Probes again from behind `received`, which the member said it has.
     pub(crate) fn become_probe_after(&mut self, received: Index) {
         self.change(ProgressState::Probe, received.max(self.matched).next());
     }
 
-    pub(crate) fn become_replicate(&mut self) {
+    /// Sends on from behind `received`, which the member has in memory: as long as that is not durable
+    /// there, it counts as on its way.
+    pub(crate) fn become_replicate(&mut self, received: Index) {
         self.change(ProgressState::Replicate, self.matched.next());
+        self.sent(received.max(self.matched));
+        self.paused = false;
     }
 
     pub(crate) fn become_snapshot(&mut self, snapshot: Index) {
@@ -99,6 +100,7 @@ impl Progress {
         self.next = next;
         self.paused = false;
         self.inflight_count = 0;
+        self.beat_frames = 0;
         self.snapshot_offset = 0;
     }
 
@@ -114,28 +116,49 @@ impl Progress {
         let acked = self.inflight.iter().take(count).filter(|last| **last <= index).count();
         self.inflight.rotate_left(acked.min(INFLIGHT_MAX));
         self.inflight_count = count.saturating_sub(acked) as u8;
+        self.beat_frames = self.beat_frames.saturating_sub(acked as u8);
         true
+    }
+
+    /// The heartbeat of `round` goes out behind the appends that are on their way.
+    pub(crate) fn beat(&mut self, round: u32) {
+        if self.state == ProgressState::Replicate {
+            self.paused = false;
+        }
+        if self.beat_frames == 0 {
+            self.beat_frames = self.inflight_count;
+            self.beat_round = round;
+        }
+    }
+
+    /// The member has heard the heartbeat of `round`, and has received entries up to `received`: have
+    /// appends been lost that were sent before it?
+    pub(crate) fn has_lost(&mut self, round: u32, received: Index) -> bool {
+        let before_beat = usize::from(self.beat_frames).checked_sub(1);
+        let Some(last) = before_beat.and_then(|i| self.inflight.get(i)) else {
+            return false;
+        };
+        // Rounds count up within a term; the difference tells old from new also where they wrap around.
+        if round.wrapping_sub(self.beat_round) > u32::MAX / 2 {
+            return false;
+        }
+        self.beat_frames = 0;
+        received < *last
     }
 
     /// The append after `rejected` did not fit, the logs may agree up to `hint`; false if that is old
     /// news (PR4, B17).
     pub(crate) fn rejected(&mut self, rejected: Index, hint: Index) -> bool {
-        match self.state {
-            ProgressState::Replicate => {
-                if rejected <= self.matched {
-                    return false;
-                }
-                self.become_probe_after(hint.min(rejected.previous()));
-            }
-            _ => {
-                if rejected != self.next.previous() {
-                    return false;
-                }
-                self.next = rejected.min(hint.next()).max(self.matched.next());
-                self.paused = false;
-            }
+        let is_news = rejected > self.matched
+            && match self.state {
+                ProgressState::Probe => rejected == self.next.previous(),
+                ProgressState::Replicate => true,
+                ProgressState::Snapshot => false,
+            };
+        if is_news {
+            self.become_probe_after(hint.min(rejected.previous()));
         }
-        true
+        is_news
     }
 
     /// Entries up to `last` have been sent.
@@ -148,17 +171,20 @@ impl Progress {
                         *place = last;
                         self.inflight_count = self.inflight_count.saturating_add(1);
                     }
+                } else {
+                    self.paused = true;
                 }
             }
             _ => self.paused = true,
         }
     }
 
-    /// May an append be sent now?
+    /// May an append be sent now? One that is short of room gets a single one at a time.
     pub(crate) fn is_ready(&self) -> bool {
+        let window = if self.room.is_some() { 1 } else { INFLIGHT_MAX };
         match self.state {
             ProgressState::Probe => !self.paused,
-            ProgressState::Replicate => usize::from(self.inflight_count) < INFLIGHT_MAX,
+            ProgressState::Replicate => !self.paused && usize::from(self.inflight_count) < window,
             ProgressState::Snapshot => false,
         }
     }
