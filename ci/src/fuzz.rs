@@ -3,9 +3,10 @@
 //! The targets in `ci/fuzz` need no sanitizer, as the core has no unsafe code, and so no nightly
 //! compiler; what counts is a panic, an overflow, an endless loop or a broken promise.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use crate::tools::{Context, Trouble, failed, run, works};
+use crate::tools::{Context, Trouble, at, failed, run, works};
 
 /// The targets, by the names of their files in `ci/fuzz/fuzz_targets`.
 const TARGETS: &[&str] = &["wire", "node", "wal_image"];
@@ -22,13 +23,33 @@ pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
     for target in
         TARGETS.iter().filter(|name| chosen.is_empty() || chosen.iter().any(|n| n == *name))
     {
-        let mut command = context.command(&cargo_fuzz.to_string_lossy());
-        command.args(["fuzz", "run", "--fuzz-dir", "ci/fuzz", "--sanitizer", "none", target]);
-        command.args(["--", &format!("-max_total_time={seconds}"), "-timeout=10", "-max_len=4096"]);
-        run(command.env("CARGO_TARGET_DIR", context.target.join("fuzz")))?;
+        fuzz(context, &cargo_fuzz, target, seconds)?;
         count += 1;
     }
     Ok(format!("{count} targets, {seconds} s each, nothing found"))
+}
+
+/// What is found grows a corpus below the target folder; the one in the repository is only read.
+fn fuzz(context: &Context, cargo_fuzz: &Path, target: &str, seconds: u32) -> Result<(), Trouble> {
+    let folder = context.target.join("fuzz");
+    let (corpus, found) =
+        (folder.join("corpus").join(target), folder.join("artifacts").join(target));
+    for folder in [&corpus, &found] {
+        fs::create_dir_all(folder).map_err(|error| at(folder, error))?;
+    }
+    let mut command = context.command(&cargo_fuzz.to_string_lossy());
+    command.args(["fuzz", "run", "--fuzz-dir", "ci/fuzz", "--sanitizer", "none"]);
+    command.args(["--features", "libfuzzer", target]);
+    command.arg(corpus).arg(context.root.join("ci/fuzz/corpus").join(target));
+    command.arg("--").arg(format!("-artifact_prefix={}/", found.display()));
+    command.args([&format!("-max_total_time={seconds}"), "-timeout=10", "-max_len=4096"]);
+    run(command.env("CARGO_TARGET_DIR", &folder)).map_err(|trouble| {
+        Trouble::Failed(format!(
+            "{target}: see the input under {}\n{}",
+            found.display(),
+            trouble.text()
+        ))
+    })
 }
 
 /// `cargo-fuzz`, installed below the target folder if it is missing.

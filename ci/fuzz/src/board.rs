@@ -1,19 +1,22 @@
 //! A board on the workbench: a node, its application, and its flash, which is honest unless told
 //! otherwise and keeps every rule of NOR flash by assertion.
 
+use std::collections::VecDeque;
+
 use quorate::config::{Config, Flash, Link};
-use quorate::event::Fault;
 use quorate::flash::{FlashDone, FlashOp, Geometry};
 use quorate::membership::Member;
-use quorate::node::{Boot, Founding, Limits, Node, Output};
+use quorate::node::{Boot, Founding, Limits, Node, Output, Status};
 use quorate::wire;
-use quorate::{ClusterId, Instant, NodeId};
+use quorate::{ClusterId, Instant, NodeId, NodeSet};
 
 pub const CLUSTER: ClusterId = ClusterId([0xC1, 0x05, 0x7E, 0x12]);
 const LOG_BYTES: usize = 1024;
 const FRAME_BYTES: u16 = 128;
 /// The state that the application has to keep.
 const STATE_BYTES: usize = 300;
+/// Frames that are kept.
+const SENT_MAX: usize = 64;
 /// Calls of `poll_output` without an input in between: far more than anything takes.
 const POLLS_MAX: u32 = 20_000;
 
@@ -92,9 +95,17 @@ pub enum Temper {
     Fails,
 }
 
+/// Runs one call of the core, and may look at what happens meanwhile.
+pub type Watch = fn(&mut dyn FnMut());
+
 /// The board.
 pub struct Board {
-    pub node: Box<Node<[u8; LOG_BYTES]>>,
+    node: Box<Node<[u8; LOG_BYTES]>>,
+    number: u8,
+    /// Around every call of the core.
+    pub watch: Watch,
+    /// Commands that it applied.
+    pub applied: u64,
     pub flash: Nor,
     pub now: Instant,
     pub temper: Temper,
@@ -103,13 +114,13 @@ pub struct Board {
     /// Operations are carried out at once.
     pub prompt: bool,
     /// What it sent, the newest last.
-    pub sent: Vec<Vec<u8>>,
+    pub sent: VecDeque<(NodeSet, Vec<u8>)>,
     frame: [u8; FRAME_BYTES as usize],
     buffer: [u8; 512],
     until: Instant,
 }
 
-fn config() -> Config {
+fn config(number: u8) -> Config {
     let link = Link {
         bits_per_second: 250_000,
         frame_bytes: FRAME_BYTES,
@@ -120,24 +131,43 @@ fn config() -> Config {
         broadcast: true,
     };
     let flash = Flash { geometry: GEOMETRY, word_us: 40, erase_ms_max: 90, stalls: true };
-    Config::new(link, flash, 3, 7)
+    Config::new(link, flash, 3, u64::from(number))
 }
 
+fn watched<T>(watch: Watch, call: impl FnOnce() -> T) -> T {
+    let (mut call, mut result) = (Some(call), None);
+    watch(&mut || {
+        if let Some(call) = call.take() {
+            result = Some(call());
+        }
+    });
+    result.expect("a watch makes the call")
+}
+
+/// A member's number.
 pub fn id(number: u8) -> NodeId {
     NodeId::new(number).expect("a member's number")
 }
 
 impl Board {
-    /// Board 1 of a cluster of `members`, founded and running.
-    pub fn founded(members: u8) -> Self {
+    /// Board `number` of a cluster of `members`, founded and running.
+    pub fn founded(number: u8, members: u8) -> Self {
+        Self::watched(number, members, |call| call())
+    }
+
+    /// As [`Board::founded`], watched from its founding on.
+    pub fn watched(number: u8, members: u8, watch: Watch) -> Self {
         let mut board = Self {
             node: Box::default(),
+            number,
+            watch,
+            applied: 0,
             flash: Nor::blank(GEOMETRY),
             now: Instant::ZERO,
             temper: Temper::Honest,
             out: None,
             prompt: true,
-            sent: Vec::new(),
+            sent: VecDeque::new(),
             frame: [0; FRAME_BYTES as usize],
             buffer: [0; 512],
             until: Instant::ZERO,
@@ -146,30 +176,32 @@ impl Board {
         let limits = Limits {
             frame_bytes: FRAME_BYTES,
             entry_bytes: 40,
-            log_bytes: LOG_BYTES as u32,
+            log_bytes: 1000,
             snapshot_bytes: STATE_BYTES as u32,
         };
         let founding = Founding {
             cluster: CLUSTER,
-            node: id(1),
+            node: id(number),
             members: &members,
             limits,
             erase_anyway: false,
         };
-        let now = board.now;
-        board.node().start(now, &config(), Boot::Found(&founding)).expect("it can work");
+        let (now, config) = (board.now, config(number));
+        board.call(|node| node.start(now, &config, Boot::Found(&founding))).expect("it can work");
         board.settle();
         board
     }
 
-    fn node(&mut self) -> &mut Node {
-        &mut *self.node
+    /// Every call of the core goes through here.
+    fn call<T>(&mut self, call: impl FnOnce(&mut Node) -> T) -> T {
+        let node: &mut Node = &mut *self.node;
+        watched(self.watch, || call(node))
     }
 
-    /// Why it has stopped, if it has.
-    pub fn fault(&self) -> Option<Fault> {
+    /// A look at the node.
+    pub fn status(&self) -> Status {
         let node: &Node = &*self.node;
-        node.status().fault
+        node.status()
     }
 
     /// Power is cut, `done` bytes into whatever flash operation is out, and comes back.
@@ -181,14 +213,15 @@ impl Board {
         *self.node = Node::new();
         self.buffer.fill(0xA5);
         self.frame.fill(0xA5);
-        let now = self.now;
-        self.node().start(now, &config(), Boot::Mount).expect("it can work");
+        let (now, number) = (self.now, self.number);
+        let config = config(number);
+        self.call(|node| node.start(now, &config, Boot::Mount)).expect("it can work");
         self.settle();
     }
 
     pub fn frame(&mut self, frame: &[u8]) {
         let now = self.now;
-        self.node().handle_frame(now, frame);
+        self.call(|node| node.handle_frame(now, frame));
         self.settle();
     }
 
@@ -200,12 +233,12 @@ impl Board {
             self.now.after(ms)
         };
         let now = self.now;
-        self.node().handle_timeout(now);
+        self.call(|node| node.handle_timeout(now));
         self.settle();
     }
 
     pub fn propose(&mut self, command: &[u8]) -> bool {
-        let taken = self.node().propose(command).is_ok();
+        let taken = self.call(|node| node.propose(command)).is_ok();
         self.settle();
         taken
     }
@@ -215,7 +248,7 @@ impl Board {
         if let Some(op) = self.out.take() {
             let done = self.carry_out(op);
             let now = self.now;
-            self.node().handle_flash(now, done);
+            self.call(|node| node.handle_flash(now, done));
             self.settle();
         }
     }
@@ -233,10 +266,10 @@ impl Board {
     pub fn misuse(&mut self, which: u8, number: u16) {
         let now = self.now;
         match which % 4 {
-            0 if self.out.is_none() => self.node().handle_flash(now, FlashDone::Ok),
-            1 => self.node().handle_snapshot(usize::from(number)),
-            2 => self.node().refuse_apply(number),
-            _ => self.node().handle_unreachable(id(number as u8 % 31 + 1)),
+            0 if self.out.is_none() => self.call(|node| node.handle_flash(now, FlashDone::Ok)),
+            1 => self.call(|node| node.handle_snapshot(usize::from(number))),
+            2 => self.call(|node| node.refuse_apply(number)),
+            _ => self.call(|node| node.handle_unreachable(id(number as u8 % 31 + 1))),
         }
         self.settle();
     }
@@ -246,10 +279,11 @@ impl Board {
         for _ in 0..POLLS_MAX {
             let now = self.now;
             let node: &mut Node = &mut *self.node;
-            match node.poll_output(now, &mut self.frame, &mut self.buffer) {
+            let (frame, buffer) = (&mut self.frame, &mut self.buffer);
+            match watched(self.watch, || node.poll_output(now, frame, buffer)) {
                 Output::Flash(op) if self.prompt => {
                     let done = self.carry_out(op);
-                    self.node().handle_flash(now, done);
+                    self.call(|node| node.handle_flash(now, done));
                 }
                 Output::Flash(op) => {
                     assert!(self.out.replace(op).is_none(), "one flash operation at a time");
@@ -260,9 +294,9 @@ impl Board {
                     let said =
                         wire::decode(frame).expect("a node sends what it would read").envelope;
                     assert_eq!(said.cluster, CLUSTER);
-                    self.sent.push(frame.to_vec());
-                    if self.sent.len() > 64 {
-                        self.sent.remove(0);
+                    self.sent.push_back((to, frame.to_vec()));
+                    if self.sent.len() > SENT_MAX {
+                        self.sent.pop_front();
                     }
                 }
                 Output::Apply { len, .. } => {
@@ -272,7 +306,7 @@ impl Board {
                     let left = STATE_BYTES.saturating_sub(offset as usize);
                     let len = left.min(len_max);
                     self.buffer[at..at + len].fill(0x5A);
-                    self.node().handle_snapshot(len);
+                    self.call(|node| node.handle_snapshot(len));
                 }
                 Output::RestoreSnapshot { at, len, .. } => assert!(at + len <= self.buffer.len()),
                 Output::Event(_) => {}

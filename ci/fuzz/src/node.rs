@@ -9,7 +9,7 @@ use crate::wire::sealed;
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
     let members = if input.byte() & 1 == 0 { 1 } else { 3 };
-    let mut board = Board::founded(members);
+    let mut board = Board::founded(1, members);
     while !input.is_empty() {
         match input.byte() % 12 {
             0 => board.frame(input.bytes()),
@@ -31,7 +31,7 @@ pub fn run(data: &[u8]) {
 /// A frame that the board itself has sent comes back to it.
 fn echo(board: &mut Board, which: u8) {
     let at = usize::from(which) % board.sent.len().max(1);
-    if let Some(frame) = board.sent.get(at).cloned() {
+    if let Some((_, frame)) = board.sent.get(at).cloned() {
         board.frame(&frame);
     }
 }

@@ -12,7 +12,7 @@ use crate::input::Input;
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
     decoded_again(data);
-    let mut board = Board::founded(3);
+    let mut board = Board::founded(1, 3);
     while !input.is_empty() {
         match input.byte() {
             // As they are: almost none passes the check.
@@ -26,7 +26,7 @@ pub fn run(data: &[u8]) {
                 board.frame(&frame);
             }
         }
-        let fault = board.fault();
+        let fault = board.status().fault;
         assert!(fault.is_none(), "frames alone have stopped the node: {fault:?}");
     }
 }
