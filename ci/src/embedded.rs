@@ -148,6 +148,7 @@ const DRIVEN: &[&str] = &[
     "core/src/membership.rs",
     "core/src/node",
     "core/src/raft",
+    "core/src/typed",
     "core/src/wal/mod.rs",
     "core/src/wire.rs",
 ];

@@ -42,7 +42,11 @@ pub fn drive(node: &mut Node, frame: &mut [u8], flash: &mut [u8]) {
 
 #[inline(never)]
 fn output(node: &mut Node, now: Instant, frame: &mut [u8], flash: &mut [u8]) {
-    match node.poll_output(now, some_mut(frame), some_mut(flash)) {
+    let output = node.poll_output(now, some_mut(frame), some_mut(flash));
+    if flag() {
+        return crate::typed::drive(node, &output, frame, flash);
+    }
+    match output {
         Output::Flash(FlashOp::Read { offset, len }) => {
             fill(flash);
             show((offset, len));

@@ -7,6 +7,7 @@
 mod drive;
 mod layers;
 mod port;
+mod typed;
 
 use core::panic::PanicInfo;
 use quorate::node::Node;

@@ -49,8 +49,12 @@ pub fn some_mut(bytes: &mut [u8]) -> &mut [u8] {
     bytes.get_mut(..len).unwrap_or_default()
 }
 
-
 /// Shows a result to the outside, whole.
 pub fn show<T>(result: T) {
     black_box(&result);
+}
+
+/// Some text of a buffer, if it is one.
+pub fn text(bytes: &[u8]) -> &str {
+    core::str::from_utf8(some(bytes)).unwrap_or_default()
 }
