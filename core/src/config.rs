@@ -6,9 +6,10 @@ use crate::flash::Geometry;
 use crate::types::NodeId;
 
 /// The smallest frame that carries every message, in bytes: what IEEE 802.15.4 leaves to its user.
-pub const FRAME_BYTES_MIN: u16 = 96;
+pub const FRAME_BYTES_MIN: u16 = crate::wire::FRAME_BYTES_MIN as u16;
 
-/// What a heartbeat or the reply to one is reckoned as, in bytes, while nothing else is going on.
+/// What a heartbeat or the reply to one is reckoned as, in bytes, while nothing else is going on: enough
+/// for members up to number 14, 16 thousand terms and 268 million entries, and little less than beyond.
 pub const IDLE_FRAME_BYTES: u16 = 32;
 
 /// A frame that takes longer than this on the air is refused, in µs. It keeps every sum in this file
@@ -354,7 +355,32 @@ impl core::error::Error for ConfigError {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::string::ToString;
+    use crate::types::{ClusterId, EntryId, Generation, Index, Term};
+    use crate::wire::{self, Envelope, Message};
+
+    #[test]
+    fn idle_frames_are_no_larger_than_they_are_reckoned() {
+        let (term, index, round) = (Term((1 << 14) - 1), Index((1 << 28) - 1), u32::MAX);
+        let beat =
+            Message::Heartbeat { term, commit: EntryId::new(index, term), round, reply: true };
+        let (reject, room) = (None, None);
+        let reply = Message::Reply { term, matched: index, received: index, round, reject, room };
+        for message in [beat, reply] {
+            let envelope = Envelope {
+                version: wire::VERSION,
+                cluster: ClusterId([255; 4]),
+                to: (1..=14).filter_map(NodeId::new).collect(),
+                from: NodeId::new(14).unwrap(),
+                generation: Generation(127),
+                message,
+            };
+            let mut frame = [0; 64];
+            let bytes = wire::encode(&envelope, &mut frame).unwrap();
+            // With the check behind it.
+            assert!(bytes + 4 <= usize::from(IDLE_FRAME_BYTES), "{bytes}: {message:?}");
+            assert!(bytes + 4 + 6 > usize::from(IDLE_FRAME_BYTES), "{bytes}: {message:?}");
+        }
+    }
 
     fn nrf52840() -> Flash {
         let geometry = Geometry {

@@ -21,6 +21,7 @@ mod identity;
 pub mod log;
 pub mod membership;
 pub mod node;
+pub mod plan;
 pub mod raft;
 pub mod storage;
 pub mod typed;
