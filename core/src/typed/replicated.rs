@@ -1,5 +1,6 @@
 //! One value of a serde type, replaced as a whole.
 
+use heapless::Vec;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -20,7 +21,8 @@ pub type MigrateValue<T> = fn(u16, &[u8]) -> Option<T>;
 /// the longest encoded value and 9 bytes. What is agreed on is the encoded bytes and the schema that
 /// they were written with; the value is this firmware's view of them.
 pub struct Replicated<T, B: ?Sized = [u8]> {
-    value: Option<T>,
+    /// One or none. Unlike an `Option`, none is all zeros whatever `T` is.
+    value: Vec<T, 1>,
     migrate: Option<MigrateValue<T>>,
     bytes_max: u16,
     store: Store<B>,
@@ -29,7 +31,7 @@ pub struct Replicated<T, B: ?Sized = [u8]> {
 impl<T, const N: usize> Replicated<T, [u8; N]> {
     /// No value yet; refuses everything until it is started.
     pub const fn new() -> Self {
-        Self { value: None, migrate: None, bytes_max: 0, store: Store::new() }
+        Self { value: Vec::new(), migrate: None, bytes_max: 0, store: Store::new() }
     }
 }
 
@@ -56,13 +58,13 @@ impl<T: Serialize + DeserializeOwned> Replicated<T> {
         migrate: Option<MigrateValue<T>>,
     ) -> Result<(), TooLarge> {
         self.store.start(TAG, u32::from(bytes_max), schema)?;
-        (self.value, self.bytes_max, self.migrate) = (None, bytes_max, migrate);
+        (self.value, self.bytes_max, self.migrate) = (Vec::new(), bytes_max, migrate);
         Ok(())
     }
 
     /// The value; `None` until the first one is committed.
-    pub const fn get(&self) -> Option<&T> {
-        self.value.as_ref()
+    pub fn get(&self) -> Option<&T> {
+        self.value.first()
     }
 
     /// Effective changes so far.
@@ -81,7 +83,7 @@ impl<T: Serialize + DeserializeOwned> Replicated<T> {
             return None;
         }
         self.store.told = self.store.revision;
-        self.value.as_ref()
+        self.value.first()
     }
 
     /// What came of the command with this id; `None` if it is not among the last four applied here.
@@ -146,19 +148,20 @@ impl<T: Serialize + DeserializeOwned> Replicated<T> {
         let Some(value) = self.read(schema, bytes) else {
             return Outcome::Malformed;
         };
-        self.value = Some(value);
+        self.value.clear();
+        let _ = self.value.push(value);
         copy(self.store.bytes.get_mut(HEAD_BYTES..).unwrap_or_default(), bytes);
         (self.store.schema, self.store.used) = (schema, bytes.len() as u32);
         self.store.change()
     }
 
     fn restore_piece(&mut self, offset: u32, bytes: &[u8], last: bool) -> Result<(), RestoreError> {
-        self.value = None;
+        self.value.clear();
         self.store.restore(offset, bytes, last)?;
         let body = self.store.body();
         if self.store.revision > 0 {
             let value = self.read(self.store.schema, body).ok_or(RestoreError::Malformed)?;
-            self.value = Some(value);
+            let _ = self.value.push(value);
         } else if !body.is_empty() {
             return Err(RestoreError::Malformed);
         }
