@@ -117,6 +117,7 @@ impl<S: Storage> Node<[u8], S> {
             }
             Progress::SnapshotDurable(id) => self.snapshot_durable(now, id),
             Progress::ChunkWritten => self.chunk_written(),
+            Progress::SnapshotLost => self.snapshot_lost(),
             Progress::ChunkRead { at, len, offset } => {
                 return self.chunk_read(at, len, offset, frame, flash);
             }

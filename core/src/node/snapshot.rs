@@ -345,6 +345,14 @@ impl<S: Storage> Node<[u8], S> {
         }
     }
 
+    /// Flash had to give the snapshot up: it is begun anew when it is wanted again.
+    pub(super) fn snapshot_lost(&mut self) {
+        self.task = Task::None;
+        if self.founding {
+            self.begin_founding_snapshot();
+        }
+    }
+
     pub(super) fn snapshot_durable(&mut self, now: Instant, id: EntryId) {
         let installed = self.task.is_installing();
         self.task = Task::None;

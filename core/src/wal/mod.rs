@@ -5,336 +5,328 @@
 //! must be there at the next `poll`. While an operation is out the log does not touch the buffer.
 //! One group commit is one record is one write. The layout is in `core/docs/flash-format.md`.
 
-use crate::flash::{FlashDone, FlashOp, Geometry};
+mod mount;
+mod read;
+mod record;
+mod ring;
+mod search;
+mod snapshot;
+mod types;
+mod write;
+
+pub use types::*;
+
+use crate::flash::{FlashDone, Geometry};
+#[cfg(doc)]
+use crate::flash::FlashOp;
 use crate::identity::Identity;
 use crate::log::Log;
-use crate::types::{EntryId, Index, NodeId, Term};
+use crate::types::{EntryId, Index, Term};
+use mount::Mount;
+use read::Window;
+use record::{Checkpoint, Head, Place, SECTIONS_BYTES_MAX};
+use snapshot::{Begun, Cursor};
+use write::{Held, Outgoing};
 
-/// Where a snapshot's bytes go in the flash buffer before [`Wal::put_chunk`].
-pub const SNAP_DATA_AT: usize = 64;
-
-/// The smallest flash buffer, bytes.
-pub const BUFFER_BYTES_MIN: usize = 256;
-/// The largest flash buffer that is used, bytes; of a longer one the rest stays untouched.
-pub const BUFFER_BYTES_MAX: usize = 65_536;
-
-/// What a Raft member must have in flash before it speaks (Raft §5.2, figure 2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct HardState {
-    /// The newest term it has seen.
-    pub term: Term,
-    /// Whom it voted for in that term.
-    pub vote: Option<NodeId>,
-    /// A hint: entries up to here were known to be committed.
-    pub commit: Index,
+/// The operation that was yielded last.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Op {
+    None,
+    Out,
+    Ended(bool),
 }
 
-/// What the caller wants of the flash log, level-triggered: passed anew at every [`Wal::poll`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct Want {
-    /// Term and vote are made durable at once; the commit index goes along where it costs nothing.
-    pub hard_state: HardState,
-    /// The commit index must be durable at least up to here.
-    pub commit_needed: Index,
-    /// There is time for upkeep: a seal, and erasing ahead, one erase at a time.
-    pub idle: bool,
-    /// Erasing is safe now. Without it nothing is erased, and an append may have to wait.
-    pub allow_erase: bool,
+/// What the operation that was yielded last is part of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Job {
+    None,
+    Write,
+    Verify,
+    CertRead,
+    Erase,
+    CertWrite,
+    CertVerify,
 }
 
-/// The newest snapshot that flash holds whole.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct SnapshotInfo {
-    /// The last entry that it covers.
-    pub id: EntryId,
-    /// Its length in bytes.
-    pub bytes: u32,
-    /// CRC-32C of those bytes.
-    pub crc: u32,
+/// What the log is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Off,
+    Mounting,
+    Formatting,
+    Running,
 }
 
-/// How the log ended when it was mounted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum Tail {
-    /// With a sealed record, or with nothing behind the last whole one.
-    Clean,
-    /// A write had been cut short. It was never acknowledged, and is cut off.
-    Torn {
-        /// Where it began, bytes from the start of the partition.
-        offset: u32,
-    },
-}
-
-/// What a mount has found. The entries are in the caller's [`Log`], all durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct Mounted {
-    /// Whose log this is.
-    pub identity: Identity,
-    /// Term, vote and the commit hint.
-    pub hard_state: HardState,
-    /// The snapshot that the log's base is the last entry of.
-    pub snapshot: SnapshotInfo,
-    /// How the log ended.
-    pub tail: Tail,
-}
-
-/// Why flash could not be mounted or formatted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub enum MountError {
-    /// Nothing was ever founded here: blank, or a founding that was cut short. [`Wal::format`] will do it.
-    Unformatted,
-    /// Other data than a log of this library.
-    Foreign,
-    /// A log of an older format.
-    Older {
-        /// The version found.
-        version: u8,
-    },
-    /// A log of a newer format.
-    Newer {
-        /// The version found.
-        version: u8,
-    },
-    /// A log that was laid out for another geometry.
-    OtherGeometry {
-        /// The word it was laid out for, bytes.
-        word_bytes: u8,
-        /// The segment it was laid out for, bytes.
-        segment_bytes: u32,
-        /// Its segments.
-        segments: u8,
-    },
-    /// A record that had been written whole can't be read any more. Nothing was changed.
-    Corrupt {
-        /// The segment.
-        segment: u8,
-        /// Bytes from the start of the partition.
-        offset: u32,
-    },
-    /// The log in RAM can't hold the entries that flash holds.
-    LogTooSmall {
-        /// What the entries found so far take; there may be more.
-        bytes_needed: usize,
-    },
-    /// The log holds records that are longer than the flash buffer.
-    BufferTooSmall {
-        /// The buffer that would do, bytes.
-        bytes_needed: usize,
-    },
-    /// [`Wal::format`] was not told to erase what is here.
-    NotBlank,
-    /// Flash failed while it was being made ready.
-    Fault(WalFault),
-}
-
-impl core::fmt::Display for MountError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::Unformatted => f.write_str("the flash holds no log"),
-            Self::Foreign => f.write_str("the flash holds other data"),
-            Self::Older { version } => write!(f, "the log has the older format {version}"),
-            Self::Newer { version } => write!(f, "the log has the newer format {version}"),
-            Self::OtherGeometry { word_bytes, segment_bytes, segments } => write!(
-                f,
-                "the log was laid out for {segments} segments of {segment_bytes} bytes, words of {word_bytes}"
-            ),
-            Self::Corrupt { segment, offset } => {
-                write!(f, "the log is damaged in segment {segment} at byte {offset}")
-            }
-            Self::LogTooSmall { bytes_needed } => {
-                write!(f, "the log in RAM needs {bytes_needed} bytes or more")
-            }
-            Self::BufferTooSmall { bytes_needed } => {
-                write!(f, "the flash buffer needs {bytes_needed} bytes")
-            }
-            Self::NotBlank => f.write_str("the flash is not blank"),
-            Self::Fault(fault) => fault.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for MountError {}
-
-/// Why the flash log has stopped for good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub enum WalFault {
-    /// So many segments failed that the rest is too few.
-    WornOut,
-    /// Every segment holds something live: no snapshot was taken in time.
-    Full,
-    /// The caller broke the contract: a wrong buffer, or an entry that fits no record.
-    Misused,
-}
-
-impl core::fmt::Display for WalFault {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::WornOut => "the flash is worn out",
-            Self::Full => "the flash log is full",
-            Self::Misused => "the flash log was misused",
-        })
-    }
-}
-
-impl core::error::Error for WalFault {}
-
-/// A geometry that can't hold a log, with what would do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub enum GeometryError {
-    /// A word is 1, 2, 4, 8, 16 or 32 bytes.
-    Word,
-    /// A page is a power of two, at least a word.
-    Page,
-    /// An erase block is a multiple of the page and of 128 bytes.
-    Block,
-    /// The number of segments is out of range.
-    Segments {
-        /// At least.
-        min: u8,
-        /// At most.
-        max: u8,
-    },
-    /// A segment is too short or too long.
-    SegmentBytes {
-        /// At least.
-        min: u32,
-        /// At most.
-        max: u32,
-    },
-    /// The flash buffer is too short.
-    BufferBytes {
-        /// At least.
-        min: usize,
-    },
-}
-
-impl core::fmt::Display for GeometryError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::Word => f.write_str("a flash word is 1, 2, 4, 8, 16 or 32 bytes"),
-            Self::Page => f.write_str("a flash page is a power of two, at least a word"),
-            Self::Block => f.write_str("an erase block is a multiple of the page and of 128 bytes"),
-            Self::Segments { min, max } => write!(f, "a log has {min} to {max} segments"),
-            Self::SegmentBytes { min, max } => write!(f, "a segment has {min} to {max} bytes"),
-            Self::BufferBytes { min } => write!(f, "a flash buffer has at least {min} bytes"),
-        }
-    }
-}
-
-impl core::error::Error for GeometryError {}
-
-/// What came of a [`Wal::poll`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum Progress {
-    /// Carry this out and tell [`Wal::handle`]; leave the flash buffer alone meanwhile.
-    Op(FlashOp),
-    /// Something became durable: see [`Wal::durable`] and [`Log::durable`].
-    Durable,
-    /// The log is mounted, and what it shows will still be there after a power cut.
-    Mounted(Mounted),
-    /// The flash is formatted; a first snapshot (index 0, or an installed one) founds the log.
-    Formatted,
-    /// The snapshot that was ended is whole in flash. What it covers may be compacted in RAM.
-    SnapshotDurable(EntryId),
-    /// The chunk is durable: the next one may be put.
-    ChunkWritten,
-    /// Bytes of the snapshot are in the flash buffer until the next poll; none beyond its end.
-    ChunkRead {
-        /// Where in the buffer.
-        at: usize,
-        /// How many bytes.
-        len: usize,
-        /// Where in the snapshot.
-        offset: u32,
-    },
-    /// The snapshot in flash can't be read any more: a chunk is damaged.
-    ChunkUnreadable,
-    /// Mounting or formatting failed; the log is not in use.
-    Refused(MountError),
-    /// The log has stopped for good. Told at every poll from now on.
-    Fault(WalFault),
-    /// Nothing to do now.
-    Idle,
-}
-
-/// How the flash is doing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct Status {
-    /// The most often erased segment's erases.
-    pub erases_max: u32,
-    /// The least often erased segment's erases.
-    pub erases_min: u32,
-    /// Segments that hold nothing live.
-    pub segments_free: u8,
-    /// Free segments that are erased and certified.
-    pub segments_ready: u8,
-    /// Segments that failed and are out of use.
-    pub segments_retired: u8,
-    /// Bytes programmed since the mount.
-    pub bytes_written: u32,
-    /// Records written since the mount.
-    pub records: u32,
+/// Is what the log ended with at the mount still to be put out of doubt?
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Boot {
+    None,
+    /// By the next record: it was sealed.
+    Owed,
+    /// Before the mount is told.
+    Now,
 }
 
 /// The flash log.
 pub struct Wal {
+    geometry: Geometry,
+    buffer_bytes: u32,
+    phase: Phase,
+    op: Op,
+    job: Job,
+    boot: Boot,
+    fault: Option<WalFault>,
+    window: Window,
+    identity: Option<Identity>,
     durable: HardState,
+    /// The newest segment's place in the order of use, and where it links to.
+    seq: u32,
+    link: Option<Place>,
+    /// Where the next record goes.
+    tail: Place,
+    /// Nothing more goes into the newest segment: a write there failed.
+    closed: bool,
+    /// Behind the last record without which the log would not be what it is.
+    matter: Place,
+    /// The last record; its flags, what its entries follow, and whether it matters, as the mount found it.
+    last: Place,
+    last_flags: u16,
+    last_prev: Index,
+    last_matters: bool,
+    /// The last entry that was written, which the next one may follow without saying so.
+    written: Option<EntryId>,
+    /// A record was written, or a segment made ready, since the last seal.
+    unsealed: bool,
+    /// Live segments, oldest first.
+    order: heapless::Vec<u8, 32, u8>,
+    retired: u32,
+    /// The segments that are used next, numbers plus one, and the checksums of their certificates.
+    ready: [u8; 2],
+    ready_chain: [u32; 2],
+    certifying: u8,
+    cert_next: u32,
+    /// Erases of the segment that is being certified.
+    erases: u32,
+    erases_max: u32,
+    erases_min: u32,
+    checkpoint: Option<Checkpoint>,
+    checkpoint_next: Option<Checkpoint>,
+    checkpoint_at: Option<Place>,
+    snap: Begun,
+    cursor: Cursor,
+    outgoing: Outgoing,
+    tail_found: Tail,
+    bytes_written: u32,
+    records: u32,
+    mount: Mount,
 }
 
 impl Wal {
     /// A log that is not in use, all zeros.
     pub const fn new() -> Self {
-        Self { durable: HardState { term: Term::ZERO, vote: None, commit: Index::ZERO } }
+        const NOWHERE: Place = Place { segment: 0, offset: 0, chain: 0 };
+        Self {
+            geometry: Geometry {
+                word_bytes: 0,
+                erased: 0,
+                page_bytes: 0,
+                block_bytes: 0,
+                blocks_per_segment: 0,
+                segments: 0,
+            },
+            buffer_bytes: 0,
+            phase: Phase::Off,
+            op: Op::None,
+            job: Job::None,
+            boot: Boot::None,
+            fault: None,
+            window: Window::EMPTY,
+            identity: None,
+            durable: HardState { term: Term::ZERO, vote: None, commit: Index::ZERO },
+            seq: 0,
+            link: None,
+            tail: NOWHERE,
+            closed: false,
+            matter: NOWHERE,
+            last: NOWHERE,
+            last_flags: 0,
+            last_prev: Index::ZERO,
+            last_matters: false,
+            written: None,
+            unsealed: false,
+            order: heapless::Vec::new(),
+            retired: 0,
+            ready: [0; 2],
+            ready_chain: [0; 2],
+            certifying: 0,
+            cert_next: 0,
+            erases: 0,
+            erases_max: 0,
+            erases_min: 0,
+            checkpoint: None,
+            checkpoint_next: None,
+            checkpoint_at: None,
+            snap: Begun::NONE,
+            cursor: Cursor::START,
+            outgoing: Outgoing::NONE,
+            tail_found: Tail::Clean,
+            bytes_written: 0,
+            records: 0,
+            mount: Mount::START,
+        }
     }
 
     /// Begins to mount the log; polling ends in [`Progress::Mounted`] or [`Progress::Refused`].
     /// The caller's log is reset and loaded.
-    pub fn mount(
-        &mut self,
-        _geometry: Geometry,
-        _buffer_bytes: usize,
-    ) -> Result<(), GeometryError> {
+    ///
+    /// # Errors
+    /// The geometry can't hold a log.
+    pub fn mount(&mut self, geometry: Geometry, buffer_bytes: usize) -> Result<(), GeometryError> {
+        ring::check(&geometry, buffer_bytes)?;
+        *self = Self::new();
+        self.geometry = geometry;
+        let bytes = buffer_bytes.min(BUFFER_BYTES_MAX) as u32;
+        self.buffer_bytes = bytes & !self.word().saturating_sub(1);
+        self.phase = Phase::Mounting;
         Ok(())
     }
 
     /// Begins to format the flash for `identity`; polling ends in [`Progress::Formatted`] or
     /// [`Progress::Refused`]. What is not blank is refused unless `erase_anyway`, but for a founding
-    /// that was cut short. Erase counts are kept where they can be read.
+    /// that was cut short. Erase counts are kept where they can be read. A snapshot then founds the log.
+    ///
+    /// # Errors
+    /// The geometry can't hold a log.
     pub fn format(
         &mut self,
-        _geometry: Geometry,
-        _buffer_bytes: usize,
-        _identity: Identity,
-        _erase_anyway: bool,
+        geometry: Geometry,
+        buffer_bytes: usize,
+        identity: Identity,
+        erase_anyway: bool,
     ) -> Result<(), GeometryError> {
+        self.mount(geometry, buffer_bytes)?;
+        self.identity = Some(identity);
+        self.mount.format = true;
+        self.mount.erase_anyway = erase_anyway;
         Ok(())
     }
 
     /// The next flash operation, or what came of the last one. To be called until it says
     /// [`Progress::Idle`]; also then again whenever `want` or `log` has changed.
-    pub fn poll(&mut self, _want: &Want, _log: &mut Log, _buf: &mut [u8]) -> Progress {
+    pub fn poll(&mut self, want: &Want, log: &mut Log, buf: &mut [u8]) -> Progress {
+        let ended = match self.op {
+            Op::Out => return Progress::Idle,
+            Op::None => None,
+            Op::Ended(ok) => Some(ok),
+        };
+        self.op = Op::None;
+        let Some(buf) = buf.get_mut(..self.buffer_bytes as usize) else {
+            self.fault = Some(WalFault::Misused);
+            return Progress::Fault(WalFault::Misused);
+        };
+        let word = self.word();
+        let ended = match ended {
+            Some(ok) if self.window.take(ok, word) => Some(true),
+            other => other,
+        };
+        let progress = match self.phase {
+            Phase::Off => Progress::Idle,
+            Phase::Mounting => self.poll_mount(want, log, buf),
+            Phase::Formatting => self.poll_format(ended, want, buf),
+            Phase::Running => self.poll_running(ended, want, log, buf),
+        };
+        if matches!(progress, Progress::Op(_)) {
+            self.op = Op::Out;
+        }
+        progress
+    }
+
+    fn poll_running(
+        &mut self,
+        ended: Option<bool>,
+        want: &Want,
+        log: &mut Log,
+        buf: &mut [u8],
+    ) -> Progress {
+        let mut ok = ended.unwrap_or(true);
+        // Each turn either yields, or ends a job and begins another: the bound is never met.
+        for _ in 0..16 {
+            if let Some(fault) = self.fault {
+                return Progress::Fault(fault);
+            }
+            let done = match self.job {
+                Job::None => return self.next(want, log, buf),
+                Job::Write | Job::Verify => self.written(ok, log, buf),
+                _ => self.certify_step(ok, buf),
+            };
+            if let Some(progress) = done {
+                return progress;
+            }
+            ok = true;
+        }
+        Progress::Idle
+    }
+
+    /// What to do next, when nothing is under way.
+    fn next(&mut self, want: &Want, log: &mut Log, buf: &mut [u8]) -> Progress {
+        self.window.ahead = 0;
+        let record = if self.boot == Boot::Now {
+            Some(self.boot_record(log, buf))
+        } else if self.has_chunk() {
+            // It lies in the buffer.
+            self.snapshot_record(want, log, buf)
+        } else {
+            match self.group(want, log, buf) {
+                Some(Err(Held::Room)) | None => self.snapshot_record(want, log, buf),
+                other => other,
+            }
+        };
+        match record {
+            Some(Ok(progress)) => return progress,
+            Some(Err(Held::Erase)) if want.allow_erase => {
+                if let Some(progress) = self.certify_next(buf) {
+                    return progress;
+                }
+            }
+            Some(Err(Held::Room)) if self.boot == Boot::Now => {
+                self.fault = self.fault.or(Some(WalFault::Full));
+            }
+            _ => {}
+        }
+        if let Some(fault) = self.fault {
+            return Progress::Fault(fault);
+        }
+        if self.boot == Boot::Now || self.has_chunk() {
+            return Progress::Idle;
+        }
+        if let Some(progress) = self.read_step(buf) {
+            return progress;
+        }
+        self.window.ahead = 0;
+        if want.idle {
+            if let Some(progress) = self.seal(want, log, buf) {
+                return progress;
+            }
+            if want.allow_erase
+                && self.checkpoint.is_some()
+                && let Some(progress) = self.certify_next(buf)
+            {
+                return progress;
+            }
+        }
         Progress::Idle
     }
 
     /// The operation that [`Wal::poll`] yielded has ended.
-    pub fn handle(&mut self, _done: FlashDone) {}
+    pub fn handle(&mut self, done: FlashDone) {
+        if self.op == Op::Out {
+            self.op = Op::Ended(done == FlashDone::Ok);
+        }
+    }
 
-    /// An operation is out: the flash buffer is not to be touched.
-    pub const fn is_busy(&self) -> bool {
-        false
+    /// The flash buffer is not to be touched: an operation is out, or what it read is not taken in yet.
+    pub fn is_busy(&self) -> bool {
+        self.op != Op::None
     }
 
     /// What flash is known to hold.
@@ -342,64 +334,48 @@ impl Wal {
         self.durable
     }
 
-    /// The newest whole snapshot in flash; `None` before the founding one.
-    pub const fn snapshot(&self) -> Option<SnapshotInfo> {
-        None
+    /// The longest entry, head included, that fits a record, in bytes.
+    pub const fn entry_bytes_max(&self) -> usize {
+        self.buffer_bytes.saturating_sub(SECTIONS_BYTES_MAX) as usize
     }
 
-    /// Bytes of a snapshot that one chunk holds.
-    pub const fn chunk_bytes_max(&self) -> usize {
-        0
-    }
-
-    /// Begins a snapshot that covers everything up to `id`; one that was begun before is forgotten.
-    pub fn begin_snapshot(&mut self, _id: EntryId) {}
-
-    /// The next `len` bytes of the snapshot are in the flash buffer at [`SNAP_DATA_AT`]; they lie at
-    /// `offset` in it, which is where the chunk before ended. The next [`Wal::poll`] must follow before
-    /// anything else touches the buffer. `false` if it is not the time for it: no snapshot begun, an operation
-    /// out, the wrong offset, or too long.
-    pub fn put_chunk(&mut self, _offset: u32, _len: usize) -> bool {
-        false
-    }
-
-    /// All chunks are put. If `installed`, the log before and behind the snapshot's last entry is void:
-    /// the caller has reset or will reset its [`Log`] to the snapshot's id. Otherwise what is durable
-    /// behind it is kept. Polling yields [`Progress::SnapshotDurable`].
-    pub fn end_snapshot(&mut self, _installed: bool) {}
-
-    /// CRC-32C of the chunks put so far, to compare before [`Wal::end_snapshot`].
-    pub const fn begun_crc(&self) -> u32 {
-        0
-    }
-
-    /// Gives up the snapshot that was begun.
-    pub fn abort_snapshot(&mut self) {}
-
-    /// Asks for up to `len_max` bytes of the newest snapshot from `offset`; polling yields
-    /// [`Progress::ChunkRead`] or [`Progress::ChunkUnreadable`]. Reading on in order is cheap.
-    pub fn read_snapshot(&mut self, _offset: u32, _len_max: usize) {}
-
-    /// Free segments have fallen to the reserve: only a new snapshot will free more.
-    pub const fn wants_snapshot(&self) -> bool {
-        false
+    /// Free segments have fallen to the reserve: only a new snapshot will free more, even one that covers
+    /// nothing new.
+    pub fn wants_snapshot(&self) -> bool {
+        self.bytes_until_pressure() == 0
     }
 
     /// Bytes that can still be logged before [`Wal::wants_snapshot`].
-    pub const fn bytes_until_pressure(&self) -> u32 {
-        0
+    pub fn bytes_until_pressure(&self) -> u32 {
+        let free = self.free();
+        let segment = self.geometry.segment_bytes();
+        let Some(more) = free.checked_sub(self.spare()) else {
+            return 0;
+        };
+        let left = segment.saturating_mul(more).saturating_add(self.room());
+        let most = self.segments_usable().saturating_sub(self.spare()).saturating_mul(segment);
+        left.saturating_sub(most.wrapping_shr(2))
     }
 
     /// How the flash is doing.
-    pub const fn status(&self) -> Status {
+    pub fn status(&self) -> Status {
         Status {
-            erases_max: 0,
-            erases_min: 0,
-            segments_free: 0,
-            segments_ready: 0,
-            segments_retired: 0,
-            bytes_written: 0,
-            records: 0,
+            erases_max: self.erases_max,
+            erases_min: self.erases_min,
+            segments_free: self.free() as u8,
+            segments_ready: self.ready.iter().filter(|ready| **ready != 0).count() as u8,
+            segments_retired: self.retired.count_ones() as u8,
+            bytes_written: self.bytes_written,
+            records: self.records,
+        }
+    }
+
+    /// Where the record at `place` ends.
+    fn end_of(&self, place: &Place, head: &Head) -> Place {
+        Place {
+            segment: place.segment,
+            offset: place.offset.saturating_add(self.geometry.padded(head.total())),
+            chain: head.crc,
         }
     }
 }
