@@ -14,6 +14,7 @@
 #![doc = "Draft."]
 
 pub mod config;
+mod encode;
 pub mod entry;
 pub mod event;
 pub mod flash;

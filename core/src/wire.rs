@@ -215,8 +215,7 @@ impl core::error::Error for FrameError {}
 /// Writes the envelope; the bytes it takes, or `None` if it does not fit. The payload goes behind it.
 pub fn encode(envelope: &Envelope, frame: &mut [u8]) -> Option<usize> {
     let room = frame.len().checked_sub(CHECK_BYTES)?;
-    let used = postcard::to_slice(envelope, frame.get_mut(..room)?).ok()?;
-    Some(used.len())
+    crate::encode::to_slice(envelope, frame.get_mut(..room)?)
 }
 
 /// Bytes that a payload can have behind an envelope of `envelope_bytes`.

@@ -46,11 +46,13 @@ enum Phase {
 /// `S` is what keeps its state, the flash log unless said otherwise.
 pub struct Node<B: ?Sized = [u8], S = Wal> {
     phase: Phase,
-    fault: Option<Fault>,
+    /// One or none. Unlike an `Option`, none is all zeros whatever the type is.
+    fault: heapless::Vec<Fault, 1>,
     identity: Option<Identity>,
     founding: bool,
     erase_anyway: bool,
-    config: Option<Config>,
+    /// One or none, as above.
+    config: heapless::Vec<Config, 1>,
     limits: Limits,
     roster: heapless::Vec<Member, MEMBERS_MAX>,
     raft: Raft,
@@ -76,11 +78,11 @@ impl<const N: usize, S: Storage> Node<[u8; N], S> {
     pub const fn new() -> Self {
         Self {
             phase: Phase::Off,
-            fault: None,
+            fault: heapless::Vec::new(),
             identity: None,
             founding: false,
             erase_anyway: false,
-            config: None,
+            config: heapless::Vec::new(),
             limits: Limits { frame_bytes: 0, entry_bytes: 0, log_bytes: 0, snapshot_bytes: 0 },
             roster: heapless::Vec::new(),
             raft: Raft::new(),
@@ -131,7 +133,8 @@ impl<S: Storage> Node<[u8], S> {
             self.founding = true;
             self.erase_anyway = founding.erase_anyway;
         }
-        self.config = Some(config.clone());
+        self.config.clear();
+        let _ = self.config.push(config.clone());
         self.idle_at = now;
         self.phase = Phase::Boot;
         Ok(())
@@ -213,7 +216,7 @@ impl<S: Storage> Node<[u8], S> {
     /// The flash operation of the last [`Output::Flash`] has ended. What was read has to be in the flash
     /// buffer at the next poll.
     pub fn handle_flash(&mut self, now: Instant, done: FlashDone) {
-        if let Some(config) = &self.config {
+        if let Some(config) = self.config.first() {
             self.idle_at = now.after(config.election_ms);
         }
         self.storage.handle(done);
@@ -296,7 +299,7 @@ impl<S: Storage> Node<[u8], S> {
             cluster: identity.map_or(ClusterId::default(), |i| i.cluster),
             generation: identity.map_or(Generation::default(), |i| i.generation),
             running: self.phase == Phase::Running,
-            fault: self.fault,
+            fault: self.fault.first().copied(),
             role: self.raft.role(),
             term: self.raft.term(),
             leader: self.raft.lead(),
@@ -332,14 +335,13 @@ impl<S: Storage> Node<[u8], S> {
     /// Stops for good: silence is what the others can deal with.
     fn stop(&mut self, fault: Fault) {
         self.phase = Phase::Stopped;
-        if self.fault.is_none() {
-            self.fault = Some(fault);
+        if self.fault.push(fault).is_ok() {
             self.events.push(Event::Stopped(fault));
         }
     }
 
     fn start_raft(&mut self, now: Instant, mounted: &Mounted) {
-        let Some(config) = &self.config else {
+        let Some(config) = self.config.first() else {
             return;
         };
         let options = Options {

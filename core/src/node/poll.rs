@@ -66,7 +66,7 @@ impl<S: Storage> Node<[u8], S> {
     /// The first poll: now the buffers are known.
     fn open(&mut self, flash_bytes: usize) {
         self.phase = Phase::Opening;
-        let Some(geometry) = self.config.as_ref().map(|c| c.flash.geometry) else {
+        let Some(geometry) = self.config.first().map(|c| c.flash.geometry) else {
             return;
         };
         let opened = match self.identity {

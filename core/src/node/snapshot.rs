@@ -6,6 +6,7 @@
 
 use super::poll::Flow;
 use super::{Limits, Node, Output, Phase};
+use crate::encode::to_slice;
 use crate::event::{Event, Fault};
 use crate::membership::{Member, Membership};
 use crate::raft::{ProgressState, Role};
@@ -189,7 +190,7 @@ impl<S: Storage> Node<[u8], S> {
                     membership: self.membership_to_save(),
                     members: self.roster.len() as u8,
                 };
-                let len = postcard::to_slice(&head, place).map_or(0, |used| used.len());
+                let len = to_slice(&head, place).unwrap_or_default();
                 (len, Stage::Members(0))
             }
             Stage::Members(from) => {
@@ -197,10 +198,10 @@ impl<S: Storage> Node<[u8], S> {
                 let mut next = from;
                 for member in self.roster.iter().skip(usize::from(from)) {
                     let rest = place.get_mut(len..).unwrap_or_default();
-                    let Ok(used) = postcard::to_slice(member, rest) else {
+                    let Some(used) = to_slice(member, rest) else {
                         break;
                     };
-                    len = len.saturating_add(used.len());
+                    len = len.saturating_add(used);
                     next = next.saturating_add(1);
                 }
                 let more = usize::from(next) < self.roster.len();

@@ -10,6 +10,7 @@ use super::store::{
     COMMAND_HEAD_BYTES, HEAD_BYTES, Store, encode, encoded_bytes, revision_bytes, revision_from,
 };
 use super::{NewerSchema, Outcome, RestoreError, StateMachine, TooLarge};
+use crate::encode::to_slice;
 use crate::types::EntryId;
 
 /// Whose commands and snapshots these are.
@@ -406,7 +407,7 @@ impl ConfigMap {
             None => self.make_place_for_deleted(encoded_bytes(&stored)),
         };
         // It fits: its place was measured.
-        let _ = postcard::to_slice(&stored, self.store.bytes.get_mut(place..).unwrap_or_default());
+        let _ = to_slice(&stored, self.store.bytes.get_mut(place..).unwrap_or_default());
         done
     }
 

@@ -1,10 +1,10 @@
 //! What the two state machines share: a state that lies in its array as the bytes of its snapshot,
 //! `tag u8 · schema u16 · revision u48 · body`, and commands that begin with `tag u8 · schema u16`.
 
-use postcard::ser_flavors::Size;
 use serde::Serialize;
 
 use super::{NewerSchema, Outcome, RestoreError, TooLarge};
+use crate::encode::{size, to_slice};
 use crate::log::copy;
 use crate::types::EntryId;
 
@@ -173,13 +173,13 @@ pub(super) fn encode(
     let (head, body) = room.split_first_chunk_mut().ok_or(too_large)?;
     let [low, high] = schema.to_le_bytes();
     *head = [tag | FORMAT, low, high];
-    postcard::to_slice(command, body).map_err(|_| too_large)?;
+    to_slice(command, body).ok_or(too_large)?;
     Ok(given)
 }
 
 /// What postcard makes of it, in bytes; `u32::MAX` if it can't.
 pub(super) fn encoded_bytes(value: &impl Serialize) -> usize {
-    postcard::serialize_with_flavor(value, Size::default()).unwrap_or(u32::MAX as usize)
+    size(value).unwrap_or(u32::MAX as usize)
 }
 
 pub(super) fn revision_bytes(revision: u64) -> [u8; 6] {
