@@ -193,6 +193,11 @@ fn deletions_that_there_is_no_room_to_remember_become_everything() {
     set(map, "h", Value::Str("thirty-one bytes of text, or so"));
     assert_eq!(map.poll_change(), Some(Change::Everything));
     assert_eq!(map.poll_change(), None);
+    // Those that were told of are forgotten without a word.
+    delete(map, "h");
+    assert_eq!(map.poll_change(), Some(Change::Deleted { key: "h", revision: 11 }));
+    set(map, "i", Value::Str("thirty-two bytes of text, or more"));
+    assert!(matches!(map.poll_change(), Some(Change::Set(Item { key: "i", .. }))));
 }
 
 fn split_lamp(from: u16, map: &mut Edit<'_>) {
@@ -228,6 +233,10 @@ fn a_newer_firmwares_command_migrates_the_map_and_stops_the_older_firmware() {
     let items: Vec<_> = new.iter().map(|item| (item.key, item.value)).collect();
     assert_eq!(items, [("level", Value::Int(100)), ("steps", Value::Int(1))]);
     assert_eq!(apply(new, 1, lamp), Ok(Outcome::Outdated { schema: 3 }));
+    map!(empty, BYTES);
+    empty.start(LIMITS, 3, Some(split_lamp)).unwrap();
+    assert_eq!(apply(empty, 3, Command::Migrate), Ok(Outcome::Unchanged { revision: 0 }));
+    assert_eq!((empty.schema(), empty.len()), (3, 0));
     let newer = RestoreError::Newer(NewerSchema { found: 3 });
     assert_eq!(old.restore(0, &snapshot(new), true), Err(newer));
 }
@@ -258,6 +267,62 @@ fn a_half_restored_map_is_shown_empty_and_a_piece_out_of_order_ends_it() {
     assert_eq!(map.restore(20, &bytes[20..], true), Ok(()));
     assert_eq!(map.get("b"), Some(Value::Str("some more")));
     assert_eq!(map.poll_change(), Some(Change::Everything));
+}
+
+#[test]
+fn a_restored_map_tells_of_everything_and_of_nothing_that_it_held_before() {
+    map!(map, BYTES);
+    set(map, "a", Value::Int(1));
+    let bytes = snapshot(map);
+    delete(map, "a");
+    assert_eq!(map.restore(0, &bytes, true), Ok(()));
+    assert_eq!(map.poll_change(), Some(Change::Everything));
+    assert_eq!(map.poll_change(), None);
+    set(map, "b", Value::Int(2));
+    let item = Item { key: "b", value: Value::Int(2), revision: 2 };
+    assert_eq!(map.poll_change(), Some(Change::Set(item)));
+}
+
+/// An item's bytes: `value` is its kind (2: integer, 4: text) and what follows.
+fn item(revision: u8, key: &str, value: &[u8]) -> Vec<u8> {
+    let value = [&[1], value].concat();
+    [&[revision, 0, 0, 0, 0, 0, key.len() as u8], key.as_bytes(), &value].concat()
+}
+
+#[test]
+fn a_snapshot_that_no_map_would_write_is_refused() {
+    let head = [0xc1, 0, 0, 9, 0, 0, 0, 0, 0];
+    let restore = |items: &[Vec<u8>]| {
+        map!(map, BYTES + 50);
+        map.restore(0, &[&head[..], &items.concat()].concat(), true)
+    };
+    let (a, b) = (item(8, "a", &[1, 2]), item(9, "b", &[1, 4]));
+    assert_eq!(restore(&[a.clone(), b.clone()]), Ok(()));
+    let long = "x".repeat(41);
+    let text = [&[3, 41], long.as_bytes()].concat();
+    let refused = [
+        ("not in order", vec![b.clone(), a.clone()]),
+        ("a key twice", vec![a.clone(), a.clone()]),
+        ("revision 0", vec![item(0, "a", &[1, 2])]),
+        ("a revision of the future", vec![item(10, "a", &[1, 2])]),
+        ("a longer form of a number", vec![item(8, "a", &[1, 0x82, 0])]),
+        ("a key that is too long", vec![item(8, "ninechars", &[1, 2])]),
+        ("a text that is too long", vec![item(8, "a", &text)]),
+        ("a deleted key", vec![[&[8, 0, 0, 0, 0, 0, 1], &b"a"[..], &[0]].concat()]),
+        (
+            "too many keys",
+            (b'a'..=b'm').map(|key| item(8, &char::from(key).to_string(), &[1, 2])).collect(),
+        ),
+        ("half an item", vec![a, b[..8].to_vec()]),
+    ];
+    for (what, items) in refused {
+        assert_eq!(restore(&items), Err(RestoreError::Malformed), "{what}");
+    }
+    let many: Vec<_> = (b'a'..=b'g')
+        .map(|key| item(8, &char::from(key).to_string(), &[&[3, 35][..], &[b'x'; 35]].concat()))
+        .collect();
+    let given = 9 + 7 * 46;
+    assert_eq!(restore(&many), Err(RestoreError::TooLarge(TooLarge { given, max: 309 })));
 }
 
 #[derive(Clone, Debug)]

@@ -119,6 +119,38 @@ fn an_older_firmwares_value_is_migrated_and_a_newer_ones_stops_applying() {
     assert_eq!(old.restore(0, &snapshot(new), true), Err(newer));
 }
 
+#[test]
+fn the_same_bytes_in_a_newer_schema_are_a_new_value() {
+    let read: quorate::typed::MigrateValue<u8> = |_, bytes| bytes.first().map(|byte| byte + 100);
+    replicated!(state, u8, 2, Some(read));
+    for (index, schema, value) in [(1, 1, 105), (2, 2, 5)] {
+        state.apply(id(index), &[0xa1, schema, 0, 0, 5]).unwrap();
+        assert_eq!(state.outcome(id(index)), Some(Outcome::Done { revision: index }));
+        assert_eq!((state.get(), state.schema()), (Some(&value), u16::from(schema)));
+    }
+}
+
+#[test]
+fn bytes_around_a_value_are_refused() {
+    replicated!(state, u8, 0, None);
+    for command in
+        [&[0xa1, 0, 0, 0, 5, 5][..], &[0xa1, 0, 0, 0], &[0xa1, 0, 0], &[0xb1, 0, 0, 0, 5]]
+    {
+        state.apply(id(1), command).unwrap();
+        assert_eq!(state.outcome(id(1)), Some(Outcome::Malformed), "{command:?}");
+    }
+    let head = |revision| [0xa1, 0, 0, revision, 0, 0, 0, 0, 0];
+    let malformed = Err(RestoreError::Malformed);
+    assert_eq!(state.restore(0, &[&head(0)[..], &[5]].concat(), true), malformed);
+    assert_eq!(state.restore(0, &head(1), true), malformed);
+    assert_eq!(state.restore(0, &[&head(1)[..], &[5, 5]].concat(), true), malformed);
+    assert_eq!(state.restore(0, &[&head(1)[..], &[5]].concat(), true), Ok(()));
+    assert_eq!(state.poll_change(), Some(&5));
+    assert_eq!(state.poll_change(), None);
+    assert_eq!(state.restore(0, &head(0), true), Ok(()));
+    assert_eq!((state.get(), state.revision()), (None, 0));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
 

@@ -506,7 +506,7 @@ impl StateMachine for ConfigMap {
 
     /// From the first piece until the last has been checked, and after an error, the map is empty.
     fn restore(&mut self, offset: u32, bytes: &[u8], last: bool) -> Result<(), RestoreError> {
-        (self.keys, self.deleted, self.everything) = (0, 0, true);
+        (self.deleted, self.everything) = (0, true);
         let restored = self.store.restore(offset, bytes, last);
         let keys = restored.and_then(|()| self.count_sound().ok_or(RestoreError::Malformed));
         match keys {

@@ -155,7 +155,7 @@ impl Store {
             self.split_schema(whole).map_err(RestoreError::Newer)?.ok_or(malformed)?;
         let (revision, body) = rest.split_first_chunk().ok_or(malformed)?;
         (self.used, self.revision) = (body.len() as u32, revision_from(*revision));
-        (self.taken, self.told, self.schema) = (0, self.revision, schema);
+        (self.taken, self.schema) = (0, schema);
         Ok(())
     }
 }
