@@ -13,6 +13,8 @@ use quorate::{ClusterId, Instant, NodeId, NodeSet};
 pub const CLUSTER: ClusterId = ClusterId([0xC1, 0x05, 0x7E, 0x12]);
 const LOG_BYTES: usize = 1024;
 const FRAME_BYTES: u16 = 128;
+/// What a flash operation writes at most.
+pub const BUFFER_BYTES: usize = 256;
 /// The state that the application has to keep.
 const STATE_BYTES: usize = 300;
 /// Frames that are kept.
@@ -25,7 +27,7 @@ pub const GEOMETRY: Geometry = Geometry {
     erased: 0xFF,
     page_bytes: 4,
     block_bytes: 1024,
-    blocks_per_segment: 1,
+    blocks_per_segment: 2,
     segments: 6,
 };
 
@@ -116,7 +118,7 @@ pub struct Board {
     /// What it sent, the newest last.
     pub sent: VecDeque<(NodeSet, Vec<u8>)>,
     frame: [u8; FRAME_BYTES as usize],
-    buffer: [u8; 512],
+    buffer: [u8; BUFFER_BYTES],
     until: Instant,
 }
 
@@ -169,7 +171,7 @@ impl Board {
             prompt: true,
             sent: VecDeque::new(),
             frame: [0; FRAME_BYTES as usize],
-            buffer: [0; 512],
+            buffer: [0; BUFFER_BYTES],
             until: Instant::ZERO,
         };
         let members: Vec<Member> = (1..=members).map(id).map(Member::new).collect();
@@ -189,6 +191,7 @@ impl Board {
         let (now, config) = (board.now, config(number));
         board.call(|node| node.start(now, &config, Boot::Found(&founding))).expect("it can work");
         board.settle();
+        assert!(board.status().running, "{:?}", board.status());
         board
     }
 

@@ -6,12 +6,12 @@ use quorate::flash::{FlashDone, FlashOp, Geometry};
 use quorate::log::Log;
 use quorate::wal::{HardState, Mounted, Progress, Wal, Want};
 
-use crate::board::Nor;
+use crate::board::{BUFFER_BYTES, Nor};
 use crate::input::Input;
 
 /// Partitions of different kinds, small so that an input fills them.
 const GEOMETRIES: &[Geometry] =
-    &[part(1, 1, 512, 4), part(4, 4, 1024, 3), part(8, 8, 512, 8), part(32, 256, 1024, 4)];
+    &[part(1, 1, 2048, 4), part(4, 4, 2048, 3), part(8, 8, 2048, 8), part(32, 256, 2048, 4)];
 
 const fn part(word_bytes: u8, page_bytes: u16, block_bytes: u32, segments: u8) -> Geometry {
     Geometry { word_bytes, erased: 0xFF, page_bytes, block_bytes, blocks_per_segment: 1, segments }
@@ -40,7 +40,7 @@ pub fn run(data: &[u8]) {
 fn mount(flash: &mut Nor, geometry: Geometry) -> Option<(Mounted, Vec<u8>)> {
     let mut log = Log::<[u8; 4096]>::new();
     let log: &mut Log = &mut log;
-    let (mut wal, mut buffer) = (Wal::new(), [0; 512]);
+    let (mut wal, mut buffer) = (Wal::new(), [0; BUFFER_BYTES]);
     wal.mount(geometry, buffer.len()).expect("the geometry is sound");
     for _ in 0..OPERATIONS_MAX {
         let want = Want {
