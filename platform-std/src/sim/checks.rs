@@ -1,0 +1,132 @@
+//! Everything that is checked, in one place: it is told what boards do and say, and never asks them.
+
+use quorate::wire::Frame;
+use quorate::{EntryId, Index};
+
+use super::dice::Dice;
+use super::durability::{self, Durability, Held, inspect};
+use super::flash::{Chip, Misuse};
+use super::model::{Content, Effect, Model};
+use super::protocol::Protocol;
+use super::rules::{Rule, Verdict};
+
+/// One claim in this many is held against a copy of the flash at once.
+const CLAIMS: u64 = 8;
+/// One acknowledgement in this many is looked for on the flash of all boards at once.
+const ACKNOWLEDGEMENTS: u64 = 16;
+
+/// All checks of a run.
+#[derive(Debug)]
+pub(super) struct Checks {
+    /// Raft's own properties.
+    pub protocol: Protocol,
+    /// What clients see; `None` in a world whose commands are not the simulation's own.
+    pub model: Option<Model>,
+    /// What flash holds.
+    pub durability: Durability,
+    /// What was found.
+    pub verdict: Verdict,
+    /// Flash images mounted so far.
+    pub images: u64,
+    dice: Dice,
+}
+
+impl Checks {
+    /// Checks for a world of `boards` boards.
+    pub(super) fn new(boards: u8, own_clients: bool, dice: Dice) -> Self {
+        Self {
+            protocol: Protocol::default(),
+            model: own_clients.then(|| Model::new(boards)),
+            durability: Durability::new(boards),
+            verdict: Verdict::default(),
+            images: 0,
+            dice,
+        }
+    }
+
+    /// A board sent a frame.
+    pub(super) fn sent(&mut self, board: u8, frame: &Frame<'_>, chip: &Chip) {
+        self.protocol.sent(board, frame, &mut self.verdict);
+        if self.durability.sent(board, frame) && self.dice.below(CLAIMS) == 0 {
+            self.image(board, chip);
+        }
+    }
+
+    /// Mounts a copy of a board's flash, and holds it against what the board has said.
+    pub(super) fn image(&mut self, board: u8, chip: &Chip) -> Option<Held> {
+        self.images += 1;
+        match inspect(chip) {
+            Ok(held) => {
+                durability::holds(board, &held, &mut self.protocol, &mut self.verdict);
+                self.durability.check(board, &held, &self.protocol, &mut self.verdict);
+                Some(held)
+            }
+            Err(error) => {
+                self.verdict.red(Rule::F2, board, || match error {
+                    Some(error) => format!("its flash does not mount: {error}"),
+                    None => "mounting its flash does not end".into(),
+                });
+                None
+            }
+        }
+    }
+
+    /// A board booted.
+    pub(super) fn booted(&mut self, board: u8) {
+        self.protocol.booted(board);
+        if let Some(model) = &mut self.model {
+            model.booted(board);
+        }
+    }
+
+    /// A board was handed a command to apply.
+    pub(super) fn applies(&mut self, board: u8, id: EntryId, command: &[u8]) {
+        self.protocol.applied(board, id, command, &mut self.verdict);
+        if let Some(model) = &mut self.model {
+            model.follows(board, id.index, &mut self.verdict);
+            model.applies(board, id, command, &mut self.verdict);
+        }
+    }
+
+    /// A board shows a content: after an index, or after a snapshot was restored.
+    pub(super) fn shows(
+        &mut self,
+        board: u8,
+        index: Option<Index>,
+        content: impl FnOnce() -> Content,
+    ) {
+        if index.is_none() {
+            self.protocol.restored(board);
+        }
+        if let Some(model) = &mut self.model {
+            model.shows(board, index, content(), &mut self.verdict);
+        }
+    }
+
+    /// A client was told that its command took effect; true if all flash is to be looked at for it.
+    pub(super) fn acknowledges(
+        &mut self,
+        board: u8,
+        id: EntryId,
+        command: &[u8],
+        effect: Option<Effect>,
+    ) -> bool {
+        self.durability.acknowledges(id, command);
+        if let Some(model) = &mut self.model {
+            model.told(board, id, effect, &mut self.verdict);
+        }
+        self.dice.below(ACKNOWLEDGEMENTS) == 0
+    }
+
+    /// Flash was misused.
+    pub(super) fn misused(&mut self, board: u8, misuse: &Misuse) {
+        self.verdict.red(Rule::F1, board, || format!("{misuse:?}"));
+    }
+
+    /// Looks for every acknowledged write on the flash of all boards.
+    pub(super) fn majority<'a>(&mut self, chips: impl Iterator<Item = (u8, &'a Chip)>) {
+        let images: Vec<_> = chips.map(|(board, chip)| self.image(board, chip)).collect();
+        self.durability.check_majority(&images, &mut self.verdict);
+        self.durability.check_applied(&self.protocol, &mut self.verdict);
+    }
+}

@@ -1,0 +1,364 @@
+//! The driver of each board: what happens to it, and its loop over the node's outputs.
+
+use quorate::event::Event;
+use quorate::flash::FlashOp;
+use quorate::node::Output;
+use quorate::typed::serve;
+use quorate::wal::MountError;
+use quorate::wire::{self, Message};
+use quorate::{EntryId, NodeSet};
+
+use super::durability::inspect;
+use super::model::{Content, Effect};
+use super::rules::Rule;
+use super::trace::Hex;
+use super::world::{What, World};
+
+/// Outputs in a row that count as endless.
+const OUTPUTS_MAX: u32 = 100_000;
+
+impl World {
+    /// Power on, if it was off.
+    pub fn power_on(&mut self, at: usize) {
+        if self.boards[at].live.is_none() {
+            self.boot(at);
+        }
+    }
+
+    pub(super) fn boot(&mut self, at: usize) {
+        let now_us = self.now_us;
+        let board = &mut self.boards[at];
+        board.life += 1;
+        self.counters.restarts += u64::from(board.cuts > 0);
+        self.counters.words_decayed += u64::from(board.chip.boot());
+        // Founding is done by a person, who sees that the board has not been founded.
+        let blank = || matches!(inspect(&board.chip), Err(Some(MountError::Unformatted)));
+        let found = !board.founded && blank();
+        let config = self.profile.config(at, board.draw_seed(&mut self.dice.boards));
+        let number = board.number();
+        let seed = config.seed;
+        self.trace.line(format_args!("{now_us} {number} < boot {found} {seed:016x}"));
+        let booted = board.boot(now_us, found, &self.cluster, &config, &mut self.dice.boards);
+        self.checks.booted(number);
+        if let Err(error) = booted {
+            self.checks.verdict.red(Rule::F2, number, || format!("does not start: {error}"));
+        } else if self.boards[at].brown_outs > 0 {
+            self.boards[at].brown_outs -= 1;
+            self.boards[at].armed = true;
+        }
+        self.pump(at);
+    }
+
+    pub(super) fn timer(&mut self, at: usize) {
+        let now_us = self.now_us;
+        let deaf = self.boards[at].is_deaf();
+        let Some(live) = &mut self.boards[at].live else {
+            return;
+        };
+        if live.timer_us != Some(now_us) {
+            return;
+        }
+        live.timer_us = None;
+        if live.wake_us > now_us {
+            let wake_us = live.wake_us;
+            self.set_timer(at, wake_us);
+        } else if !deaf {
+            self.time_out(at);
+            self.pump(at);
+        }
+    }
+
+    fn time_out(&mut self, at: usize) {
+        let now_us = self.now_us;
+        let now = self.boards[at].clock(now_us);
+        let number = self.boards[at].number();
+        let Some(live) = &mut self.boards[at].live else {
+            return;
+        };
+        live.wake_us = u64::MAX;
+        self.trace.line(format_args!("{now_us} {number} < timeout {}", now.as_millis()));
+        live.node.handle_timeout(now);
+    }
+
+    fn set_timer(&mut self, at: usize, wake_us: u64) {
+        let life = self.boards[at].life;
+        let Some(live) = &mut self.boards[at].live else {
+            return;
+        };
+        live.wake_us = wake_us;
+        if wake_us != u64::MAX && live.timer_us.is_none_or(|planned| planned > wake_us) {
+            live.timer_us = Some(wake_us);
+            self.plan(wake_us, What::Timer { board: at, life });
+        }
+    }
+
+    pub(super) fn flash_end(&mut self, at: usize) {
+        self.flash_done(at);
+        // A timer that went off while the CPU stood still.
+        let now_us = self.now_us;
+        if self.boards[at].live.as_ref().is_some_and(|live| live.wake_us <= now_us) {
+            self.time_out(at);
+        }
+        self.pump(at);
+    }
+
+    fn flash_done(&mut self, at: usize) {
+        let now_us = self.now_us;
+        let now = self.boards[at].clock(now_us);
+        let board = &mut self.boards[at];
+        let number = board.number();
+        let Some(live) = &mut board.live else {
+            return;
+        };
+        let Some((op, done)) = board.chip.finish(&mut live.flash) else {
+            return;
+        };
+        let read = match op {
+            FlashOp::Read { len, .. } => &live.flash[..len as usize],
+            _ => &[],
+        };
+        self.trace.line(format_args!("{now_us} {number} < flash {done:?} {}", Hex(read)));
+        live.node.handle_flash(now, done);
+    }
+
+    /// Cuts the power of a board for so long; with `u64::MAX` until [`World::power_on`].
+    pub fn cut(&mut self, at: usize, off_us: u64) {
+        let now_us = self.now_us;
+        let board = &mut self.boards[at];
+        let number = board.number();
+        let Some(live) = board.live.take() else {
+            return;
+        };
+        let faults = self.flash_faults;
+        let done = board.chip.cut(now_us, faults, &mut self.dice.flash);
+        board.life += 1;
+        board.cuts += 1;
+        board.armed = false;
+        let life = board.life;
+        self.air.silence(at, now_us);
+        self.trace.line(format_args!("{now_us} {number} < cut {done:?}"));
+        let counters = &mut self.counters;
+        counters.power_cuts_all += 1;
+        counters.power_cuts += u64::from(done.in_operation);
+        counters.torn_writes += u64::from(done.torn_write);
+        counters.torn_erases += u64::from(done.torn_erase);
+        counters.brown_outs += u64::from(!live.is_running);
+        let leads = self.checks.protocol.leader().is_some_and(|(_, leader)| leader == number);
+        let lately = 2 * self.profile.election_us();
+        let led = self.led_us[at].is_some_and(|led_us| led_us + lately >= now_us);
+        self.counters.leader_crashes += u64::from(leads && led);
+        let drift = u64::from(self.boards[at].profile.drift_ppm.unsigned_abs());
+        self.counters.drift_ms += (now_us - live.booted_us) / 1000 * drift / 1_000_000;
+        if self.boards[at].founded {
+            self.checks.image(number, &self.boards[at].chip);
+        }
+        if off_us != u64::MAX {
+            self.plan(now_us.saturating_add(off_us), What::Boot { board: at, life });
+        }
+    }
+
+    /// Cuts the power of all boards at this instant; each comes back within that time.
+    pub fn cut_all(&mut self, off_us: u64) {
+        self.blackout_armed = None;
+        let had_power = self.boards.iter().filter(|board| board.live.is_some()).count();
+        if had_power == self.boards.len() {
+            self.counters.blackouts += 1;
+        }
+        for at in 0..self.boards.len() {
+            let off_us = 1 + self.dice.boards.below(off_us.max(1));
+            self.cut(at, off_us);
+        }
+        let chips = self.boards.iter().map(|board| (board.number(), &board.chip));
+        if self.boards.iter().all(|board| board.founded) {
+            self.checks.majority(chips);
+        }
+    }
+
+    /// The board's loop: takes outputs until there is nothing more to do, or it has to wait for the air
+    /// or for a part that stalls it.
+    pub(super) fn pump(&mut self, at: usize) {
+        for _ in 0..OUTPUTS_MAX {
+            let now = self.boards[at].clock(self.now_us);
+            let board = &mut self.boards[at];
+            if board.chip.stalls() || self.air.is_sending(at) {
+                return;
+            }
+            let Some(live) = &mut board.live else {
+                return;
+            };
+            let output = live.node.poll_output(now, &mut live.frame, &mut live.flash);
+            if let Output::Wait { until } = output {
+                let (now_us, number) = (self.now_us, board.number());
+                let wake_us = board.time_of(until, now_us);
+                self.trace.line(format_args!("{now_us} {number} > wait {}", until.as_millis()));
+                self.set_timer(at, wake_us);
+                return;
+            }
+            self.carry_out(at, &output);
+        }
+        let number = self.boards[at].number();
+        self.checks.verdict.red(Rule::P1, number, || "yields outputs without end".into());
+        self.cut(at, u64::MAX);
+    }
+
+    fn carry_out(&mut self, at: usize, output: &Output) {
+        let now_us = self.now_us;
+        let board = &mut self.boards[at];
+        let number = board.number();
+        let Some(live) = &mut board.live else {
+            return;
+        };
+        match *output {
+            Output::Flash(op) => {
+                let written = match op {
+                    FlashOp::Write { len, .. } => live.flash.get(..len as usize).unwrap_or(&[]),
+                    _ => &[],
+                };
+                self.trace.line(format_args!("{now_us} {number} > {op:?} {}", Hex(written)));
+                self.begin_flash(at, op);
+            }
+            Output::Transmit { to, len } => {
+                let Some(frame) = live.frame.get(..len) else {
+                    let what = || format!("sends {len} bytes of a smaller buffer");
+                    return self.checks.verdict.red(Rule::P1, number, what);
+                };
+                let frame = frame.to_vec();
+                self.trace
+                    .line(format_args!("{now_us} {number} > transmit {to:?} {}", Hex(&frame)));
+                self.transmit(at, to, &frame);
+            }
+            Output::Apply { id, len } => {
+                let Some(command) = live.frame.get(..len) else {
+                    let what = || format!("applies {len} bytes of a smaller buffer");
+                    return self.checks.verdict.red(Rule::P1, number, what);
+                };
+                let command = command.to_vec();
+                self.trace.line(format_args!("{now_us} {number} > apply {id:?} {}", Hex(&command)));
+                self.checks.applies(number, id, &command);
+                serve(&mut live.node, &mut *live.app, output, &live.frame, &mut live.flash);
+                self.checks.shows(number, Some(id.index), || Content::of(&live.app));
+                let commits = self.checks.protocol.commits();
+                if commits > self.counters.commits {
+                    self.counters.commits = commits;
+                    self.counters.commits_amid_faults += u64::from(self.amid_faults);
+                }
+                self.answer_clients(at, id);
+            }
+            Output::TakeSnapshot { offset, at: place, len_max } => {
+                serve(&mut live.node, &mut *live.app, output, &live.frame, &mut live.flash);
+                let put = live.flash.get(place..place.saturating_add(len_max)).unwrap_or(&[]);
+                self.trace.line(format_args!("{now_us} {number} > take {offset} {}", Hex(put)));
+            }
+            Output::RestoreSnapshot { offset, at: place, len, last } => {
+                let put = live.flash.get(place..place.saturating_add(len)).unwrap_or(&[]);
+                let put = Hex(put);
+                self.trace.line(format_args!("{now_us} {number} > restore {offset} {last} {put}"));
+                serve(&mut live.node, &mut *live.app, output, &live.frame, &mut live.flash);
+                if last {
+                    self.checks.shows(number, None, || Content::of(&live.app));
+                }
+            }
+            Output::Event(event) => {
+                self.trace.line(format_args!("{now_us} {number} > {event:?}"));
+                self.hear_of(at, event);
+            }
+            Output::Wait { .. } => {}
+        }
+    }
+
+    fn hear_of(&mut self, at: usize, event: Event) {
+        let board = &mut self.boards[at];
+        match event {
+            Event::Started { .. } => {
+                board.founded = true;
+                if let Some(live) = &mut board.live {
+                    live.is_running = true;
+                }
+            }
+            Event::SnapshotInstalled { .. } => self.counters.snapshots_installed += 1,
+            Event::SnapshotTaken { .. } => self.counters.snapshots_taken += 1,
+            Event::Stopped(fault) => {
+                let number = board.number();
+                self.checks.verdict.red(Rule::F2, number, || format!("stops: {fault:?}"));
+            }
+            _ => {}
+        }
+    }
+
+    fn begin_flash(&mut self, at: usize, op: FlashOp) {
+        let now_us = self.now_us;
+        let board = &mut self.boards[at];
+        let (number, life) = (board.number(), board.life);
+        let Some(live) = &mut board.live else {
+            return;
+        };
+        let ends_us = match board.chip.begin(op, &live.flash, now_us, &mut self.dice.flash) {
+            Ok(ends_us) => ends_us,
+            Err(misuse) => {
+                self.checks.misused(number, &misuse);
+                return self.cut(at, u64::MAX);
+            }
+        };
+        live.operations += 1;
+        if ends_us == now_us {
+            return self.flash_done(at);
+        }
+        let modifies = !matches!(op, FlashOp::Read { .. });
+        self.plan(ends_us, What::FlashEnd { board: at, life });
+        if !modifies {
+            return;
+        }
+        let cut_us = self.dice.flash.within(now_us, ends_us);
+        if let Some(off_us) = self.blackout_armed.take() {
+            self.plan(cut_us, What::Blackout { off_us });
+        } else if std::mem::take(&mut self.boards[at].armed) {
+            let off_us = self.dice.flash.below(2 * self.profile.election_us());
+            self.plan(cut_us, What::Cut { board: at, life, off_us });
+        }
+    }
+
+    fn transmit(&mut self, at: usize, to: NodeSet, bytes: &[u8]) {
+        let board = &mut self.boards[at];
+        let number = board.number();
+        board.frames_sent += 1;
+        match wire::decode(bytes) {
+            Ok(frame) if frame.envelope.from == board.id && frame.envelope.to == to => {
+                self.checks.sent(number, &frame, &board.chip);
+                if matches!(
+                    frame.envelope.message,
+                    Message::Append { .. } | Message::Heartbeat { .. }
+                ) {
+                    self.led_us[at] = Some(self.now_us);
+                }
+            }
+            other => {
+                let what = || format!("sends what is not its own frame: {other:?}");
+                self.checks.verdict.red(Rule::P1, number, what);
+            }
+        }
+        self.send(at, to, bytes);
+    }
+
+    /// The board applied `id`: whose proposal was it, and whose did it replace?
+    fn answer_clients(&mut self, at: usize, id: EntryId) {
+        let board = &mut self.boards[at];
+        let number = board.number();
+        let Some(live) = &mut board.live else {
+            return;
+        };
+        let Some(place) = live.waiting.iter().position(|(waits, _)| waits.index == id.index) else {
+            return;
+        };
+        let (waits, command) = live.waiting.swap_remove(place);
+        if waits.term != id.term {
+            return;
+        }
+        let effect = live.app.outcome(id).and_then(Effect::of);
+        self.counters.mismatches += u64::from(matches!(effect, Some(Effect::Mismatch(_))));
+        let look = self.checks.acknowledges(number, id, &command, effect);
+        if look && self.boards.iter().all(|board| board.founded) {
+            let chips = self.boards.iter().map(|board| (board.number(), &board.chip));
+            self.checks.majority(chips);
+        }
+    }
+}
