@@ -22,7 +22,8 @@ pub struct Plan {
     pub election_ms: u32,
     /// What asks for so much.
     pub election_why: ElectionLimit,
-    /// The share of the air that heartbeats and their replies take while nothing else is sent, in ‰.
+    /// The share of the air that heartbeats and their replies take while nothing else is sent, turnaround
+    /// included, in ‰.
     pub idle_air_permille: u32,
     /// The share of time that the leader itself sends meanwhile, in ‰.
     pub idle_leader_permille: u32,
