@@ -81,14 +81,17 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     fn poll_flash(&mut self, now: Instant, frame: &mut [u8], flash: &mut [u8]) -> Flow {
-        if self.storage.is_busy() || self.task.awaits_application() {
+        if self.task.awaits_application() {
             return Flow::Rest;
         }
-        match self.poll_task(flash) {
-            Flow::Rest => {}
-            other => return other,
+        // What was just read belongs to the storage, which takes it in first.
+        if !self.storage.is_busy() {
+            match self.poll_task(flash) {
+                Flow::Rest => {}
+                other => return other,
+            }
+            self.poll_reading();
         }
-        self.poll_reading();
         let idle = now >= self.idle_at;
         let want = Want {
             hard_state: HardState {
