@@ -16,10 +16,18 @@ impl Raft {
         self.recent_active = NodeSet::EMPTY;
         self.reset_progress(next);
         // It commits what it inherited by an entry of its own term (Raft §5.4.2, §8).
-        let Ok(own) = log.append(self.term, Kind::Empty, &[]) else {
-            events.push(Event::LogFull { last: log.last().index });
-            self.become_follower(now, self.term, None, events);
-            return;
+        let own = loop {
+            let covered = log.base().index < self.snapshot.index && log.count() > 0;
+            match log.append(self.term, Kind::Empty, &[]) {
+                Ok(own) => break own,
+                // What a snapshot covers gives way.
+                Err(_) if covered => log.compact(log.base().index.next()),
+                Err(_) => {
+                    events.push(Event::LogFull { last: log.last().index });
+                    self.become_follower(now, self.term, None, events);
+                    return;
+                }
+            }
         };
         self.term_start = own.index;
         self.quorum_at = now.after(self.options.election_ms);
@@ -72,6 +80,10 @@ impl Raft {
         progress.room = room;
         let news = progress.acknowledged(matched);
         let lost = progress.has_lost(round, received);
+        // Whatever reconnects it with this log ends the need of a snapshot (SN3, B16).
+        if progress.state == ProgressState::Snapshot && progress.matched >= log.base().index {
+            progress.become_replicate(received);
+        }
         if let Some(Reject { rejected, hint }) = reject {
             // At most one probe for each term: both sides skip what cannot match (PR13).
             let hint = log.find_conflict(hint);
@@ -86,10 +98,6 @@ impl Raft {
                         progress.become_replicate(received);
                     }
                     self.owes_append.insert(from);
-                }
-                // Whatever reconnects it with this log ends the need of a snapshot (SN3, B16).
-                ProgressState::Snapshot if progress.matched >= log.base().index => {
-                    progress.become_replicate(received);
                 }
                 ProgressState::Replicate if lost => {
                     progress.become_probe_after(received);
