@@ -250,3 +250,204 @@ pub fn decode(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
     }
     Ok(Frame { envelope, payload })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn term() -> impl Strategy<Value = Term> {
+        prop_oneof![0u64..4, 0..=COUNT_MAX, Just(COUNT_MAX)].prop_map(Term)
+    }
+
+    fn index() -> impl Strategy<Value = Index> {
+        term().prop_map(|t| Index(t.0))
+    }
+
+    fn id() -> impl Strategy<Value = EntryId> {
+        (index(), term()).prop_map(|(index, term)| EntryId::new(index, term))
+    }
+
+    fn message() -> impl Strategy<Value = Message> {
+        let reject = (index(), id()).prop_map(|(rejected, hint)| Reject { rejected, hint });
+        let reply = (
+            (term(), index(), index(), any::<u32>()),
+            (prop::option::of(reject), any::<Option<u32>>()),
+        )
+            .prop_map(|((term, matched, received, round), (reject, room))| {
+                Message::Reply { term, matched, received, round, reject, room }
+            });
+        prop_oneof![
+            (term(), id(), index()).prop_map(|(term, prev, commit)| Message::Append {
+                term,
+                prev,
+                commit
+            }),
+            (term(), id(), any::<u32>(), any::<bool>()).prop_map(|(term, commit, round, reply)| {
+                Message::Heartbeat { term, commit, round, reply }
+            }),
+            reply,
+            (term(), id(), any::<bool>(), any::<bool>()).prop_map(|(term, last, pre, transfer)| {
+                Message::VoteRequest { term, last, pre, transfer }
+            }),
+            (term(), any::<bool>(), any::<bool>())
+                .prop_map(|(term, pre, granted)| Message::VoteReply { term, pre, granted }),
+            (term(), id(), any::<[u32; 3]>()).prop_map(|(term, id, [offset, bytes, check])| {
+                Message::Snapshot { term, id, offset, bytes, check }
+            }),
+            (term(), id(), any::<u32>()).prop_map(|(term, id, offset)| Message::SnapshotReply {
+                term,
+                id,
+                offset
+            }),
+        ]
+    }
+
+    prop_compose! {
+        fn envelope()(
+            message in message(),
+            to in 1u32..(1 << 31),
+            from in 1u8..=NodeId::MAX,
+            generation in any::<u16>(),
+            cluster in any::<[u8; 4]>(),
+        ) -> Envelope {
+            let to = (1..=NodeId::MAX).filter(|n| to & (1 << (n - 1)) != 0).filter_map(NodeId::new);
+            Envelope {
+                version: VERSION,
+                cluster: ClusterId(cluster),
+                to: to.collect(),
+                from: NodeId::new(from).unwrap(),
+                generation: Generation(generation),
+                message,
+            }
+        }
+    }
+
+    fn frame(envelope: &Envelope, payload: &[u8]) -> Vec<u8> {
+        let mut frame = vec![0; 300];
+        let head = encode(envelope, &mut frame).unwrap();
+        frame[head..head + payload.len()].copy_from_slice(payload);
+        let len = seal(&mut frame, head + payload.len()).unwrap();
+        frame.truncate(len);
+        frame
+    }
+
+    fn payload_overhead_max(message: &Message) -> usize {
+        match message {
+            Message::Snapshot { .. } => SNAPSHOT_OVERHEAD_BYTES_MAX,
+            Message::Append { .. } => APPEND_OVERHEAD_BYTES_MAX,
+            _ => FRAME_BYTES_MIN,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_frame_reads_back_as_it_was_written_or_says_what_cannot_be(
+            envelope in envelope(),
+            payload in prop::collection::vec(any::<u8>(), 0..100),
+        ) {
+            let bytes = frame(&envelope, &payload);
+            if envelope.message.is_valid() {
+                prop_assert_eq!(decode(&bytes), Ok(Frame { envelope, payload: &payload }));
+            } else {
+                prop_assert_eq!(decode(&bytes), Err(FrameError::Malformed));
+            }
+        }
+
+        #[test]
+        fn no_message_is_longer_than_its_bound(envelope in envelope()) {
+            let bytes = frame(&envelope, &[]).len();
+            prop_assert!(bytes <= payload_overhead_max(&envelope.message), "{}", bytes);
+        }
+
+        #[test]
+        fn a_frame_with_one_changed_or_missing_byte_is_refused(
+            envelope in envelope(),
+            payload in prop::collection::vec(any::<u8>(), 0..40),
+            change in 1u8..,
+        ) {
+            let good = frame(&envelope, &payload);
+            for at in 0..good.len() {
+                let mut bad = good.clone();
+                bad[at] ^= change;
+                prop_assert_eq!(decode(&bad), Err(FrameError::Check), "changed at {}", at);
+                prop_assert_eq!(decode(&good[..at]), Err(FrameError::Check), "cut at {}", at);
+            }
+        }
+
+        #[test]
+        fn sealed_noise_is_never_taken_for_counters_beyond_the_largest(
+            mut bytes in prop::collection::vec(any::<u8>(), 4..80),
+        ) {
+            bytes[0] = VERSION;
+            let body = bytes.len() - CHECK_BYTES;
+            seal(&mut bytes, body).unwrap();
+            if let Ok(frame) = decode(&bytes) {
+                prop_assert!(frame.envelope.message.is_valid());
+                prop_assert!(frame.envelope.message.term().0 <= COUNT_MAX);
+            }
+        }
+    }
+
+    fn largest(message: Message) -> Envelope {
+        Envelope {
+            version: VERSION,
+            cluster: ClusterId([255; 4]),
+            to: NodeId::new(NodeId::MAX).into_iter().collect(),
+            from: NodeId::new(NodeId::MAX).unwrap(),
+            generation: Generation(u16::MAX),
+            message,
+        }
+    }
+
+    #[test]
+    fn the_bounds_of_appends_and_snapshots_are_reached_and_not_passed() {
+        let (term, id) = (Term(COUNT_MAX), EntryId::new(Index(COUNT_MAX), Term(COUNT_MAX)));
+        let append = Message::Append { term, prev: id, commit: Index(COUNT_MAX) };
+        let max = u32::MAX;
+        let snapshot = Message::Snapshot { term, id, offset: max, bytes: max, check: max };
+        assert_eq!(frame(&largest(append), &[]).len(), APPEND_OVERHEAD_BYTES_MAX);
+        assert_eq!(frame(&largest(snapshot), &[]).len(), SNAPSHOT_OVERHEAD_BYTES_MAX);
+    }
+
+    #[test]
+    fn the_longest_command_fits_one_frame_when_every_counter_has_its_largest_value() {
+        for frame_bytes in [FRAME_BYTES_MIN as u16, 127, 250, 1472, u16::MAX] {
+            let data = vec![7; usize::from(crate::node::entry_bytes_max(frame_bytes))];
+            let mut log = crate::log::Log::<[u8; 70_000]>::new();
+            let log: &mut crate::log::Log = &mut log;
+            let prev = EntryId::new(Index(COUNT_MAX - 1), Term(COUNT_MAX - 1));
+            log.reset(prev);
+            let kind = crate::entry::Kind::Command;
+            log.append(Term(COUNT_MAX), kind, &data).unwrap();
+            let term = Term(COUNT_MAX);
+            let envelope = largest(Message::Append { term, prev, commit: Index(COUNT_MAX) });
+            let mut frame = vec![0; usize::from(frame_bytes)];
+            let head = encode(&envelope, &mut frame).unwrap();
+            let room = payload_bytes_max(frame.len(), head);
+            let (last, bytes) = log.fit(prev.index, log.last().index, room);
+            assert_eq!(last, Index(COUNT_MAX), "it fits");
+            log.copy(prev.index, last, &mut frame[head..head + bytes]).unwrap();
+            let len = seal(&mut frame, head + bytes).unwrap();
+            let got = decode(&frame[..len]).unwrap();
+            let mut entries = crate::entry::Entries::new(prev, got.payload);
+            assert_eq!(entries.next().unwrap().unwrap().data, &data);
+        }
+    }
+
+    #[test]
+    fn another_version_is_named() {
+        let message = Message::VoteReply { term: Term(1), pre: false, granted: true };
+        let other = Envelope { version: VERSION + 1, ..largest(message) };
+        assert_eq!(decode(&frame(&other, &[])), Err(FrameError::Version(VERSION + 1)));
+    }
+
+    #[test]
+    fn a_frame_too_small_for_its_message_is_not_written() {
+        let message = Message::VoteReply { term: Term(1), pre: false, granted: true };
+        let whole = frame(&largest(message), &[]).len();
+        for len in 0..whole {
+            assert_eq!(encode(&largest(message), &mut vec![0; len]), None, "{len}");
+        }
+    }
+}
