@@ -90,6 +90,8 @@ pub struct Wal {
     matter: Place,
     /// The last record; its flags, what its entries follow, and whether it matters, as the mount found it.
     last: Place,
+    /// Where a segment that restates it has to link to.
+    last_link: Place,
     last_flags: u16,
     last_prev: Index,
     last_matters: bool,
@@ -149,6 +151,7 @@ impl Wal {
             closed: false,
             matter: NOWHERE,
             last: NOWHERE,
+            last_link: NOWHERE,
             last_flags: 0,
             last_prev: Index::ZERO,
             last_matters: false,

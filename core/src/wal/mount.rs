@@ -2,7 +2,7 @@
 
 use super::record::{CHECKPOINT, OPEN, Place, SEAL, VERSION, geometry_word};
 use super::search::{Halt, Walk, Walked};
-use super::types::{MountError, Progress, Tail, Want};
+use super::types::{HardState, MountError, Progress, Tail, Want};
 use super::{Boot, Job, Phase, Wal};
 use crate::flash::FlashOp;
 use crate::log::Log;
@@ -151,6 +151,10 @@ impl Wal {
         }
         if error == MountError::Unformatted {
             self.mount.step = Step::Marker;
+            // What an unfounded log has said is void.
+            (self.ready, self.retired) = ([0; 2], 0);
+            self.durable = HardState::default();
+            self.written = None;
             return None;
         }
         self.phase = Phase::Off;
@@ -406,7 +410,9 @@ impl Wal {
             if torn { Tail::Torn { offset: self.offset_of(&at) } } else { Tail::Clean };
         // A write cut short may have touched the page behind the last one that shows it.
         let page = u32::from(self.geometry.page_bytes);
-        let pages = dirty.checked_div(page).unwrap_or(0).saturating_add(1);
+        // So may the head of a record, of which some bytes are the same as erased ones.
+        let head = if page < 8 { 8 } else { 0 };
+        let pages = dirty.saturating_add(head).checked_div(page).unwrap_or(0).saturating_add(1);
         let offset = pages.saturating_mul(page).min(self.geometry.segment_bytes());
         // The next record is a boot: it takes the last one's place in the chain.
         self.tail = Place { offset, ..last };

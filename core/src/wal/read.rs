@@ -19,14 +19,17 @@ pub(super) struct Window {
     /// It lies in there; nothing is looked for while `high` is zero.
     low: u32,
     high: u32,
+    /// The segment, plus one, whose certificate can't be read.
+    bad_cert: u8,
 }
 
 impl Window {
     pub(super) const EMPTY: Self =
-        Self { at: 0, len: 0, asked: 0, ahead: 0, bad: 0, low: 0, high: 0 };
+        Self { at: 0, len: 0, asked: 0, ahead: 0, bad: 0, low: 0, high: 0, bad_cert: 0 };
 
+    /// The flash or the buffer is about to change.
     pub(super) fn forget(&mut self) {
-        self.len = 0;
+        (self.len, self.bad, self.bad_cert) = (0, 0, 0);
     }
 
     /// Is the operation that is out a read? Then this is how it ended.
@@ -161,7 +164,12 @@ impl Wal {
         let room = self.geometry.segment_bytes().saturating_sub(place.offset);
         let span = if near { place.offset.saturating_sub(base) } else { 0 };
         let head_len = (HEAD_BYTES_MAX as u32).min(room);
-        if self.geometry.padded(head_len).saturating_add(span) > self.buffer_bytes {
+        let start = self.segment_at(place.segment);
+        let between = start.saturating_add(base)..start.saturating_add(place.offset);
+        let parted = self.window.bad.checked_sub(1).is_some_and(|bad| between.contains(&bad));
+        if self.geometry.padded(head_len).saturating_add(span) > self.buffer_bytes
+            || (near && parted)
+        {
             return Ok(None);
         }
         let (at, len) = self.fetch(place.segment, base, place.offset, head_len)?;
@@ -192,11 +200,17 @@ impl Wal {
     /// checksum, or all the rest of it, can still be read.
     pub(super) fn header(&mut self, segment: u8, buf: &[u8]) -> Result<Header, FlashOp> {
         let cert_bytes = self.cert_bytes();
-        let (at, len) = self.fetch(segment, 0, 0, cert_bytes)?;
-        let mut header = Header { cert: None, ..Header::default() };
-        let bytes = buf.get(at..at.saturating_add(len)).unwrap_or_default();
-        header.cert = Cert::decode(bytes);
-        let (at, len) = self.fetch(segment, 0, cert_bytes, 64)?;
+        let mut header = Header::default();
+        let mut base = cert_bytes;
+        if self.window.bad_cert != segment.saturating_add(1) {
+            let (at, len) = self.fetch(segment, 0, 0, cert_bytes)?;
+            header.cert = Cert::decode(buf.get(at..at.saturating_add(len)).unwrap_or_default());
+            match header.cert {
+                Some(_) => base = 0,
+                None => self.window.bad_cert = segment.saturating_add(1),
+            }
+        }
+        let (at, len) = self.fetch(segment, base, cert_bytes, 64)?;
         let first = buf.get(at..at.saturating_add(len)).unwrap_or_default();
         header.blank = len > 0 && first.iter().all(|byte| *byte == self.geometry.erased);
         header.seq_unchecked = Head::decode(first)

@@ -277,6 +277,13 @@ impl Wal {
             }
             if let Some(head) = Head::decode(window) {
                 let here = Place { offset: q, ..at };
+                let end = self.end_of(&here, &head).offset;
+                if (q == at.offset || head.flags & BOOT != 0)
+                    && end.saturating_sub(q) <= self.mount.record_max
+                {
+                    // Programmed bytes may read as erased ones.
+                    self.mount.walk.dirty = self.mount.walk.dirty.max(end);
+                }
                 if head.flags & (BOOT | SEAL) != 0
                     && let Some(found) = self.search_marks(here, buf)?
                 {
@@ -390,12 +397,18 @@ impl Wal {
             self.load(at, it, log)?;
         }
         if let Some(checkpoint) = self.checkpoint.filter(|_| load && it.has(SNAP))
+            && self.mount.chunk_at < checkpoint.bytes
             && it.snap == checkpoint.id
             && it.snap_at == self.mount.chunk_at
         {
             self.mount.chunk_at = self.mount.chunk_at.saturating_add(it.data.len() as u32);
         }
         self.last_flags = it.flags;
+        // A boot stands in for the record that it restates.
+        self.last_link = at;
+        if it.has(BOOT) && !it.has(OPEN) {
+            self.last_link.offset = it.from;
+        }
         if self.last_matters {
             self.matter = end;
         }

@@ -90,6 +90,21 @@ impl Wal {
         self.order.len().saturating_sub(keep.map_or(0, |keep| keep.saturating_add(1))) as u32
     }
 
+    /// A snapshot that would end in another segment than it begins, or that is to free the very segment it
+    /// would begin in, begins in a new one.
+    fn wants_fresh_segment(&self) -> bool {
+        if self.snap.first.is_some() || self.order.is_empty() {
+            return false;
+        }
+        let snapshot = self.checkpoint.map_or(0, |checkpoint| checkpoint.bytes);
+        let likely = snapshot.saturating_add(snapshot.wrapping_shr(2)).saturating_add(256);
+        let short = self.room() < likely;
+        if self.matter.segment == self.tail.segment {
+            return short || self.wants_snapshot();
+        }
+        short && self.room() < self.geometry.segment_bytes().wrapping_shr(1)
+    }
+
     /// Where the next segment has to link to: to the last record that matters, so that what came to
     /// nothing behind it, a snapshot that was given up or many boots in a row, fills no segment.
     fn link_next(&self) -> Option<Place> {
@@ -98,7 +113,7 @@ impl Wal {
         }
         match self.boot {
             Boot::Now if self.last_matters && self.last.offset == self.cert_bytes() => self.link,
-            Boot::Now if self.last_matters => Some(self.last),
+            Boot::Now if self.last_matters => Some(self.last_link),
             _ if self.snap.first.is_some() => Some(self.tail),
             _ => Some(self.matter),
         }
@@ -132,6 +147,9 @@ impl Wal {
             Data::Chunk(bytes) => bytes,
         };
         let forced = self.boot == Boot::Now && self.last.offset == self.cert_bytes();
+        let link = self.link_next();
+        let left = self.free().saturating_add(self.dead_behind(link)).saturating_sub(1);
+        let fresh = matches!(data, Data::Chunk(_)) && left >= hold && self.wants_fresh_segment();
         let restating = self.boot == Boot::Now && self.last_matters;
         let size = |it: &Sections<'_>, scratch: &mut Scratch, data: u32| {
             let body = (it.encode(scratch) as u32).saturating_add(data);
@@ -149,17 +167,15 @@ impl Wal {
             self.fault = Some(WalFault::Misused);
             return Err(Held::Room);
         }
-        if least <= self.room() && !forced {
+        if least <= self.room() && !forced && !fresh {
             it.seal = self.tail.chain;
             let max = self.room().min(self.buffer_bytes);
-            return Ok(self.compose(it, data, self.tail, max, log, buf));
+            return Ok(self.compose(it, data, data_all, self.tail, max, log, buf));
         }
         if it.has(SEAL) {
             return Err(Held::Room);
         }
-        let link = self.link_next();
-        let left = self.free().saturating_add(self.dead_behind(link)).checked_sub(1);
-        if left.is_none_or(|left| left < hold) {
+        if left < hold || (self.free() == 0) {
             return Err(Held::Room);
         }
         let segment = self.next_ready().ok_or(Held::Erase)?;
@@ -176,14 +192,17 @@ impl Wal {
             data = Data::None;
         }
         let at = Place { segment, offset: self.cert_bytes(), chain: self.ready_chain.first().copied().unwrap_or(0) };
-        Ok(self.compose(it, data, at, max, log, buf))
+        Ok(self.compose(it, data, data_all, at, max, log, buf))
     }
 
-    /// Puts a record of at most `max` bytes into the buffer and sends it off to `at`.
+    /// Puts a record of at most `max` bytes into the buffer and sends it off to `at`; `data_min` bytes of
+    /// data are known to fit.
+    #[allow(clippy::too_many_arguments)]
     fn compose(
         &mut self,
         mut it: Sections<'_>,
         data: Data,
+        data_min: u32,
         at: Place,
         max: u32,
         log: &mut Log,
@@ -202,9 +221,10 @@ impl Wal {
             }
             Data::Entries(after, last) => {
                 let whole = self.buffer_bytes.saturating_sub(SECTIONS_BYTES_MAX) as usize;
-                let heads = sections.saturating_add(HEAD_BYTES_MAX);
-                let room = (max as usize).saturating_sub(heads);
-                let room = if restating { room } else { room.min(whole) };
+                let mut head = [0; HEAD_BYTES_MAX];
+                let heads = sections.saturating_add(Head::encode(it.flags, max, &mut head));
+                let room = (max as usize).saturating_sub(heads).min(whole);
+                let room = if restating { 0 } else { room }.max(data_min as usize);
                 let (last, bytes) = log.fit(after, last, room);
                 data_bytes = bytes;
                 outgoing.after = after;
@@ -314,7 +334,7 @@ impl Wal {
         self.job = Job::None;
         let done = core::mem::replace(&mut self.outgoing, Outgoing::NONE);
         let has = |flags: u16| done.flags & flags != 0;
-        self.last = done.at;
+        (self.last, self.last_link) = (done.at, done.at);
         let padded = self.geometry.padded(done.total);
         self.tail = Place {
             segment: done.at.segment,
