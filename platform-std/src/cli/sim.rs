@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use clap::Subcommand;
 
-use super::{Failure, print, table};
+use super::{Failure, print};
 use crate::sim::{
     self, BOARDS, COMMITS_MIN, Ending, Fault, Faults, Options, Report, SweepReport, Trace,
     VIRTUAL_SECONDS,
@@ -194,18 +194,18 @@ fn to_json(report: &impl serde::Serialize) -> Result<String, Failure> {
     Ok(json)
 }
 
+/// Each count with its name, in columns.
 fn counts(each: &[(&'static str, u64)], medians: Option<&SweepReport>) -> String {
-    let headings: &[&str] =
-        if medians.is_some() { &["counted", "in all", "median run"] } else { &["counted", ""] };
-    let mut table = table(headings);
-    for (name, count) in each {
-        let mut row = vec![name.replace('_', " "), count.to_string()];
-        if let Some(sweep) = medians {
-            row.push(sweep.medians.get(name).copied().unwrap_or(0).to_string());
+    let cell = |(name, count): &(&'static str, u64)| {
+        let median = medians.and_then(|sweep| sweep.medians.get(name));
+        let name = name.replace('_', " ");
+        match median {
+            Some(median) => format!("{count:>10} {:<36}", format!("{name} (median {median})")),
+            None => format!("{count:>10} {name:<24}"),
         }
-        table.add_row(row);
-    }
-    table.to_string()
+    };
+    let lines = each.chunks(3).map(|row| row.iter().map(cell).collect::<String>());
+    lines.map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
 fn sweep(args: &Sweep) -> Result<ExitCode, Failure> {

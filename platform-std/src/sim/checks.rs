@@ -4,7 +4,7 @@ use quorate::wire::Frame;
 use quorate::{EntryId, Index};
 
 use super::dice::Dice;
-use super::durability::{self, Durability, Held, inspect};
+use super::durability::{self, Durability, Held, Unmounted, inspect};
 use super::flash::{Chip, Misuse};
 use super::model::{Content, Effect, Model};
 use super::protocol::Protocol;
@@ -62,9 +62,14 @@ impl Checks {
                 Some(held)
             }
             Err(error) => {
-                self.verdict.red(Rule::F2, board, || match error {
-                    Some(error) => format!("its flash does not mount: {error}"),
-                    None => "mounting its flash does not end".into(),
+                let rule = match error {
+                    Unmounted::Misused(_) => Rule::F1,
+                    _ => Rule::F2,
+                };
+                self.verdict.red(rule, board, || match error {
+                    Unmounted::Refused(error) => format!("its flash does not mount: {error}"),
+                    Unmounted::Misused(misuse) => format!("mounting its flash: {misuse:?}"),
+                    Unmounted::Endless => "mounting its flash does not end".into(),
                 });
                 None
             }

@@ -10,7 +10,7 @@ use quorate::wire::{Frame, Message};
 use quorate::{EntryId, Index, Term};
 
 use super::dice::Dice;
-use super::flash::Chip;
+use super::flash::{Chip, Misuse};
 use super::protocol::{Protocol, entry_hash};
 use super::rules::{Rule, Verdict};
 
@@ -46,11 +46,22 @@ impl Held {
     }
 }
 
+/// Why an image did not mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Unmounted {
+    /// The flash log refuses it.
+    Refused(MountError),
+    /// Mounting it asks for what flash can't do.
+    Misused(Misuse),
+    /// Mounting it does not end.
+    Endless,
+}
+
 /// Mounts a copy of `chip`.
 ///
 /// # Errors
-/// The flash log refuses it; `None` if mounting does not end.
-pub(super) fn inspect(chip: &Chip) -> Result<Held, Option<MountError>> {
+/// It does not mount.
+pub(super) fn inspect(chip: &Chip) -> Result<Held, Unmounted> {
     let mut chip = chip.copy();
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut log: Box<Log<[u8; LOG_BYTES]>> = Box::default();
@@ -64,12 +75,12 @@ pub(super) fn inspect(chip: &Chip) -> Result<Held, Option<MountError>> {
         idle: false,
         allow_erase: true,
     };
-    wal.mount(chip.part().geometry, buffer.len()).map_err(|_| None)?;
+    wal.mount(chip.part().geometry, buffer.len()).map_err(|_| Unmounted::Endless)?;
     for _ in 0..STEPS_MAX {
         match wal.poll(&want, log, &mut buffer) {
             Progress::Op(op) => {
-                chip.begin(op, &buffer, 0, dice).map_err(|_| None)?;
-                let (_, done) = chip.finish(&mut buffer).ok_or(None)?;
+                chip.begin(op, &buffer, 0, dice).map_err(Unmounted::Misused)?;
+                let (_, done) = chip.finish(&mut buffer).ok_or(Unmounted::Endless)?;
                 wal.handle(done);
             }
             Progress::Mounted(mounted) => {
@@ -81,19 +92,19 @@ pub(super) fn inspect(chip: &Chip) -> Result<Held, Option<MountError>> {
                 };
                 for index in log.base().index.next().0..=log.last().index.0 {
                     let Some((kind, term, len)) = log.read(Index(index), &mut buffer) else {
-                        return Err(None);
+                        return Err(Unmounted::Endless);
                     };
                     let id = EntryId::new(Index(index), term);
                     held.entries.push((id, entry_hash(kind, &buffer[..len])));
                 }
                 return Ok(held);
             }
-            Progress::Refused(error) => return Err(Some(error)),
-            Progress::Idle => return Err(None),
+            Progress::Refused(error) => return Err(Unmounted::Refused(error)),
+            Progress::Idle => return Err(Unmounted::Endless),
             _ => {}
         }
     }
-    Err(None)
+    Err(Unmounted::Endless)
 }
 
 /// What a board has last said of what it holds.

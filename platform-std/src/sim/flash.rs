@@ -303,8 +303,7 @@ impl Chip {
         let arbitrary = torn_bits(&old, new, dice);
         let choice = dice.below(8);
         if choice == 0 {
-            // The pulse was too short to change anything, but the cells have seen it.
-            self.mark_used(offset);
+            // The pulse was too short to leave a trace that anybody could see: the word is as it was.
             return false;
         }
         if choice <= 2 {
@@ -315,6 +314,9 @@ impl Chip {
             }
             return false;
         }
+        if arbitrary == old {
+            return false;
+        }
         self.program(offset, &arbitrary);
         let neither = arbitrary != old && arbitrary != new;
         if self.part.ecc && neither {
@@ -322,11 +324,6 @@ impl Chip {
             self.unreadable[word] = true;
         }
         neither
-    }
-
-    fn mark_used(&mut self, offset: u32) {
-        let word = self.words(offset, 1).start;
-        self.used[word] = true;
     }
 
     /// Leaves one block erased in part; true if it is neither as it was nor erased.

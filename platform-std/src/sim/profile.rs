@@ -2,7 +2,7 @@
 
 use quorate::config::{Config, Flash, Link};
 use quorate::flash::Geometry;
-use quorate::node::Limits;
+use quorate::node::{Limits, entry_bytes_max};
 use quorate::typed::MapLimits;
 
 use super::dice::Dice;
@@ -65,6 +65,7 @@ const STM32L0: Part = Part {
     ..part("stm32l0", 4, 4, 128)
 };
 const STM32F0: Part = Part {
+    geometry: Geometry { blocks_per_segment: 2, ..part("", 2, 2, 1024).geometry },
     program_us: 60,
     erase_us_min: 20_000,
     erase_us_max: 40_000,
@@ -158,7 +159,7 @@ impl Profile {
         let log_bytes_min = dice.pick(&[1024, 1024, 2048]);
         let limits = Limits {
             frame_bytes: link.frame_bytes,
-            entry_bytes: 48,
+            entry_bytes: entry_bytes_max(link.frame_bytes).min(48),
             log_bytes: log_bytes_min as u32 - 1,
             snapshot_bytes: 1024,
         };

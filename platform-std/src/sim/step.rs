@@ -8,7 +8,7 @@ use quorate::wal::MountError;
 use quorate::wire::{self, Message};
 use quorate::{EntryId, NodeSet};
 
-use super::durability::inspect;
+use super::durability::{Unmounted, inspect};
 use super::model::{Content, Effect};
 use super::rules::Rule;
 use super::trace::Hex;
@@ -32,8 +32,8 @@ impl World {
         self.counters.restarts += u64::from(board.cuts > 0);
         self.counters.words_decayed += u64::from(board.chip.boot());
         // Founding is done by a person, who sees that the board has not been founded.
-        let blank = || matches!(inspect(&board.chip), Err(Some(MountError::Unformatted)));
-        let found = !board.founded && blank();
+        let found = !board.founded
+            && inspect(&board.chip) == Err(Unmounted::Refused(MountError::Unformatted));
         let config = self.profile.config(at, board.draw_seed(&mut self.dice.boards));
         let number = board.number();
         let seed = config.seed;
