@@ -43,6 +43,7 @@ fn fuzz(context: &Context, cargo_fuzz: &Path, target: &str, seconds: u32) -> Res
     command.arg(corpus).arg(context.root.join("ci/fuzz/corpus").join(target));
     command.arg("--").arg(format!("-artifact_prefix={}/", found.display()));
     command.args([&format!("-max_total_time={seconds}"), "-timeout=10", "-max_len=4096"]);
+    command.env("CARGO_PROFILE_RELEASE_LTO", "off");
     run(command.env("CARGO_TARGET_DIR", &folder)).map_err(|trouble| {
         Trouble::Failed(format!(
             "{target}: see the input under {}\n{}",

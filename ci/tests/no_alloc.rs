@@ -77,6 +77,8 @@ fn a_running_cluster_allocates_nothing_inside_the_core() {
         "{status:#?}"
     );
     assert!(status.iter().all(|status| status.snapshot.index.0 > 0), "{status:#?}");
+    let applied = boards.iter().map(|board| board.applied).min();
+    assert!(applied > Some(50), "{applied:?} commands were applied by some board");
     assert!(CALLS.get() > 10_000, "{} calls", CALLS.get());
     assert_eq!(ALLOCATIONS.get(), 0);
 }

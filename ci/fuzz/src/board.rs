@@ -303,7 +303,8 @@ impl Board {
                     }
                 }
                 Output::Apply { len, .. } => {
-                    assert!(len <= self.frame.len())
+                    assert!(len <= self.frame.len());
+                    self.applied += 1;
                 }
                 Output::TakeSnapshot { offset, at, len_max } => {
                     let left = STATE_BYTES.saturating_sub(offset as usize);

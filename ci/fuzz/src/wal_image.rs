@@ -1,12 +1,14 @@
-//! Any bytes as a flash image. A mount ends, within a bounded number of operations, in a typed refusal or
+//! Any bytes as a flash image, and real images with any damage. A mount ends, within a bounded number of operations, in a typed refusal or
 //! in a log; and a log that was shown is there at the next mount.
+
+use std::sync::OnceLock;
 
 use quorate::Index;
 use quorate::flash::{FlashDone, FlashOp, Geometry};
 use quorate::log::Log;
 use quorate::wal::{HardState, Mounted, Progress, Wal, Want};
 
-use crate::board::{BUFFER_BYTES, Nor};
+use crate::board::{BUFFER_BYTES, Board, GEOMETRY, Nor};
 use crate::input::Input;
 
 /// Partitions of different kinds, small so that an input fills them.
@@ -24,8 +26,58 @@ const OPERATIONS_MAX: u32 = 20_000;
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
     let which = usize::from(input.byte());
-    let Some(&geometry) = GEOMETRIES.get(which % GEOMETRIES.len()) else { return };
-    let mut flash = Nor::with(geometry, input.0);
+    match GEOMETRIES.get(which) {
+        Some(&geometry) => mount_twice(Nor::with(geometry, input.0), geometry),
+        None => {
+            let images = images();
+            let mut image = images[which % images.len()].clone();
+            while !input.is_empty() {
+                damage(&mut image, &mut input);
+            }
+            mount_twice(Nor::with(GEOMETRY, &image), GEOMETRY);
+        }
+    }
+}
+
+/// What the flash of a board holds after a short and after a long life.
+fn images() -> &'static [Vec<u8>] {
+    static IMAGES: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+    IMAGES.get_or_init(|| {
+        let mut images = Vec::new();
+        let mut board = Board::founded(1, 1);
+        for command in 0..400u32 {
+            if [0, 3, 40, 150, 399].contains(&command) {
+                images.push(board.flash.bytes.clone());
+            }
+            board.pass(0);
+            board.propose(&command.to_le_bytes().repeat(8));
+            if command % 70 == 60 {
+                board.reboot(0);
+            }
+        }
+        assert!(board.applied > 200, "{:?}", board.status());
+        images
+    })
+}
+
+/// One piece of damage.
+fn damage(image: &mut [u8], input: &mut Input<'_>) {
+    let kind = input.byte();
+    let at = usize::from(input.half()) % image.len();
+    let segment = GEOMETRY.segment_bytes() as usize;
+    match kind % 5 {
+        0 => image[at] ^= 1 << (input.byte() % 8),
+        1 => image[at..].iter_mut().zip(input.bytes()).for_each(|(place, byte)| *place = *byte),
+        2 => image[at..].iter_mut().take(usize::from(input.half())).for_each(|b| *b = 0xFF),
+        3 => image[at..].iter_mut().take(usize::from(input.byte())).for_each(|b| *b = 0),
+        _ => {
+            let (from, to) = (at / segment, usize::from(input.byte()) % (image.len() / segment));
+            image.copy_within(from * segment..(from + 1) * segment, to * segment);
+        }
+    }
+}
+
+fn mount_twice(mut flash: Nor, geometry: Geometry) {
     let Some((mounted, entries)) = mount(&mut flash, geometry) else { return };
     let (again, same) = mount(&mut flash, geometry).expect("what was mounted can be mounted again");
     assert_eq!((again.identity, again.snapshot), (mounted.identity, mounted.snapshot));
