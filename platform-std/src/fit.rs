@@ -6,17 +6,27 @@ use quorate::typed::{Command, ConfigMap, MapLimits, Outcome, StateMachine};
 use crate::config_file::{ConfigFile, ConfigFileError};
 use crate::content::{Change, Value};
 
-/// The largest map that this program can hold, bytes.
-pub const MAP_BYTES_MAX: usize = 256 * 1024;
+/// More than any board's map takes, bytes.
+const MAP_BYTES: usize = 256 * 1024;
+
+/// Larger than those of any board.
+pub(crate) const WIDEST: MapLimits = MapLimits {
+    keys: u16::MAX,
+    key_bytes: u8::MAX,
+    value_bytes: u16::MAX,
+    bytes: (MAP_BYTES - 64) as u32,
+};
 
 /// The schema of the commands that this program writes.
 pub const SCHEMA: u16 = 1;
 
-/// A map with the largest array, started with `limits`.
+/// An empty map with these limits, or [`WIDEST`] where they are wider.
 pub(crate) fn new_map(limits: MapLimits, schema: u16) -> Box<ConfigMap> {
-    let mut map: Box<ConfigMap> = Box::new(ConfigMap::<[u8; MAP_BYTES_MAX]>::new());
-    // The limits of a board are far below; if they were not, the map would refuse every key.
-    let _ = map.start(limits, schema, None);
+    const { assert!(WIDEST.snapshot_bytes_max() as usize <= MAP_BYTES) };
+    let mut map: Box<ConfigMap> = Box::new(ConfigMap::<[u8; MAP_BYTES]>::new());
+    let bytes = limits.bytes.min(WIDEST.bytes);
+    let started = map.start(MapLimits { bytes, ..limits }, schema, None);
+    debug_assert!(started.is_ok(), "the array holds a map of that size");
     map
 }
 
@@ -35,7 +45,7 @@ pub(crate) fn board_value(value: &Value) -> quorate::typed::Value<'_> {
 ///
 /// # Errors
 /// Key or value are longer than any map can hold.
-pub fn command(change: &Change) -> Result<Vec<u8>, quorate::typed::CommandError> {
+pub fn command(change: &Change) -> Result<Vec<u8>, quorate::typed::TooLarge> {
     let mut bytes = vec![0; 1 << 17];
     let command = match change {
         Change::Set(key, value) => Command::Set { key, value: board_value(value), expected: None },
@@ -166,12 +176,15 @@ mod tests {
     #[test]
     fn a_command_that_no_frame_carries_is_refused() {
         let file = ConfigFile::parse("f.toml", "a = \"1234567890\"").unwrap();
-        let error = check(&file, &LIMITS, 17).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "f.toml:1:1: setting a takes a command of 18 bytes: one frame carries 17"
+        let change = Change::Set("a".into(), Value::Str("1234567890".into()));
+        let bytes = command(&change).unwrap().len() as u16;
+        let error = check(&file, &LIMITS, bytes - 1).unwrap_err().to_string();
+        let max = bytes - 1;
+        let expected = format!(
+            "f.toml:1:1: setting a takes a command of {bytes} bytes: one frame carries {max}"
         );
-        assert_eq!(check(&file, &LIMITS, 18), Ok(()));
+        assert_eq!(error, expected);
+        assert_eq!(check(&file, &LIMITS, bytes), Ok(()));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use quorate::event::{Event, Fault};
 use quorate::flash::{FlashDone, FlashOp, Geometry};
 use quorate::membership::MEMBERS_MAX;
 use quorate::node::{Boot, Limits, Node, Output, Status};
-use quorate::typed::{MapLimits, serve};
+use quorate::typed::serve;
 use quorate::wal::MountError;
 use quorate::{Instant, NodeId};
 
@@ -21,13 +21,6 @@ const LOG_BYTES: usize = 256 * 1024;
 const FRAME_BYTES: usize = u16::MAX as usize;
 /// What boards have at least; the log of one that has more tells so.
 const FLASH_BUFFER_BYTES: usize = 256;
-/// No board's configuration is larger.
-const LIMITS: MapLimits = MapLimits {
-    keys: u16::MAX,
-    key_bytes: u8::MAX,
-    value_bytes: u16::MAX,
-    bytes: fit::MAP_BYTES_MAX as u32,
-};
 /// A mount of the largest image takes far fewer steps.
 const STEPS_MAX: u32 = 10_000_000;
 
@@ -172,7 +165,7 @@ fn read_as(image: &[u8], geometry: Geometry) -> Result<BoardImage, Fault> {
 fn mount(image: &[u8], geometry: Geometry, buffer_bytes: usize) -> Result<BoardImage, Fault> {
     let mut bytes = image.to_vec();
     let mut node: Box<Node> = Box::new(Node::<[u8; LOG_BYTES]>::new());
-    let mut map = fit::new_map(LIMITS, u16::MAX);
+    let mut map = fit::new_map(fit::WIDEST, u16::MAX);
     let (mut frame, mut flash) = (vec![0; FRAME_BYTES], vec![0; buffer_bytes]);
     let mut torn = false;
     // Time stands still, so that the node neither stands for election nor keeps up its flash.

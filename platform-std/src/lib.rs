@@ -1,8 +1,11 @@
 //! Quorate on a PC: the deterministic simulator of whole boards, and the `quorate` program.
 
+pub mod boards;
 pub mod cli;
 pub mod config_file;
 pub mod content;
 pub mod data_dir;
 pub mod fit;
 pub mod image;
+pub mod replicate;
+pub mod sim;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use comfy_table::{CellAlignment, presets};
+use comfy_table::CellAlignment;
 use serde_json::json;
 
 use super::{Failure, print, table};
@@ -97,7 +97,6 @@ fn to_json(board: &BoardImage) -> serde_json::Value {
 fn to_text(board: &BoardImage) -> String {
     let status = &board.status;
     let mut entries = table(&["key", "type", "value", "revision"]);
-    entries.load_preset(presets::NOTHING);
     for (key, value) in &board.content {
         let revision = board.revisions.get(key).copied().unwrap_or_default();
         entries.add_row([key, value.kind(), &value.to_string(), &revision.to_string()]);

@@ -2,12 +2,14 @@
 //! code, or the [`Failure`] that is told in one line.
 
 mod config;
+mod job;
+mod sim;
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ContentArrangement, Table, TableComponent, presets};
 
 /// Agree on a configuration over a handful of boards, and keep it through power cuts.
 ///
@@ -17,6 +19,8 @@ use comfy_table::{ContentArrangement, Table, presets};
 #[derive(Parser)]
 #[command(name = "quorate", version, args_conflicts_with_subcommands = true)]
 struct Cli {
+    #[command(flatten)]
+    job: job::Args,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -26,6 +30,9 @@ enum Command {
     /// Look at the configuration in a board's flash image.
     #[command(subcommand)]
     Config(config::Args),
+    /// Run whole boards in a deterministic simulation, with every fault that boards meet.
+    #[command(subcommand)]
+    Sim(sim::Args),
 }
 
 /// Why a command did not do what it was asked: one line that says what, where and what to do.
@@ -52,8 +59,9 @@ impl Failure {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.command {
-        None => Ok(ExitCode::SUCCESS),
+        None => job::run(&cli.job),
         Some(Command::Config(args)) => config::run(args),
+        Some(Command::Sim(args)) => sim::run(args),
     };
     result.unwrap_or_else(|failure| {
         eprintln!("error: {failure}");
@@ -75,7 +83,9 @@ pub(crate) fn print(text: &str) -> Result<ExitCode, Failure> {
 /// A table with these headings, as wide as the terminal at most.
 pub(crate) fn table(headings: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_preset(presets::NOTHING);
+    table.set_style(TableComponent::HeaderLines, '─');
+    table.set_style(TableComponent::MiddleHeaderIntersections, '─');
     table.set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(headings.iter().copied());
     table
