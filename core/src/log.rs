@@ -248,7 +248,9 @@ impl Log {
         self.last = EntryId::new(last, cursor.prev_term);
         self.durable = self.durable.min(last);
         self.writing = self.writing.min(last);
-        self.forget_cursors(|c| c.index > last.next());
+        for cursor in self.cursors.iter_mut().filter(|c| c.index > last.next()) {
+            *cursor = Cursor::UNUSED;
+        }
     }
 
     /// Drops everything up to and including `index`; beyond `last` nothing happens.
@@ -261,7 +263,6 @@ impl Log {
         self.base = EntryId::new(index, cursor.prev_term);
         self.durable = self.durable.max(index);
         self.writing = self.writing.max(index);
-        self.forget_cursors(|c| c.index <= index);
     }
 
     /// The entries behind `after`, as many whole ones as fit `bytes_max`, none behind `last_max`:
@@ -403,12 +404,6 @@ impl Log {
         cursor.index = cursor.index.next();
         if let Some(term) = head.term {
             cursor.prev_term = term;
-        }
-    }
-
-    fn forget_cursors(&mut self, gone: impl Fn(&Cursor) -> bool) {
-        for cursor in self.cursors.iter_mut().filter(|c| gone(c)) {
-            *cursor = Cursor::UNUSED;
         }
     }
 
@@ -708,7 +703,7 @@ mod tests {
             for index in base..=last + 1 {
                 let fits = |e: &EntryId| e.index.0 <= index && e.term.0 <= term;
                 let ids = model.entries.iter().map(|e| e.0);
-                let want = ids.filter(fits).last().unwrap_or(model.base);
+                let want = ids.rev().find(fits).unwrap_or(model.base);
                 let id = EntryId::new(Index(index), Term(term));
                 assert_eq!(log.find_conflict(id), want, "{id:?}");
             }
