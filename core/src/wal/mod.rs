@@ -90,7 +90,7 @@ pub struct Wal {
     matter: Place,
     /// The last record; its flags, what its entries follow, and whether it matters, as the mount found it.
     last: Place,
-    /// Where a segment that restates it has to link to.
+    /// The same, or where the record starts that it restates: what restates it continues from there.
     last_link: Place,
     last_flags: u16,
     last_prev: Index,

@@ -43,7 +43,7 @@ pub(super) struct Mount {
     suspects: u32,
     /// The newest segment: its certificate's number, its first record.
     tail_number: u32,
-    tail: Option<Place>,
+    pub(super) tail: Option<Place>,
     refused: Option<MountError>,
     pub(super) walk: Walk,
     /// The longest record that the log may hold.
@@ -61,6 +61,10 @@ pub(super) struct Mount {
     /// The segments that are claimed to be ready; of the first of them there is doubt.
     claimed: [u8; 2],
     doubt: bool,
+    /// A segment without a trace of a certificate.
+    marker: Option<u8>,
+    /// A checkpoint stands behind a first record that can't be read.
+    pub(super) checkpoint_seen: bool,
 }
 
 impl Mount {
@@ -84,6 +88,8 @@ impl Mount {
         next_start: Place { segment: 0, offset: 0, chain: 0 },
         claimed: [0; 2],
         doubt: false,
+        marker: None,
+        checkpoint_seen: false,
     };
 }
 
@@ -175,6 +181,10 @@ impl Wal {
         self.window.ahead = self.cert_bytes().saturating_add(64);
         let header = self.header(segment, buf)?;
         let bit = 1u32.wrapping_shl(u32::from(segment));
+        // Segment 1 is formatted first.
+        if header.cert_blank && self.mount.marker != Some(0) && segment != 1 {
+            self.mount.marker = Some(segment);
+        }
         if let Some(cert) = header.cert.filter(|cert| cert.is_valid()) {
             let geometry = cert.geometry;
             if cert.version != VERSION {
@@ -486,13 +496,12 @@ impl Wal {
         if self.mount.step == Step::Marker {
             self.mount.step = Step::Erase;
             self.mount.segment = 0;
-            if !self.mount.certs {
-                // Erasing blank flash may leave anything if it is cut short: a certificate in the last segment
-                // tells that it was we.
+            if let Some(marker) = self.mount.marker.filter(|_| !self.mount.certs) {
+                // Erasing blank flash may leave anything if it is cut short: a certificate in a segment that is
+                // not the first to be erased tells that it was we.
                 self.erases = 0;
                 self.write_cert(buf);
-                let last = self.geometry.segments.saturating_sub(1);
-                let (offset, len) = (self.segment_at(last), self.cert_bytes());
+                let (offset, len) = (self.segment_at(marker), self.cert_bytes());
                 self.cert_next = self.cert_next.saturating_add(1);
                 return Progress::Op(FlashOp::Write { offset, len });
             }

@@ -67,6 +67,8 @@ pub(super) struct Header {
     pub(super) cert: Option<Cert>,
     /// The first record, if it is whole.
     pub(super) open: Option<Opened>,
+    /// Nothing stands where the certificate would.
+    pub(super) cert_blank: bool,
     /// Nothing stands where the first record would begin.
     pub(super) blank: bool,
     /// What an unchecked first record says of its place in the order of use.
@@ -204,7 +206,9 @@ impl Wal {
         let mut base = cert_bytes;
         if self.window.bad_cert != segment.saturating_add(1) {
             let (at, len) = self.fetch(segment, 0, 0, cert_bytes)?;
-            header.cert = Cert::decode(buf.get(at..at.saturating_add(len)).unwrap_or_default());
+            let bytes = buf.get(at..at.saturating_add(len)).unwrap_or_default();
+            header.cert_blank = bytes.iter().all(|byte| *byte == self.geometry.erased);
+            header.cert = Cert::decode(bytes);
             match header.cert {
                 Some(_) => base = 0,
                 None => self.window.bad_cert = segment.saturating_add(1),

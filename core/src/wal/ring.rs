@@ -5,7 +5,7 @@
 
 use super::record::{Cert, geometry_word};
 use super::types::{GeometryError, Progress, WalFault};
-use super::{BUFFER_BYTES_MIN, Job, Wal};
+use super::{BUFFER_BYTES_MIN, Job, Phase, Wal};
 use crate::flash::{FlashOp, Geometry};
 
 /// The fewest segments that a log can live in.
@@ -153,8 +153,10 @@ impl Wal {
                 };
                 let bytes = buf.get(at..at.saturating_add(have)).unwrap_or_default();
                 let erases = Cert::decode(bytes).filter(Cert::is_valid).map(|cert| cert.erases);
-                // A count that is lost is taken to be the highest.
-                self.erases = erases.unwrap_or(self.erases_max).saturating_add(1);
+                // A count that is lost is taken to be the highest; what was never used has the lowest.
+                let formatting = self.phase == Phase::Formatting;
+                let lost = if formatting { self.erases_min } else { self.erases_max };
+                self.erases = erases.unwrap_or(lost).saturating_add(1);
                 self.window.forget();
                 self.job = Job::Erase;
                 Some(Progress::Op(FlashOp::Erase { offset, len: self.geometry.segment_bytes() }))

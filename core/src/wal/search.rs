@@ -170,7 +170,11 @@ impl Wal {
                     if self.search(buf)? {
                         continue;
                     }
-                    if self.mount.walk.rotten || self.mount.walk.limit.is_some() {
+                    // A founding that was cut short, and then formatted away and cut short, leaves records
+                    // behind too, but no checkpoint.
+                    let founded = self.mount.tail.is_some() || self.mount.checkpoint_seen;
+                    let rotten = self.mount.walk.rotten && founded;
+                    if rotten || self.mount.walk.limit.is_some() {
                         return Err(self.corrupt(&at));
                     }
                     let last = self.mount.walk.pending;
@@ -329,7 +333,8 @@ impl Wal {
     fn search_pair(&mut self, head: &Head, here: Place, buf: &[u8]) -> Result<(), FlashOp> {
         let walk = self.mount.walk;
         let reach = walk.at.offset.saturating_add(self.mount.record_max);
-        if walk.rotten || here.offset > reach {
+        let certain = self.mount.tail.is_some() || self.mount.checkpoint_seen;
+        if certain && (walk.rotten || here.offset > reach) {
             return Ok(());
         }
         let next = self.end_of(&here, head);
@@ -343,8 +348,11 @@ impl Wal {
             let place = Place { chain, ..next };
             found |= self.look(here.offset, true, &place, buf)?.is_some();
         }
-        if next.offset < self.geometry.segment_bytes() {
-            found |= self.look(here.offset, true, &next, buf)?.is_some();
+        if next.offset < self.geometry.segment_bytes()
+            && let Some((head_next, _)) = self.look(here.offset, true, &next, buf)?
+        {
+            found = true;
+            self.mount.checkpoint_seen |= (head.flags | head_next.flags) & CHECKPOINT != 0;
         }
         self.mount.walk.rotten |= found;
         Ok(())

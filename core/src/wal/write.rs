@@ -136,7 +136,7 @@ impl Wal {
         it.ready = self.ready;
         if self.boot != Boot::None {
             it.flags |= BOOT | HARD_STATE;
-            it.from = self.last.offset;
+            it.from = self.last_link.offset;
             if matches!(data, Data::Chunk(_)) {
                 (it.flags, data) = (it.flags & !SNAP, Data::None);
             }

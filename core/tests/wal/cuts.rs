@@ -98,7 +98,7 @@ fn session(geometry: Geometry, faults: Faults, seed: u64, cuts: u64, tally: &mut
     let mut done = 0;
     while !board.founded {
         if done < cuts {
-            board.flash.fuse = Some(random.below(400));
+            board.flash.fuse = Some(random.below(20));
         }
         board.hard_states = vec![(0, None)];
         match board.mount() {
@@ -116,11 +116,11 @@ fn session(geometry: Geometry, faults: Faults, seed: u64, cuts: u64, tally: &mut
         board.flash.boot(&mut rest);
     }
     while done < cuts {
-        let far = if random.one_in(3) { 40 } else { 1500 };
+        let far = if random.one_in(3) { 6 } else { 150 };
         board.flash.fuse = Some(random.below(far));
         let ended = board.mount().and_then(|_| {
             board.read_snapshot()?;
-            live(&mut board, &mut random, tally, 60)
+            live(&mut board, &mut random, tally, 120)
         });
         match ended {
             Err(Stop::Cut) => done += 1,

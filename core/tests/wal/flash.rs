@@ -59,7 +59,7 @@ pub(crate) struct Flash {
     /// Words that can't be read.
     pub(crate) unreadable: BTreeMap<usize, ()>,
     pub(crate) faults: Faults,
-    /// Words and erases to go until power is cut.
+    /// Writes and erases to go until one is cut short.
     pub(crate) fuse: Option<u64>,
     /// Segments of which every write from now on fails.
     pub(crate) broken: u32,
@@ -123,6 +123,7 @@ impl Flash {
                 let segment = self.geometry.segment_bytes() as usize;
                 assert_eq!(from / segment, (from + len - 1) / segment);
                 self.counters.writes += 1;
+                let torn = if self.burns() { Some(random.below((len / w) as u64) as usize) } else { None };
                 for i in 0..len / w {
                     let place = from / w + i;
                     // A torn first word may not show at all: then nothing can tell it from a blank one.
@@ -132,7 +133,7 @@ impl Flash {
                     self.weak.remove(&place);
                     self.touched[place] = true;
                     let new = &buf[i * w..(i + 1) * w];
-                    if self.burns() {
+                    if torn == Some(i) {
                         self.tear(place, new, random);
                         let now = &self.bytes[place * w..(place + 1) * w];
                         let blank = now.iter().all(|byte| *byte == self.geometry.erased);
