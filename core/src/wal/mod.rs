@@ -16,9 +16,9 @@ mod write;
 
 pub use types::*;
 
-use crate::flash::{FlashDone, Geometry};
 #[cfg(doc)]
 use crate::flash::FlashOp;
+use crate::flash::{FlashDone, Geometry};
 use crate::identity::Identity;
 use crate::log::Log;
 use crate::types::{EntryId, Index, Term};

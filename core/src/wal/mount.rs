@@ -14,10 +14,10 @@ const RETRIES: u8 = 32;
 enum Step {
     /// The beginning of each segment: which is the newest?
     Headers,
-    /// Segments that could be newer, had their first record not been lost.
-    Suspects,
     /// The newest segment, for the newest checkpoint.
     Tail,
+    /// Segments that could be newer, had their first record not been lost.
+    Suspects,
     Checkpoint,
     /// From the newest segment back to the one with the first chunk.
     Order,
@@ -43,7 +43,7 @@ pub(super) struct Mount {
     suspects: u32,
     /// The newest segment: its certificate's number, its first record.
     tail_number: u32,
-    pub(super) tail: Option<Place>,
+    tail: Option<Place>,
     refused: Option<MountError>,
     pub(super) walk: Walk,
     /// The longest record that the log may hold.
@@ -171,10 +171,14 @@ impl Wal {
         let segment = self.mount.segment;
         if segment >= self.geometry.segments {
             self.mount.segment = 0;
-            self.mount.step = match (self.mount.tail, self.mount.suspects) {
+            self.mount.step = match self.mount.tail {
                 _ if self.mount.format && self.mount.erase_anyway => Step::Erase,
-                (_, suspects) if suspects != 0 => Step::Suspects,
-                _ => self.after_suspects()?,
+                Some(tail) => {
+                    self.fits_buffer()?;
+                    self.mount.walk = Walk::from(tail, None);
+                    Step::Tail
+                }
+                None => Step::Suspects,
             };
             return Ok(());
         }
@@ -244,9 +248,7 @@ impl Wal {
                 let header = self.header(segment, buf)?;
                 let none = self.mount.tail.is_none();
                 let newer = match header.cert {
-                    Some(cert) => {
-                        cert.is_valid() && (none || cert.number > self.mount.tail_number)
-                    }
+                    Some(cert) => cert.is_valid() && (none || cert.number > self.mount.tail_number),
                     None => header.seq_unchecked.is_some_and(|seq| none || seq > self.seq),
                 };
                 if newer && header.open.is_none() {
@@ -266,38 +268,40 @@ impl Wal {
     }
 
     fn after_suspects(&mut self) -> Result<Step, Halt> {
-        let Some(tail) = self.mount.tail else {
-            if let Some(error) = self.mount.refused {
-                return Err(Halt::Refused(error));
-            }
-            if self.mount.certs {
-                return Err(Halt::Refused(MountError::Unformatted));
-            }
-            self.mount.segment = 0;
-            return Ok(Step::Blank);
-        };
+        if self.mount.tail.is_some() {
+            return Ok(Step::Checkpoint);
+        }
+        if let Some(error) = self.mount.refused {
+            return Err(Halt::Refused(error));
+        }
+        if self.mount.certs {
+            return Err(Halt::Refused(MountError::Unformatted));
+        }
+        self.mount.segment = 0;
+        Ok(Step::Blank)
+    }
+
+    /// Records that are longer than the buffer can't be checked.
+    fn fits_buffer(&self) -> Result<(), Halt> {
         if self.mount.record_max > self.buffer_bytes {
             let bytes_needed = self.mount.record_max as usize;
             return Err(Halt::Refused(MountError::BufferTooSmall { bytes_needed }));
         }
-        self.mount.walk = Walk::from(tail, None);
-        Ok(Step::Tail)
+        Ok(())
     }
 
     fn tail_step(&mut self, log: &mut Log, buf: &[u8]) -> Result<(), Halt> {
         self.window.ahead = self.buffer_bytes;
         self.walk(false, log, buf)?;
-        if self.mount.record_max > self.buffer_bytes {
-            let bytes_needed = self.mount.record_max as usize;
-            return Err(Halt::Refused(MountError::BufferTooSmall { bytes_needed }));
-        }
-        self.mount.step = Step::Checkpoint;
+        self.fits_buffer()?;
+        self.mount.walk = Walk::START;
+        self.mount.step = Step::Suspects;
         Ok(())
     }
 
     fn checkpoint_step(&mut self, buf: &[u8]) -> Result<(), Halt> {
         let Some(at) = self.checkpoint_at else {
-            return Err(Halt::Refused(self.mount.damage.unwrap_or(MountError::Unformatted)));
+            return Err(Halt::Refused(MountError::Unformatted));
         };
         let segment_bytes = self.geometry.segment_bytes();
         let inside = at.segment < self.geometry.segments && at.offset < segment_bytes;

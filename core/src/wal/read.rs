@@ -219,9 +219,7 @@ impl Wal {
         header.blank = len > 0 && first.iter().all(|byte| *byte == self.geometry.erased);
         header.seq_unchecked = Head::decode(first)
             .filter(|head| head.flags & OPEN != 0)
-            .and_then(|head| {
-                crate::entry::decode_varint(first.get(head.bytes as usize..)?)
-            })
+            .and_then(|head| crate::entry::decode_varint(first.get(head.bytes as usize..)?))
             .and_then(|(seq, _)| u32::try_from(seq).ok());
         let seeds = header.cert.map(|cert| [cert.crc, cert.computed]);
         for chain in seeds.into_iter().flatten() {

@@ -172,7 +172,7 @@ impl Wal {
                     }
                     // A founding that was cut short, and then formatted away and cut short, leaves records
                     // behind too, but no checkpoint.
-                    let founded = self.mount.tail.is_some() || self.mount.checkpoint_seen;
+                    let founded = self.checkpoint_at.is_some() || self.mount.checkpoint_seen;
                     let rotten = self.mount.walk.rotten && founded;
                     if rotten || self.mount.walk.limit.is_some() {
                         return Err(self.corrupt(&at));
@@ -217,8 +217,7 @@ impl Wal {
                 let (start, len) = self.fetch(at.segment, at.offset, at.offset, head.total())?;
                 let body = start.saturating_add(4)..start.saturating_add(head.total() as usize);
                 let whole = len >= head.total() as usize;
-                computed =
-                    buf.get(body).filter(|_| whole).map(|body| checksum(at.chain, body));
+                computed = buf.get(body).filter(|_| whole).map(|body| checksum(at.chain, body));
                 successor = Some(Place { chain: head.crc, ..self.end_of(at, &head) });
             }
             seeds = [Some(head.crc), computed];
@@ -333,7 +332,7 @@ impl Wal {
     fn search_pair(&mut self, head: &Head, here: Place, buf: &[u8]) -> Result<(), FlashOp> {
         let walk = self.mount.walk;
         let reach = walk.at.offset.saturating_add(self.mount.record_max);
-        let certain = self.mount.tail.is_some() || self.mount.checkpoint_seen;
+        let certain = self.checkpoint_at.is_some() || self.mount.checkpoint_seen;
         if certain && (walk.rotten || here.offset > reach) {
             return Ok(());
         }
@@ -439,11 +438,7 @@ impl Wal {
         }
         self.written = Some(last);
         let base = log.base().index;
-        let attached = if first {
-            prev.index < base || log.holds(prev)
-        } else {
-            !self.mount.gap
-        };
+        let attached = if first { prev.index < base || log.holds(prev) } else { !self.mount.gap };
         if !attached {
             // Behind the first chunk of a snapshot and before what is restated for it.
             self.mount.gap = true;

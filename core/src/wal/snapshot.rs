@@ -260,11 +260,8 @@ impl Wal {
                 checkpoint.first
             });
             self.cursor.at = Some(at);
-            let found = if self.cursor.crossing {
-                None
-            } else {
-                self.look(at.offset, false, &at, buf)?
-            };
+            let found =
+                if self.cursor.crossing { None } else { self.look(at.offset, false, &at, buf)? };
             let Some((head, start)) = found else {
                 self.cursor.crossing = true;
                 let Some(next) = self.next_live(at.segment) else {

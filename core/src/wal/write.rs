@@ -1,8 +1,8 @@
 //! Writing: one record at a time, read back before it counts.
 
 use super::record::{
-    BOOT, CHECKPOINT, COMMIT, ENTRIES, FIRST, HARD_STATE, HEAD_BYTES_MAX, Head, OPEN, OPEN_BYTES_MAX, Place, SEAL,
-    SECTIONS_BYTES_MAX, SNAP, Sections, checksum,
+    BOOT, CHECKPOINT, COMMIT, ENTRIES, FIRST, HARD_STATE, HEAD_BYTES_MAX, Head, OPEN,
+    OPEN_BYTES_MAX, Place, SEAL, SECTIONS_BYTES_MAX, SNAP, Sections, checksum,
 };
 use super::types::{HardState, Mounted, Progress, WalFault, Want};
 use super::{Boot, Job, SNAP_DATA_AT, Wal};
@@ -33,11 +33,7 @@ impl Outgoing {
         flags: 0,
         crc: 0,
         total: 0,
-        hard_state: HardState {
-            term: crate::types::Term::ZERO,
-            vote: None,
-            commit: Index::ZERO,
-        },
+        hard_state: HardState { term: crate::types::Term::ZERO, vote: None, commit: Index::ZERO },
         after: Index::ZERO,
         last: EntryId::ZERO,
         chunk_bytes: 0,
@@ -157,9 +153,7 @@ impl Wal {
         };
         // A boot restates a record whole or not at all.
         let data_all = match data {
-            Data::Entries(after, last) if restating => {
-                log.fit(after, last, usize::MAX).1 as u32
-            }
+            Data::Entries(after, last) if restating => log.fit(after, last, usize::MAX).1 as u32,
             _ => data_min,
         };
         let least = self.geometry.padded(size(&it, &mut scratch, data_all));
@@ -191,7 +185,11 @@ impl Wal {
             it.flags &= !(SNAP | ENTRIES | FIRST);
             data = Data::None;
         }
-        let at = Place { segment, offset: self.cert_bytes(), chain: self.ready_chain.first().copied().unwrap_or(0) };
+        let at = Place {
+            segment,
+            offset: self.cert_bytes(),
+            chain: self.ready_chain.first().copied().unwrap_or(0),
+        };
         Ok(self.compose(it, data, data_all, at, max, log, buf))
     }
 

@@ -1,6 +1,5 @@
 //! The flash log on sound flash.
 
-
 use crate::board::{Board, IDENTITY, Stop};
 use crate::flash::{EraseFault, Faults, Flash};
 use quorate::flash::Geometry;

@@ -6,7 +6,9 @@ use crate::random::Random;
 use quorate::entry::{Entries, Kind};
 use quorate::flash::Geometry;
 use quorate::log::{Appended, Log};
-use quorate::wal::{HardState, MountError, Mounted, Progress, SNAP_DATA_AT, SnapshotInfo, Tail, Wal, Want};
+use quorate::wal::{
+    HardState, MountError, Mounted, Progress, SNAP_DATA_AT, SnapshotInfo, Tail, Wal, Want,
+};
 use quorate::{ClusterId, EntryId, Generation, Identity, Index, NodeId, Term};
 use std::collections::BTreeMap;
 
@@ -99,16 +101,10 @@ impl Board {
         for _ in 0..100_000 {
             match self.wal.poll(&self.want, &mut self.log, &mut self.buf) {
                 Progress::Op(op) => {
-                    if std::env::var_os("TRACE").is_some() {
-                        eprintln!("{op:?}");
-                    }
                     let done = self.flash.run(op, &mut self.buf, &mut self.random)?;
                     self.wal.handle(done);
                 }
                 other => {
-                    if std::env::var_os("TRACE").is_some() {
-                        eprintln!("{other:?}");
-                    }
                     self.acknowledged(&other);
                     return Ok(other);
                 }
@@ -248,7 +244,8 @@ impl Board {
         other.append(Term(term), Kind::Command, data).unwrap();
         let mut raw = vec![0; 4096];
         let len = other.copy(prev.index, prev.index.next(), &mut raw).unwrap();
-        let appended = self.log.append_entries(Entries::new(prev, &raw[..len]), Index(self.committed));
+        let appended =
+            self.log.append_entries(Entries::new(prev, &raw[..len]), Index(self.committed));
         assert!(matches!(appended, Appended::UpTo(_)), "{appended:?}");
         let entries = held(&mut self.log);
         // The old state stays possible until the new one is acknowledged.
@@ -256,7 +253,12 @@ impl Board {
     }
 
     /// Takes or installs a snapshot; `false` if flash has given it up.
-    pub(crate) fn take_snapshot(&mut self, id: EntryId, content: &[u8], installed: bool) -> Result<bool, Stop> {
+    pub(crate) fn take_snapshot(
+        &mut self,
+        id: EntryId,
+        content: &[u8],
+        installed: bool,
+    ) -> Result<bool, Stop> {
         let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI).checksum(content);
         let info = SnapshotInfo { id, bytes: content.len() as u32, crc };
         self.contents.insert((id.index.0, crc), content.to_vec());
@@ -288,7 +290,10 @@ impl Board {
         }
         // What has given way in RAM, and is not replaced in flash yet, need not outlive the checkpoint.
         let durable = self.log.durable().0;
-        self.versions.iter_mut().for_each(|version| version.min = version.min.min(durable));
+        let older = self.versions.len() - 1;
+        for version in &mut self.versions[..older] {
+            version.min = version.min.min(durable);
+        }
         self.wal.end_snapshot(installed);
         loop {
             match self.step()? {

@@ -1,7 +1,6 @@
 //! The flash log under power cuts: a random campaign, and one test for each hole that a log of this kind
 //! has been seen to fall into.
 
-
 use crate::board::{Board, Stop};
 use crate::flash::{EraseFault, Faults, Flash};
 use crate::random::Random;
@@ -36,7 +35,8 @@ fn live(board: &mut Board, random: &mut Random, tally: &mut Tally, steps: u64) -
                 board.set_hard_state(term + 1, vote);
             }
             6 => {
-                let (base, last) = (board.log.base().index.0.max(board.committed), board.log.last().index.0);
+                let (base, last) =
+                    (board.log.base().index.0.max(board.committed), board.log.last().index.0);
                 if base < last {
                     let after = base + random.below(last - base);
                     let data = [random.next() as u8; 9];
@@ -48,7 +48,8 @@ fn live(board: &mut Board, random: &mut Random, tally: &mut Tally, steps: u64) -
             7 => board.want.commit_needed = board.log.durable(),
             8 if random.one_in(4) => {
                 let id = EntryId::new(Index(board.log.last().index.0 + 5), quorate::Term(term + 1));
-                let content: Vec<u8> = (0..random.below(200)).map(|_| random.next() as u8).collect();
+                let content: Vec<u8> =
+                    (0..random.below(200)).map(|_| random.next() as u8).collect();
                 tally.snapshots += u64::from(board.take_snapshot(id, &content, true)?);
             }
             _ => {}
@@ -63,7 +64,8 @@ fn live(board: &mut Board, random: &mut Random, tally: &mut Tally, steps: u64) -
             let (from, to) = (board.committed.max(board.log.base().index.0), board.log.durable().0);
             let index = from + random.below(to.max(from) - from + 1);
             if let Some(term) = board.log.term(Index(index)) {
-                let content: Vec<u8> = (0..random.below(300)).map(|_| random.next() as u8).collect();
+                let content: Vec<u8> =
+                    (0..random.below(300)).map(|_| random.next() as u8).collect();
                 let id = EntryId::new(Index(index), term);
                 tally.snapshots += u64::from(board.take_snapshot(id, &content, false)?);
             }
@@ -104,11 +106,13 @@ fn session(geometry: Geometry, faults: Faults, seed: u64, cuts: u64, tally: &mut
         match board.mount() {
             // The founding was done when the power went.
             Ok(_) => board.founded = true,
-            Err(Stop::Refused(quorate::wal::MountError::Unformatted)) => match board.format(false) {
-                Ok(()) => {}
-                Err(Stop::Cut) => done += 1,
-                Err(Stop::Refused(error)) => panic!("{error}"),
-            },
+            Err(Stop::Refused(quorate::wal::MountError::Unformatted)) => {
+                match board.format(false) {
+                    Ok(()) => {}
+                    Err(Stop::Cut) => done += 1,
+                    Err(Stop::Refused(error)) => panic!("{error}"),
+                }
+            }
             Err(Stop::Cut) => done += 1,
             Err(Stop::Refused(error)) => panic!("{error}"),
         }

@@ -100,7 +100,12 @@ impl Flash {
     }
 
     /// Carries an operation out on `buf`.
-    pub(crate) fn run(&mut self, op: FlashOp, buf: &mut [u8], random: &mut Random) -> Result<FlashDone, Cut> {
+    pub(crate) fn run(
+        &mut self,
+        op: FlashOp,
+        buf: &mut [u8],
+        random: &mut Random,
+    ) -> Result<FlashDone, Cut> {
         let w = self.word();
         match op {
             FlashOp::Read { offset, len } => {
@@ -123,7 +128,8 @@ impl Flash {
                 let segment = self.geometry.segment_bytes() as usize;
                 assert_eq!(from / segment, (from + len - 1) / segment);
                 self.counters.writes += 1;
-                let torn = if self.burns() { Some(random.below((len / w) as u64) as usize) } else { None };
+                let torn =
+                    if self.burns() { Some(random.below((len / w) as u64) as usize) } else { None };
                 for i in 0..len / w {
                     let place = from / w + i;
                     // A torn first word may not show at all: then nothing can tell it from a blank one.

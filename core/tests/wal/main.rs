@@ -1,4 +1,11 @@
 //! The flash log on flash that is sound, cut short, worn or rotten.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
 
 mod basic;
 mod board;
