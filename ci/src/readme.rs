@@ -4,7 +4,8 @@
 
 use std::fs;
 
-use crate::tools::{Context, Trouble, at, failed, read};
+use crate::sim;
+use crate::tools::{Context, Trouble, at, failed, output, read};
 
 /// Makes one table.
 struct Generator {
@@ -15,7 +16,17 @@ struct Generator {
 }
 
 /// All tables, in the order of the README.
-const GENERATORS: &[Generator] = &[];
+const GENERATORS: &[Generator] = &[Generator { name: "run", repeats: true, make: main_job }];
+
+/// What the main job prints in the end.
+fn main_job(context: &Context) -> Result<String, Trouble> {
+    let program = sim::program(context)?;
+    let printed = output(&mut context.command(&program.to_string_lossy()))?;
+    match printed.code {
+        Some(0) => Ok(format!("```text\n{}\n```", printed.out.trim_end())),
+        code => failed(format!("the main job ended with {code:?}: {}", printed.err)),
+    }
+}
 
 const END: &str = "<!-- /figures -->";
 

@@ -63,10 +63,21 @@ pub(crate) fn job(context: &Context) -> Result<String, Trouble> {
     if data.exists() {
         fs::remove_dir_all(&data).map_err(|error| at(&data, error))?;
     }
-    for _ in 0..2 {
-        run(context.command(&program.to_string_lossy()).arg("--data").arg(&data))?;
+    for begins in ["blank", "from the images"] {
+        let mut command = context.command(&program.to_string_lossy());
+        let printed = output(command.arg("--data").arg(&data))?;
+        println!("{}{}", printed.err, printed.out);
+        if printed.code != Some(0) {
+            return failed(format!("the main job, begun {begins}: exit code {:?}", printed.code));
+        }
+        let nothing_set = printed.out.contains("\n0 set, 0 deleted, ");
+        if nothing_set != (begins == "from the images") {
+            return failed(format!(
+                "the main job, begun {begins}, has set the wrong number of keys"
+            ));
+        }
     }
-    Ok("a blank start, and one from the images".to_owned())
+    Ok("a blank start, and one from the images that has nothing to set".to_owned())
 }
 
 /// What a sweep found violated: seed and number, in the order of the seeds. A sweep that broke down
@@ -78,11 +89,10 @@ pub(crate) fn violations(printed: &Printed) -> Result<Vec<(u64, String)>, Troubl
         Trouble::Failed(format!("the sweep broke down (exit code {:?}): {end:?}", printed.code))
     })?;
     let mut found = Vec::new();
-    for violation in report["violated"].as_array().into_iter().flatten() {
-        if let (Some(seed), Some(number)) =
-            (violation["seed"].as_u64(), violation["invariant"].as_str())
-        {
-            found.push((seed, number.to_owned()));
+    for (seed, violations) in report["violated"].as_object().into_iter().flatten() {
+        let numbers = violations.as_array().into_iter().flatten();
+        for number in numbers.filter_map(|violation| violation["rule"].as_str()) {
+            found.push((seed.parse().unwrap_or(u64::MAX), number.to_owned()));
         }
     }
     if (printed.code == Some(1)) == found.is_empty() {
@@ -90,4 +100,31 @@ pub(crate) fn violations(printed: &Printed) -> Result<Vec<(u64, String)>, Troubl
     }
     found.sort();
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sweep(code: i32, out: &str) -> Printed {
+        Printed { code: Some(code), out: out.to_owned(), err: String::new() }
+    }
+
+    #[test]
+    fn violations_are_read_in_the_order_of_their_seeds() {
+        let out = "some text\n{\"violations\":2,\"violated\":{\"12\":[{\"rule\":\"I5\"}],\"3\":[{\"rule\":\"I1\"}]}}\n";
+        let found = violations(&sweep(1, out)).ok();
+        assert_eq!(found, Some(vec![(3, "I1".to_owned()), (12, "I5".to_owned())]));
+    }
+
+    #[test]
+    fn a_sweep_that_held_has_no_violations() {
+        assert_eq!(violations(&sweep(0, "{\"violated\":{}}")).ok(), Some(Vec::new()));
+    }
+
+    #[test]
+    fn a_sweep_that_broke_down_or_contradicts_itself_is_an_error() {
+        assert!(violations(&sweep(101, "thread panicked")).is_err());
+        assert!(violations(&sweep(1, "{\"violated\":{}}")).is_err());
+    }
 }
