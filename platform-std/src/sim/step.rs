@@ -76,7 +76,7 @@ impl World {
             return;
         };
         live.wake_us = u64::MAX;
-        self.trace.line(format_args!("{now_us} {number} < timeout {}", now.as_millis()));
+        self.trace.quiet(format_args!("{now_us} {number} < timeout {}", now.as_millis()));
         live.node.handle_timeout(now);
     }
 
@@ -117,7 +117,12 @@ impl World {
             FlashOp::Read { len, .. } => &live.flash[..len as usize],
             _ => &[],
         };
-        self.trace.line(format_args!("{now_us} {number} < flash {done:?} {}", Hex(read)));
+        let what = format_args!("{now_us} {number} < flash {done:?} {}", Hex(read));
+        if read.is_empty() {
+            self.trace.line(what)
+        } else {
+            self.trace.quiet(what)
+        }
         live.node.handle_flash(now, done);
     }
 
@@ -190,7 +195,7 @@ impl World {
             if let Output::Wait { until } = output {
                 let (now_us, number) = (self.now_us, board.number());
                 let wake_us = board.time_of(until, now_us);
-                self.trace.line(format_args!("{now_us} {number} > wait {}", until.as_millis()));
+                self.trace.quiet(format_args!("{now_us} {number} > wait {}", until.as_millis()));
                 self.set_timer(at, wake_us);
                 return;
             }
@@ -214,7 +219,12 @@ impl World {
                     FlashOp::Write { len, .. } => live.flash.get(..len as usize).unwrap_or(&[]),
                     _ => &[],
                 };
-                self.trace.line(format_args!("{now_us} {number} > {op:?} {}", Hex(written)));
+                let what = format_args!("{now_us} {number} > {op:?} {}", Hex(written));
+                if matches!(op, FlashOp::Read { .. }) {
+                    self.trace.quiet(what)
+                } else {
+                    self.trace.line(what)
+                }
                 self.begin_flash(at, op);
             }
             Output::Transmit { to, len } => {
