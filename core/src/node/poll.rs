@@ -99,7 +99,12 @@ impl<S: Storage> Node<[u8], S> {
                 vote: self.raft.vote(),
                 commit: self.raft.commit(),
             },
-            commit_needed: self.commit_needed(),
+            // What no seal has taken along is worth a record of its own in the end.
+            commit_needed: if idle && self.kept_up {
+                self.raft.commit().min(self.log.durable())
+            } else {
+                self.commit_needed()
+            },
             idle,
             allow_erase: true,
         };
