@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::symbols::{Findings, inspect};
@@ -27,17 +27,12 @@ enum Toolchain {
 impl Toolchain {
     /// The first that this machine has or can get.
     fn find(context: &Context) -> Result<Self, Trouble> {
-        let has = quiet_output(context.command("rustc").args([
-            "--print=target-libdir",
-            "--target",
-            TARGET,
-        ]))
-        .is_ok_and(|printed| PathBuf::from(printed.out.trim()).exists());
-        if has {
+        if Self::rustup_has_it(context) {
             return Ok(Self::Rustup);
         }
         println!("the target {TARGET} is not installed: installing it with rustup");
-        if run(context.command("rustup").args(["target", "add", TARGET])).is_ok() {
+        let added = run(context.command("rustup").args(["target", "add", TARGET])).is_ok();
+        if added && Self::rustup_has_it(context) {
             return Ok(Self::Rustup);
         }
         println!("rustup can't get it: Debian's compiler can build it");
@@ -46,6 +41,12 @@ impl Toolchain {
             Trouble::Missing(format!("type: rustup target add {TARGET}\nor: {}", trouble.text()))
         })?;
         Ok(Self::Debian { linker })
+    }
+
+    fn rustup_has_it(context: &Context) -> bool {
+        let query = ["--print=target-libdir", "--target", TARGET];
+        quiet_output(context.command("rustc").args(query))
+            .is_ok_and(|printed| Path::new(printed.out.trim()).exists())
     }
 
     /// `cargo` for the target.
