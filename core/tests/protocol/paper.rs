@@ -773,3 +773,56 @@ fn a_leader_is_no_candidate() {
     cluster.campaign(1);
     assert_eq!((role(&cluster, 1), cluster.sent(1)), ((Role::Leader, 1), vec![]));
 }
+
+#[test]
+fn what_an_earlier_leader_sent_is_not_acknowledged_to_the_next_one() {
+    // Raft §5.4.3: of an old leader's entries only the committed ones are the new leader's for certain.
+    let mut cluster = Cluster::new(Setup::plain(3));
+    cluster.step(1, 2, append(1, EntryId::ZERO, 1), &entries(EntryId::ZERO, &[1, 1, 1]));
+    assert_eq!(cluster.sent(1), [(2, reply(1, 3))]);
+    cluster.step(1, 3, beat(2, EntryId::ZERO), &[]);
+    let sent = cluster.sent(1);
+    let [(3, Message::Reply { matched, received, .. })] = sent[..] else { panic!("{sent:?}") };
+    assert_eq!((matched, received), (Index(1), Index(1)));
+}
+
+#[test]
+fn entries_that_a_power_cut_took_out_of_memory_are_sent_again() {
+    let mut cluster = board_in(Role::Leader);
+    cluster.board_mut(2).manual = true;
+    cluster.propose(1, b"x").unwrap();
+    cluster.stabilize();
+    // A probe finds them in memory, and nothing else is proposed that would show that they are gone.
+    cluster.board_mut(1).raft.report_unreachable(id(2));
+    cluster.beats(2);
+    let progress = cluster.board(1).raft.progress(id(2)).unwrap();
+    assert_eq!((progress.matched(), progress.next()), (Index(1), Index(3)));
+    assert_eq!(progress.state(), ProgressState::Replicate);
+    cluster.board_mut(2).manual = false;
+    cluster.restart(2);
+    assert_eq!(cluster.board(2).log.last(), at(1, 1));
+    cluster.beats(3);
+    assert_eq!(cluster.board(2).commands(), ["x"]);
+}
+
+#[test]
+fn a_refusal_that_reconnects_the_logs_ends_the_need_of_a_snapshot() {
+    // B16; the refusal is of an append that was overtaken by others.
+    let mut cluster = board_in(Role::Leader);
+    cluster.isolate(3);
+    for data in [b"a", b"b", b"c"] {
+        cluster.propose(1, data).unwrap();
+        cluster.stabilize();
+    }
+    cluster.snapshot(1);
+    cluster.compact(1);
+    cluster.board_mut(1).raft.report_unreachable(id(3));
+    cluster.tick(1, 100);
+    assert_eq!(cluster.board(1).state_of(3), ProgressState::Snapshot);
+    let reject = Some(Reject { rejected: Index(5), hint: at(1, 4) });
+    let (matched, received) = (Index(4), Index(4));
+    let overtaken =
+        Message::Reply { term: Term(1), matched, received, round: 0, reject, room: None };
+    cluster.step(1, 3, overtaken, &[]);
+    assert_ne!(cluster.board(1).state_of(3), ProgressState::Snapshot);
+}

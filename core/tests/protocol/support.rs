@@ -402,7 +402,7 @@ impl Cluster {
         id
     }
 
-    /// Drops what the snapshot covers from the log, in RAM and flash.
+    /// Drops what the snapshot covers from the log.
     pub(crate) fn compact(&mut self, n: u8) {
         let board = self.board_mut(n);
         let snapshot = board.raft.snapshot();
