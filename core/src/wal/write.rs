@@ -131,7 +131,7 @@ impl Wal {
         it.retired = self.retired;
         it.ready = self.ready;
         if self.boot != Boot::None {
-            it.flags |= BOOT | HARD_STATE;
+            it.flags |= BOOT | HARD_STATE | (self.last_flags & COMMIT);
             it.from = self.last_link.offset;
             if matches!(data, Data::Chunk(_)) {
                 (it.flags, data) = (it.flags & !SNAP, Data::None);
@@ -174,6 +174,10 @@ impl Wal {
         }
         let segment = self.next_ready().ok_or(Held::Erase)?;
         it.flags = (it.flags & !BOOT) | OPEN | HARD_STATE;
+        // The record that told it may be one of those that the link skips.
+        if it.commit > Index::ZERO {
+            it.flags |= COMMIT;
+        }
         if it.has(ENTRIES) {
             it.flags |= FIRST;
         }
@@ -355,8 +359,10 @@ impl Wal {
             self.closed = false;
         }
         let mounting = self.boot == Boot::Now;
-        if has(OPEN | BOOT) {
-            self.boot = Boot::None;
+        let opened = self.boot == Boot::Opened;
+        if has(OPEN | BOOT) || opened {
+            let boot_opens = mounting && has(OPEN);
+            self.boot = if boot_opens { Boot::Opened } else { Boot::None };
         }
         if has(HARD_STATE) {
             self.durable.term = done.hard_state.term;
@@ -385,8 +391,8 @@ impl Wal {
                 return Some(self.checkpoint_ends());
             }
         }
-        if mounting {
-            return self.mounted();
+        if mounting || opened {
+            return if self.boot == Boot::Opened { None } else { self.mounted() };
         }
         if has(SNAP) {
             self.chunk_ends(done.at, done.chunk_bytes);
@@ -472,17 +478,28 @@ impl Wal {
         self.record(it, data, 0, log, buf)
     }
 
-    /// Marks the last record as written whole and acknowledged.
+    /// Marks the last record as written whole and acknowledged. Where that does not fit any more, the next
+    /// segment is opened already: its link tells the same.
     pub(super) fn seal(&mut self, want: &Want, log: &mut Log, buf: &mut [u8]) -> Option<Progress> {
-        if !self.unsealed || self.boot != Boot::None || self.room() < 64 {
+        if !self.unsealed || self.boot != Boot::None || self.order.is_empty() {
             return None;
         }
         let mut it = self.base(want);
+        (it.term, it.vote) = (self.durable.term, self.durable.vote);
         it.flags = SEAL;
         if it.commit > self.durable.commit {
             it.flags |= COMMIT;
         }
-        self.record(it, Data::None, 0, log, buf).ok()
+        if let Ok(progress) = self.record(it, Data::None, 0, log, buf) {
+            return Some(progress);
+        }
+        let left = self.free().saturating_add(self.dead_behind(self.link_next()));
+        if left <= self.spare() || self.next_ready().is_none() {
+            return None;
+        }
+        self.closed = true;
+        it.flags = HARD_STATE;
+        self.record(it, Data::None, self.spare(), log, buf).ok()
     }
 
     pub(super) fn mounted(&mut self) -> Option<Progress> {
