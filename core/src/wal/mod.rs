@@ -65,6 +65,9 @@ enum Boot {
     Owed,
     /// Before the mount is told.
     Now,
+    /// It is, by the first record of a new segment; that one is sealed at once, or the next boot would need
+    /// another segment.
+    Opened,
 }
 
 /// The flash log.
@@ -275,6 +278,15 @@ impl Wal {
         self.window.ahead = 0;
         let record = if self.boot == Boot::Now {
             Some(self.boot_record(log, buf))
+        } else if self.boot == Boot::Opened {
+            self.boot = Boot::None;
+            match self.seal(want, log, buf) {
+                Some(progress) => {
+                    self.boot = Boot::Opened;
+                    return progress;
+                }
+                None => return self.mounted().unwrap_or(Progress::Idle),
+            }
         } else if self.has_chunk() {
             // It lies in the buffer.
             self.snapshot_record(want, log, buf)

@@ -1,6 +1,6 @@
 //! Mounting: finding the end of the log, and loading what is live; and formatting.
 
-use super::record::{CHECKPOINT, OPEN, Place, SEAL, VERSION, geometry_word};
+use super::record::{CHECKPOINT, Cert, OPEN, Place, SEAL, VERSION, geometry_word};
 use super::search::{Halt, Walk, Walked};
 use super::types::{HardState, MountError, Progress, Tail, Want};
 use super::{Boot, Job, Phase, Wal};
@@ -189,30 +189,19 @@ impl Wal {
         if header.cert_blank && self.mount.marker != Some(0) && segment != 1 {
             self.mount.marker = Some(segment);
         }
+        self.mount.segment = segment.saturating_add(1);
         if let Some(cert) = header.cert.filter(|cert| cert.is_valid()) {
-            let geometry = cert.geometry;
-            if cert.version != VERSION {
-                let version = cert.version;
-                self.mount.refused = Some(if version > VERSION {
-                    MountError::Newer { version }
-                } else {
-                    MountError::Older { version }
-                });
-            } else if geometry != geometry_word(&self.geometry) {
-                self.mount.refused = self.mount.refused.or(Some(MountError::OtherGeometry {
-                    word_bytes: 1u8.wrapping_shl(geometry & 7),
-                    segment_bytes: geometry.wrapping_shr(8).wrapping_shl(7),
-                    segments: (geometry.wrapping_shr(3) & 31).saturating_add(1) as u8,
-                }));
-            } else {
-                self.erases_min = match self.mount.certs {
-                    true => self.erases_min.min(cert.erases),
-                    false => cert.erases,
-                };
-                self.mount.certs = true;
-                self.erases_max = self.erases_max.max(cert.erases);
-                self.cert_next = self.cert_next.max(cert.number.saturating_add(1));
+            if let Some(error) = self.other_format(&cert) {
+                self.mount.refused = self.mount.refused.or(Some(error));
+                return Ok(());
             }
+            self.erases_min = match self.mount.certs {
+                true => self.erases_min.min(cert.erases),
+                false => cert.erases,
+            };
+            self.mount.certs = true;
+            self.erases_max = self.erases_max.max(cert.erases);
+            self.cert_next = self.cert_next.max(cert.number.saturating_add(1));
         }
         match header.open {
             Some(open) => {
@@ -228,8 +217,23 @@ impl Wal {
             None if !header.blank => self.mount.suspects |= bit,
             None => {}
         }
-        self.mount.segment = segment.saturating_add(1);
         Ok(())
+    }
+
+    /// A certificate of another version, or for another geometry.
+    fn other_format(&self, cert: &Cert) -> Option<MountError> {
+        let (version, geometry) = (cert.version, cert.geometry);
+        if version > VERSION {
+            return Some(MountError::Newer { version });
+        }
+        if version < VERSION {
+            return Some(MountError::Older { version });
+        }
+        (geometry != geometry_word(&self.geometry)).then_some(MountError::OtherGeometry {
+            word_bytes: 1u8.wrapping_shl(geometry & 7),
+            segment_bytes: geometry.wrapping_shr(8).wrapping_shl(7),
+            segments: (geometry.wrapping_shr(3) & 31).saturating_add(1) as u8,
+        })
     }
 
     /// A segment with a newer certificate, or none that can be read but a newer first record, in which

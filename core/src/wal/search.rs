@@ -46,6 +46,8 @@ enum Stage {
     /// The chain is broken: what is left of the record there?
     Broken,
     Successor,
+    /// It was a chunk of a snapshot, which is left out.
+    Skip(Place),
     Search,
 }
 
@@ -165,7 +167,14 @@ impl Wal {
                     }
                 }
                 Stage::Broken => self.inspect(&at, buf)?,
-                Stage::Successor => self.try_successor(load, log, buf)?,
+                Stage::Successor => self.try_successor(buf)?,
+                Stage::Skip(next) => {
+                    self.count_pending(load, log, buf)?;
+                    let (segment, offset) = (at.segment, self.offset_of(&at));
+                    self.mount.damage = Some(MountError::Corrupt { segment, offset });
+                    self.mount.walk.at = next;
+                    self.mount.walk.stage = Stage::Follow;
+                }
                 Stage::Search => {
                     if self.search(buf)? {
                         continue;
@@ -236,25 +245,27 @@ impl Wal {
 
     /// A record follows the broken one: it had been written whole. A chunk of a snapshot can be missed, if
     /// what is left of it says so; the log can't.
-    fn try_successor(&mut self, load: bool, log: &mut Log, buf: &[u8]) -> Result<(), Halt> {
-        if let Some(next) = self.mount.walk.successor {
-            let at_link = self.mount.walk.limit == Some(next);
-            let room = self.geometry.segment_bytes().saturating_sub(next.offset);
-            if at_link || (room > 0 && self.look(next.offset, false, &next, buf)?.is_some()) {
+    fn try_successor(&mut self, buf: &[u8]) -> Result<(), FlashOp> {
+        let successor = self.mount.walk.successor;
+        self.mount.walk.stage = match successor {
+            Some(next) if self.follows(&next, buf)? => {
                 if self.mount.walk.broken_flags == SNAP {
-                    self.count_pending(load, log, buf)?;
-                    let damaged = self.offset_of(&self.mount.walk.at);
-                    let segment = next.segment;
-                    self.mount.damage = Some(MountError::Corrupt { segment, offset: damaged });
-                    self.mount.walk.at = next;
-                    self.mount.walk.stage = Stage::Follow;
-                    return Ok(());
+                    Stage::Skip(next)
+                } else {
+                    self.mount.walk.rotten = true;
+                    Stage::Search
                 }
-                self.mount.walk.rotten = true;
             }
-        }
-        self.mount.walk.stage = Stage::Search;
+            _ => Stage::Search,
+        };
         Ok(())
+    }
+
+    /// Is there a record at `next`, or the end of the segment's live part?
+    fn follows(&mut self, next: &Place, buf: &[u8]) -> Result<bool, FlashOp> {
+        let room = self.geometry.segment_bytes().saturating_sub(next.offset);
+        let at_link = self.mount.walk.limit == Some(*next);
+        Ok(at_link || (room > 0 && self.look(next.offset, false, next, buf)?.is_some()))
     }
 
     /// Looks through the rest of the segment: for a boot that goes on from a good record, for what only

@@ -42,6 +42,8 @@ pub(crate) struct Board {
     pub(crate) snapshots: Vec<SnapshotInfo>,
     pub(crate) contents: BTreeMap<(u64, u32), Vec<u8>>,
     pub(crate) founded: bool,
+    /// Was made durable on demand, or shown.
+    pub(crate) commit: Index,
     pub(crate) torn_tails: u64,
 }
 
@@ -88,6 +90,7 @@ impl Board {
             snapshots: vec![],
             contents: BTreeMap::new(),
             founded: false,
+            commit: Index::ZERO,
             torn_tails: 0,
         }
     }
@@ -117,6 +120,7 @@ impl Board {
         match *progress {
             Progress::Durable => {
                 let durable = self.wal.durable();
+                self.commit = self.commit.max(durable.commit);
                 let state = (durable.term.0, durable.vote);
                 if self.hard_states.contains(&state) {
                     while self.hard_states[0] != state {
@@ -187,6 +191,8 @@ impl Board {
 
     fn check(&mut self, mounted: &Mounted) {
         assert_eq!(mounted.identity, IDENTITY);
+        assert!(mounted.hard_state.commit >= self.commit, "{:?}", mounted.hard_state);
+        self.commit = mounted.hard_state.commit;
         let shown = (mounted.hard_state.term.0, mounted.hard_state.vote);
         assert!(self.hard_states.contains(&shown), "{shown:?} not in {:?}", self.hard_states);
         let last = self.log.last().index.0;

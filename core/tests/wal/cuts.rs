@@ -13,6 +13,7 @@ struct Tally {
     torn_tails: u64,
     snapshots: u64,
     appends: u64,
+    hidden: u64,
 }
 
 /// Some life on a board; ends with a cut, if one comes.
@@ -140,6 +141,7 @@ fn session(geometry: Geometry, faults: Faults, seed: u64, cuts: u64, tally: &mut
     tally.cuts_in_write += board.flash.counters.cuts_in_write;
     tally.cuts_in_erase += board.flash.counters.cuts_in_erase;
     tally.torn_tails += board.torn_tails;
+    tally.hidden += board.flash.counters.hidden_rewritten;
 }
 
 fn geometry(word: u8, page: u16, segments: u8, bytes: u32) -> Geometry {
@@ -154,8 +156,14 @@ fn geometry(word: u8, page: u16, segments: u8, bytes: u32) -> Geometry {
 }
 
 fn campaign(word: u8, sessions: u64) {
-    let mut tally =
-        Tally { cuts_in_write: 0, cuts_in_erase: 0, torn_tails: 0, snapshots: 0, appends: 0 };
+    let mut tally = Tally {
+        cuts_in_write: 0,
+        cuts_in_erase: 0,
+        torn_tails: 0,
+        snapshots: 0,
+        appends: 0,
+        hidden: 0,
+    };
     let first = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(0u64);
     let sessions = std::env::var("SESSIONS").ok().and_then(|s| s.parse().ok()).unwrap_or(sessions);
     for seed in first..first + sessions {
@@ -169,6 +177,10 @@ fn campaign(word: u8, sessions: u64) {
                 let faults = Faults { erase, marginal, ecc };
                 let segments = [3, 4, 6][seed as usize % 3];
                 let mut geometry = geometry(word, 1, segments, 2048);
+                if seed % 5 == 4 {
+                    // As on a SPI NOR, where a page is programmed at once.
+                    geometry.page_bytes = 64;
+                }
                 if seed % 4 == 3 {
                     geometry.erased = 0;
                 }
@@ -183,8 +195,13 @@ fn campaign(word: u8, sessions: u64) {
         }
     }
     println!(
-        "word {word}: {} cuts in writes, {} in erases, {} torn tails, {} snapshots, {} entries",
-        tally.cuts_in_write, tally.cuts_in_erase, tally.torn_tails, tally.snapshots, tally.appends
+        "word {word}: {} cuts in writes, {} in erases, {} torn tails, {} snapshots, {} entries, {} hidden",
+        tally.cuts_in_write,
+        tally.cuts_in_erase,
+        tally.torn_tails,
+        tally.snapshots,
+        tally.appends,
+        tally.hidden
     );
     assert!(tally.cuts_in_write > 20 && tally.cuts_in_erase > 5 && tally.snapshots > 20);
 }

@@ -132,8 +132,9 @@ impl Flash {
                     if self.burns() { Some(random.below((len / w) as u64) as usize) } else { None };
                 for i in 0..len / w {
                     let place = from / w + i;
-                    // A torn first word may not show at all: then nothing can tell it from a blank one.
-                    let hidden = i == 0 && self.hidden.remove(&place).is_some();
+                    // A write cut short in its first word may not show at all: nothing tells that word
+                    // from a blank one.
+                    let hidden = self.hidden.remove(&place).is_some();
                     assert!(!self.touched[place] || hidden, "word {place} is programmed twice");
                     self.counters.hidden_rewritten += u64::from(hidden);
                     self.weak.remove(&place);

@@ -11,4 +11,6 @@ mod basic;
 mod board;
 mod cuts;
 mod flash;
+mod holes;
 mod random;
+mod rot;

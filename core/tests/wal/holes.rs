@@ -1,0 +1,134 @@
+//! The holes that a first log of this kind fell into, each at the place where it opens.
+
+use crate::board::Board;
+use crate::rot::founded;
+use quorate::wal::{MountError, Tail};
+use quorate::{EntryId, Index, Term};
+
+use crate::board::Stop;
+
+fn boot(board: &mut Board) {
+    board.mount().unwrap();
+    board.want.idle = false;
+}
+
+/// Where the last thing is that was written in the segment that holds `from`.
+fn end_of_data(board: &Board, from: usize) -> usize {
+    let segment = from / 2048 * 2048;
+    let bytes = &board.flash.bytes[segment..segment + 2048];
+    segment + bytes.iter().rposition(|byte| *byte != 0xff).unwrap() + 1
+}
+
+/// A record that is only almost written reads well at the first boot, and decays afterwards. What the boot
+/// writes must not hang on it.
+#[test]
+fn hole_1_a_last_record_that_was_shown_may_decay_later() {
+    let mut board = founded(4, 4);
+    board.append(1, b"acknowledged");
+    board.settle().unwrap();
+    let before = end_of_data(&board, 2048);
+    board.append(1, b"half written");
+    board.settle().unwrap();
+    let after = end_of_data(&board, 2048);
+    boot(&mut board);
+    assert_eq!(board.log.last().index, Index(2));
+    board.append(1, b"and then");
+    board.settle().unwrap();
+    board.flash.bytes[before..after].fill(0x5a);
+    boot(&mut board);
+    assert_eq!(board.log.last().index, Index(3));
+}
+
+/// The only record of a new segment decays after a boot has shown it: what it linked to must not be lost
+/// with it, nor what it held.
+#[test]
+fn hole_2_the_only_record_of_the_newest_segment_may_decay_later() {
+    let mut board = founded(4, 4);
+    let segment_of = |board: &Board| {
+        (0..4).max_by_key(|i| {
+            let cert = i * 2048 + 8;
+            let blank = board.flash.bytes[i * 2048 + 20..i * 2048 + 60].iter().all(|b| *b == 0xff);
+            (!blank, board.flash.bytes[cert])
+        })
+    };
+    let first = segment_of(&board);
+    let mut i = 0;
+    while segment_of(&board) == first {
+        board.append(1, &[i; 50]);
+        board.settle().unwrap();
+        i += 1;
+    }
+    let second = segment_of(&board).unwrap();
+    let last = board.log.last();
+    boot(&mut board);
+    board.flash.bytes[second * 2048 + 20..second * 2048 + 2048].fill(0x33);
+    boot(&mut board);
+    assert_eq!(board.log.last(), last);
+}
+
+#[test]
+fn hole_3_a_crash_loop_never_fills_the_ring() {
+    let mut board = founded(4, 3);
+    board.append(1, b"still here");
+    board.settle().unwrap();
+    let erases = board.flash.counters.erases;
+    for _ in 0..3000 {
+        boot(&mut board);
+    }
+    // The boots have taken one segment of three: a snapshot gives it back.
+    let erases = board.flash.counters.erases - erases;
+    if board.wal.wants_snapshot() {
+        let id = board.log.last();
+        assert!(board.take_snapshot(id, b"as it was", false).unwrap());
+    }
+    board.append(1, b"and it goes on");
+    board.settle().unwrap();
+    assert_eq!(board.log.durable(), Index(2));
+    // The boots fill one segment; the next is sealed at once, and from then on nothing is left to say.
+    assert!(erases <= 2, "{erases}");
+}
+
+/// The first record of the newest segment rots: the segment must not be taken for one that was never used.
+#[test]
+fn hole_4_a_rotten_first_record_is_reported() {
+    let mut board = founded(4, 4);
+    let mut i = 0;
+    let newest = loop {
+        board.append(1, &[i; 50]);
+        board.settle().unwrap();
+        i += 1;
+        let used = |segment: usize| {
+            let bytes = &board.flash.bytes[segment * 2048 + 20..segment * 2048 + 2048];
+            bytes.iter().filter(|byte| **byte != 0xff).count()
+        };
+        if let Some(segment) = (0..4).find(|s| *s != 1 && used(*s) > 200) {
+            break segment;
+        }
+    };
+    for byte in 20..28 {
+        let sound = board.flash.clone();
+        board.flash.bytes[newest * 2048 + byte] ^= 0x10;
+        let refused = board.mount();
+        assert!(
+            matches!(refused, Err(Stop::Refused(MountError::Corrupt { .. }))),
+            "{byte}: {refused:?}"
+        );
+        board.flash = sound;
+    }
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_told() {
+    let mut board = founded(4, 4);
+    board.append(1, b"acknowledged");
+    board.settle().unwrap();
+    let end = end_of_data(&board, 2048).next_multiple_of(4);
+    board.append(1, b"half written");
+    board.flash.fuse = Some(0);
+    assert!(matches!(board.settle(), Err(Stop::Cut)));
+    board.flash.fuse = None;
+    board.flash.bytes[end] = 0x11;
+    let mounted = board.mount().unwrap();
+    assert_eq!(mounted.tail, Tail::Torn { offset: end as u32 });
+    assert_eq!(board.log.last(), EntryId::new(Index(1), Term(1)));
+}

@@ -1,0 +1,299 @@
+//! Images that are damaged, foreign, of another version or geometry, or nothing but noise.
+
+use crate::board::{Board, Held, IDENTITY, Stop, held};
+use crate::flash::{EraseFault, Faults, Flash};
+use crate::random::Random;
+use quorate::flash::Geometry;
+use quorate::wal::{GeometryError, HardState, MountError, Progress, SNAP_DATA_AT, Wal};
+use quorate::{EntryId, Index, NodeId, Term};
+
+const SOUND: Faults = Faults { erase: EraseFault::Prefix, marginal: false, ecc: false };
+
+pub(crate) fn geometry(word: u8, segments: u8) -> Geometry {
+    Geometry {
+        word_bytes: word,
+        erased: 0xff,
+        page_bytes: u16::from(word),
+        block_bytes: 2048,
+        blocks_per_segment: 1,
+        segments,
+    }
+}
+
+pub(crate) fn founded(word: u8, segments: u8) -> Board {
+    let mut board = Board::new(Flash::new(geometry(word, segments), SOUND), 512, 1);
+    board.format(false).unwrap();
+    board
+}
+
+/// A board whose log goes over two segments, with a snapshot and a change of mind.
+fn lived(word: u8) -> Board {
+    let mut board = founded(word, 4);
+    let say = |board: &mut Board, i: u64| {
+        let term = board.log.last().term.0.max(1);
+        board.append(term, &[i as u8; 40]);
+        board.settle().unwrap();
+    };
+    (0..12).for_each(|i| say(&mut board, i));
+    board.set_hard_state(4, NodeId::new(2));
+    board.settle().unwrap();
+    let id = EntryId::new(Index(8), Term(1));
+    assert!(board.take_snapshot(id, &[9; 333], false).unwrap());
+    board.overwrite(10, 5, b"another mind");
+    board.settle().unwrap();
+    (0..14).for_each(|i| say(&mut board, i));
+    board
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Shown {
+    hard_state: HardState,
+    snapshot: EntryId,
+    content: Option<Vec<u8>>,
+    log: Held,
+}
+
+fn shown(flash: Flash) -> Result<Shown, MountError> {
+    let mut board = Board::new(flash, 512, 3);
+    board.wal.mount(board.geometry(), board.buf.len()).unwrap();
+    let mounted = match board.step() {
+        Ok(Progress::Mounted(mounted)) => mounted,
+        Ok(Progress::Refused(error)) | Err(Stop::Refused(error)) => return Err(error),
+        other => panic!("{other:?}"),
+    };
+    board.want.hard_state = mounted.hard_state;
+    let mut content = Some(vec![]);
+    while let Some(bytes) = &mut content {
+        if bytes.len() >= mounted.snapshot.bytes as usize {
+            break;
+        }
+        board.wal.read_snapshot(bytes.len() as u32, usize::MAX);
+        match board.step().unwrap() {
+            Progress::ChunkRead { at, len, .. } if len > 0 => {
+                bytes.extend_from_slice(&board.buf[at..at + len]);
+            }
+            _ => content = None,
+        }
+    }
+    Ok(Shown {
+        hard_state: mounted.hard_state,
+        snapshot: mounted.snapshot.id,
+        content,
+        log: held(&mut board.log),
+    })
+}
+
+/// Flips each `step`th bit: how often that was harmless, reported, took the older snapshot, and was silent.
+fn flips(board: &Board, step: usize) -> [u32; 4] {
+    let sound = shown(board.flash.clone()).unwrap();
+    let mut tally = [0; 4];
+    for bit in (0..board.flash.bytes.len() * 8).step_by(step) {
+        let mut flash = board.flash.clone();
+        flash.bytes[bit / 8] ^= 1 << (bit % 8);
+        let class = match shown(flash) {
+            Ok(same) if same == sound => 0,
+            Err(MountError::Corrupt { .. }) => 1,
+            Ok(older) if older.snapshot != sound.snapshot => {
+                let mut log = older.log.clone();
+                log.retain(|i, _| *i > sound.snapshot.index.0);
+                assert_eq!((log, older.hard_state), (sound.log.clone(), sound.hard_state));
+                2
+            }
+            _ => 3,
+        };
+        tally[class] += 1;
+    }
+    tally
+}
+
+#[test]
+fn no_flipped_bit_of_a_sealed_image_passes_in_silence() {
+    for (word, step) in [(1, 13), (4, 3), (32, 13)] {
+        let mut board = lived(word);
+        board.want.idle = true;
+        board.settle().unwrap();
+        let [harmless, reported, older, silent] = flips(&board, step);
+        println!(
+            "word {word}: {harmless} harmless, {reported} reported, {older} older snapshot, {silent} silent"
+        );
+        assert!(reported > 500 && older > 200 && harmless > 2_000);
+        assert_eq!(silent, 0);
+    }
+}
+
+#[test]
+fn without_a_seal_only_a_flip_in_the_very_last_record_passes_for_a_torn_write() {
+    let board = lived(4);
+    let [_, reported, _, silent] = flips(&board, 5);
+    assert!(reported > 1_000);
+    // The last record holds one entry of 40 bytes.
+    assert!(silent > 0 && silent <= 48 * 8 / 5 + 1, "{silent}");
+}
+
+#[test]
+fn a_word_that_cannot_be_read_is_like_a_damaged_one_and_spoils_nothing_else() {
+    let mut board = lived(8);
+    board.want.idle = true;
+    board.settle().unwrap();
+    let sound = shown(board.flash.clone()).unwrap();
+    let (mut harmless, mut reported) = (0, 0);
+    for word in 0..board.flash.bytes.len() / 8 {
+        let mut flash = board.flash.clone();
+        flash.unreadable.insert(word, ());
+        match shown(flash) {
+            Ok(same) if same == sound => harmless += 1,
+            Ok(older) if older.snapshot != sound.snapshot => {}
+            Err(MountError::Corrupt { .. }) => reported += 1,
+            other => panic!("word {word}: {other:?}"),
+        }
+    }
+    assert!(harmless > 400 && reported > 80, "{harmless} {reported}");
+}
+
+#[test]
+fn arbitrary_bytes_end_in_an_answer_after_a_bounded_number_of_reads() {
+    let mut random = Random(5);
+    let sound = lived(4);
+    let mut most = 0;
+    for round in 0..400 {
+        let word = [1, 4, 8, 32][round % 4];
+        let mut flash = Flash::new(geometry(word, 4), SOUND);
+        if round % 2 == 0 {
+            flash.bytes.copy_from_slice(&sound.flash.bytes);
+        }
+        let changes = 1 + random.below(200);
+        for _ in 0..if round % 5 == 0 { 20_000 } else { changes } {
+            let at = random.below(flash.bytes.len() as u64) as usize;
+            flash.bytes[at] = random.next() as u8;
+        }
+        let mut board = Board::new(flash, 512, 3);
+        board.wal.mount(board.geometry(), 512).unwrap();
+        let _ = board.wal.poll(&board.want, &mut board.log, &mut board.buf);
+        board.wal.mount(board.geometry(), 512).unwrap();
+        let answer = board.step();
+        assert!(matches!(answer, Ok(Progress::Mounted(_) | Progress::Refused(_))), "{answer:?}");
+        most = most.max(board.flash.counters.reads);
+    }
+    assert!(most < 20_000, "{most} reads");
+}
+
+#[test]
+fn a_damaged_newest_snapshot_gives_way_to_the_older_one_while_the_log_still_reaches_it() {
+    let mut board = lived(4);
+    let newest = [9u8; 64];
+    let at = board.flash.bytes.windows(64).position(|bytes| bytes == newest).unwrap();
+    board.flash.bytes[at + 20] ^= 4;
+    let shown = shown(board.flash.clone()).unwrap();
+    assert_eq!(shown.snapshot, EntryId::ZERO);
+    assert_eq!(shown.content.as_deref(), Some(&b"founded"[..]));
+    assert_eq!(shown.log.keys().copied().collect::<Vec<_>>(), (1..=25).collect::<Vec<_>>());
+    // The segment with the older one is erased: now nothing is left to fall back to.
+    let first = board.flash.bytes.windows(3).position(|bytes| bytes == b"fou").unwrap();
+    let segment = first / 2048 * 2048;
+    if segment != at / 2048 * 2048 {
+        board.flash.bytes[segment..segment + 2048].fill(0xff);
+        assert!(matches!(self::shown(board.flash), Err(MountError::Corrupt { .. })));
+    }
+}
+
+#[test]
+fn other_versions_and_geometries_are_told_apart_and_nothing_is_changed() {
+    let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
+    for (version, error) in
+        [(2, MountError::Newer { version: 2 }), (0, MountError::Older { version: 0 })]
+    {
+        let mut flash = lived(4).flash;
+        for segment in 0..4 {
+            let cert = &mut flash.bytes[segment * 2048..segment * 2048 + 20];
+            cert[3] = version;
+            let sum = crc.checksum(&cert[..16]).to_le_bytes();
+            cert[16..].copy_from_slice(&sum);
+        }
+        let before = flash.bytes.clone();
+        let mut board = Board::new(flash, 512, 1);
+        let refused = board.mount();
+        assert!(matches!(refused, Err(Stop::Refused(found)) if found == error), "{refused:?}");
+        assert_eq!(board.flash.bytes, before);
+    }
+    let mut board = lived(4);
+    board.flash.geometry.segments = 3;
+    let other = MountError::OtherGeometry { word_bytes: 4, segment_bytes: 2048, segments: 4 };
+    let refused = board.mount();
+    assert!(matches!(refused, Err(Stop::Refused(found)) if found == other), "{refused:?}");
+}
+
+#[test]
+fn geometries_that_cannot_work_are_refused_with_what_would() {
+    let good = geometry(4, 4);
+    let mut wal = Wal::new();
+    let mut refused = |geometry: Geometry, buffer: usize| wal.mount(geometry, buffer).unwrap_err();
+    assert_eq!(refused(Geometry { word_bytes: 3, ..good }, 512), GeometryError::Word);
+    assert_eq!(refused(Geometry { word_bytes: 64, ..good }, 512), GeometryError::Word);
+    assert_eq!(refused(Geometry { page_bytes: 2, ..good }, 512), GeometryError::Page);
+    assert_eq!(refused(Geometry { block_bytes: 100, ..good }, 512), GeometryError::Block);
+    assert_eq!(
+        refused(Geometry { segments: 2, ..good }, 512),
+        GeometryError::Segments { min: 3, max: 32 }
+    );
+    assert!(matches!(
+        refused(Geometry { block_bytes: 128, ..good }, 512),
+        GeometryError::SegmentBytes { min: 1032, .. }
+    ));
+    assert_eq!(refused(good, 255), GeometryError::BufferBytes { min: 256 });
+    let many = Geometry { block_bytes: 128, blocks_per_segment: 16, ..good };
+    wal.mount(many, 512).unwrap();
+}
+
+#[test]
+fn a_buffer_that_is_too_short_for_the_records_is_refused_with_the_length() {
+    let mut board = lived(4);
+    board.wal.mount(board.geometry(), 256).unwrap();
+    board.buf.truncate(256);
+    let answer = board.step().unwrap();
+    assert_eq!(answer, Progress::Refused(MountError::BufferTooSmall { bytes_needed: 512 }));
+}
+
+#[test]
+fn a_segment_that_does_not_take_a_write_is_retired_and_nothing_is_lost() {
+    let mut board = founded(4, 6);
+    board.append(1, b"before");
+    board.settle().unwrap();
+    board.flash.broken = 1 << 1 | 1 << 2;
+    for i in 0..30u8 {
+        board.append(1, &[i; 30]);
+        board.settle().unwrap();
+        assert_eq!(board.log.durable().0, u64::from(i) + 2);
+    }
+    assert_eq!(board.wal.status().segments_retired, 2);
+    board.mount().unwrap();
+    assert_eq!(board.wal.status().segments_retired, 2);
+    assert_eq!(board.log.last().index, Index(31));
+    board.flash.broken = 0x3f;
+    board.append(1, b"never");
+    let fault = (0..20).map(|_| board.step().unwrap()).find(|p| matches!(p, Progress::Fault(_)));
+    assert_eq!(fault, Some(Progress::Fault(quorate::wal::WalFault::WornOut)));
+}
+
+/// The bytes of a founded log are the format: they must not change without a new version.
+#[test]
+fn the_first_bytes_of_a_founded_log_are_what_they_were() {
+    let mut board = founded(4, 3);
+    board.set_hard_state(2, NodeId::new(1));
+    board.append(2, b"golden");
+    board.settle().unwrap();
+    assert_eq!(board.flash.bytes[2048..2051], *b"Qrt");
+    let hex: String =
+        board.flash.bytes[2048..2048 + 108].iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, GOLDEN);
+    assert_eq!(IDENTITY.cluster.0, *b"cafe");
+    assert_eq!(SNAP_DATA_AT, 128);
+}
+
+/// A certificate; an opening with a first chunk; the rest of it; the checkpoint; hard state and an entry.
+const GOLDEN: &str = concat!(
+    "51727401010000000100000012100000d1e65a8b",
+    "39f37c7a119c010100008004000300000000000000666f75",
+    "cd873b5207100000036e646564ffffff",
+    "22e96181154000000007f68991120214d1e65a8b00636166650307ff",
+    "ff1f3f840d0702010000040602676f6c64656eff",
+);
