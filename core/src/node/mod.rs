@@ -19,7 +19,7 @@ use crate::membership::{MEMBERS_MAX, Member, Membership};
 use crate::raft::{Options, Raft, Restored, Role, Stepped};
 use crate::storage::Storage;
 use crate::types::{ClusterId, EntryId, Generation, Index, Instant, NodeId};
-use crate::wal::{Mounted, Tail, Wal};
+use crate::wal::{BUFFER_BYTES_MIN, Mounted, SNAP_DATA_AT, Tail, Wal};
 use crate::wire::{self, Message};
 use snapshot::{Reading, Task};
 
@@ -173,6 +173,11 @@ impl<S: Storage> Node<[u8], S> {
         let (Phase::Running | Phase::Restoring, Some(own)) = (self.phase, self.identity) else {
             return;
         };
+        // What came between the decision to replace the log and its being durable would be lost with it, after
+        // it was acknowledged: the leader sends it again.
+        if self.task.is_installing() {
+            return;
+        }
         let frame = match wire::decode(frame) {
             Ok(frame) => frame,
             Err(error) => return self.refuse_frame(FrameRefusal::Unreadable(error)),
@@ -332,6 +337,20 @@ impl<S: Storage> Node<[u8], S> {
         &self.raft
     }
 
+    /// The caller's buffers have to hold what the cluster's limits allow.
+    fn check_buffers(&mut self, frame: &[u8], flash: &[u8]) -> bool {
+        let frame_bytes = self.limits.frame_bytes;
+        let needed = [
+            (frame.len(), usize::from(frame_bytes)),
+            (flash.len(), flash_buffer_bytes_min(frame_bytes)),
+        ];
+        let short = needed.into_iter().find(|(given, needed)| given < needed);
+        if let Some((_, needed)) = short {
+            self.stop(Fault::Buffers { bytes_needed: needed as u32 });
+        }
+        short.is_none()
+    }
+
     /// Stops for good: silence is what the others can deal with.
     fn stop(&mut self, fault: Fault) {
         self.phase = Phase::Stopped;
@@ -378,6 +397,18 @@ impl<S: Storage> Node<[u8], S> {
 pub const fn entry_bytes_max(frame_bytes: u16) -> u16 {
     let overhead = wire::APPEND_OVERHEAD_BYTES_MAX + ENTRY_HEAD_BYTES_MAX;
     frame_bytes.saturating_sub(overhead as u16)
+}
+
+/// The smallest flash buffer that holds a piece of a snapshot, as long as one frame carries.
+pub const fn flash_buffer_bytes_min(frame_bytes: u16) -> usize {
+    // A whole number of the longest words.
+    let needed = SNAP_DATA_AT.saturating_add(piece_bytes_max(frame_bytes)).next_multiple_of(32);
+    if needed > BUFFER_BYTES_MIN { needed } else { BUFFER_BYTES_MIN }
+}
+
+/// Bytes of a snapshot in one piece: the same on every board, whatever its buffers are.
+const fn piece_bytes_max(frame_bytes: u16) -> usize {
+    (frame_bytes as usize).saturating_sub(wire::SNAPSHOT_OVERHEAD_BYTES_MAX)
 }
 
 /// An entry's head with the largest term that a frame can carry.

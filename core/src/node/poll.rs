@@ -32,7 +32,7 @@ impl<S: Storage> Node<[u8], S> {
             match self.phase {
                 Phase::Off | Phase::Stopped => return Output::Wait { until: Instant::FOREVER },
                 Phase::Boot => {
-                    self.open(flash.len());
+                    self.open(frame, flash);
                     continue;
                 }
                 Phase::Opening | Phase::Restoring => {}
@@ -64,8 +64,12 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// The first poll: now the buffers are known.
-    fn open(&mut self, flash_bytes: usize) {
+    fn open(&mut self, frame: &[u8], flash: &[u8]) {
         self.phase = Phase::Opening;
+        if self.founding && !self.check_buffers(frame, flash) {
+            return;
+        }
+        let flash_bytes = flash.len();
         let Some(geometry) = self.config.first().map(|c| c.flash.geometry) else {
             return;
         };

@@ -5,7 +5,7 @@
 //! snapshot to the last that restores it, in flash and on the link.
 
 use super::poll::Flow;
-use super::{Limits, Node, Output, Phase};
+use super::{Limits, Node, Output, Phase, piece_bytes_max};
 use crate::encode::to_slice;
 use crate::event::{Event, Fault};
 use crate::membership::{Member, Membership};
@@ -13,7 +13,7 @@ use crate::raft::{ProgressState, Role};
 use crate::storage::Storage;
 use crate::types::{EntryId, Instant, NodeId, NodeSet};
 use crate::wal::{SNAP_DATA_AT, WalFault};
-use crate::wire::{self, Message};
+use crate::wire::Message;
 use serde::{Deserialize, Serialize};
 
 /// The first piece of a snapshot.
@@ -119,13 +119,6 @@ impl Task {
 }
 
 impl<S: Storage> Node<[u8], S> {
-    /// Bytes of a snapshot in one piece: what one frame carries.
-    fn piece_bytes_max(&self) -> usize {
-        let of_frame =
-            usize::from(self.limits.frame_bytes).saturating_sub(wire::SNAPSHOT_OVERHEAD_BYTES_MAX);
-        of_frame.min(self.storage.chunk_bytes_max())
-    }
-
     pub(super) fn begin_founding_snapshot(&mut self) {
         self.begin_snapshot(EntryId::ZERO);
     }
@@ -155,6 +148,14 @@ impl<S: Storage> Node<[u8], S> {
 
     /// The next step of the snapshot that is being made; called when flash is free.
     pub(super) fn poll_task(&mut self, flash: &mut [u8]) -> Flow {
+        if let Task::Receive { id, writing: false, .. } = self.task
+            && self.is_overtaken(id)
+        {
+            // The log has come by itself to where the snapshot would have led. Kept on, it would stand in
+            // the way of this node's own snapshots.
+            self.storage.abort_snapshot();
+            self.task = Task::None;
+        }
         match self.task {
             Task::None => {
                 let idle = matches!(self.reading, Reading::None) && self.applying.is_none();
@@ -177,7 +178,7 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     fn poll_taking(&mut self, id: EntryId, offset: u32, stage: Stage, flash: &mut [u8]) -> Flow {
-        let piece_max = self.piece_bytes_max();
+        let piece_max = piece_bytes_max(self.limits.frame_bytes);
         let end = SNAP_DATA_AT.saturating_add(piece_max);
         let Some(place) = flash.get_mut(SNAP_DATA_AT..end) else {
             self.stop(Fault::Buffers { bytes_needed: end as u32 });
@@ -279,7 +280,7 @@ impl<S: Storage> Node<[u8], S> {
             return;
         };
         let too_large = bytes > self.limits.snapshot_bytes.saturating_add(HEAD_BYTES_MAX);
-        if too_large || bytes == 0 || payload.len() > self.piece_bytes_max() {
+        if too_large || bytes == 0 || payload.len() > piece_bytes_max(self.limits.frame_bytes) {
             return;
         }
         match self.task {
@@ -323,6 +324,11 @@ impl<S: Storage> Node<[u8], S> {
         }
     }
 
+    /// An installed snapshot voids the log: there must be nothing in it that a leader counts on.
+    fn is_overtaken(&mut self, id: EntryId) -> bool {
+        id.index <= self.raft.commit() || self.log.holds(id)
+    }
+
     pub(super) fn chunk_written(&mut self) {
         match &mut self.task {
             Task::Take { writing, .. } => *writing = false,
@@ -332,12 +338,14 @@ impl<S: Storage> Node<[u8], S> {
                 *writing = false;
                 if *offset < *bytes {
                     *reply_owed = true;
-                } else if self.storage.begun_crc() == *check {
-                    let id = *id;
+                    return;
+                }
+                let (id, is_sound) = (*id, self.storage.begun_crc() == *check);
+                if is_sound && !self.is_overtaken(id) {
                     self.storage.end_snapshot(true);
                     self.task = Task::End { id, installed: true };
                 } else {
-                    // Pieces of two snapshots: begin again.
+                    // Pieces of two snapshots, or none is needed any more.
                     self.storage.abort_snapshot();
                     self.task = Task::None;
                 }
@@ -386,7 +394,7 @@ impl<S: Storage> Node<[u8], S> {
             Reading::None if self.raft.role() == Role::Leader && self.task == Task::None => {
                 if let Some((to, offset)) = self.raft.poll_snapshot() {
                     self.reading = Reading::Send { to };
-                    self.storage.read_snapshot(offset, self.piece_bytes_max());
+                    self.storage.read_snapshot(offset, piece_bytes_max(self.limits.frame_bytes));
                 }
             }
             _ => {}
@@ -412,7 +420,7 @@ impl<S: Storage> Node<[u8], S> {
                     None => Flow::Again,
                 }
             }
-            Reading::Restore { .. } => self.restore_piece(offset, at, piece),
+            Reading::Restore { .. } => self.restore_piece(offset, at, piece, frame, flash),
         }
     }
 
@@ -438,7 +446,14 @@ impl<S: Storage> Node<[u8], S> {
         self.transmit(NodeSet::one(to), message, piece, frame)
     }
 
-    fn restore_piece(&mut self, offset: u32, at: usize, piece: &[u8]) -> Flow {
+    fn restore_piece(
+        &mut self,
+        offset: u32,
+        at: usize,
+        piece: &[u8],
+        frame: &[u8],
+        flash: &[u8],
+    ) -> Flow {
         let (Reading::Restore { mut members, mut state_at, .. }, Some(snapshot)) =
             (self.reading, self.storage.snapshot())
         else {
@@ -451,6 +466,9 @@ impl<S: Storage> Node<[u8], S> {
                 return self.unsound_snapshot();
             };
             self.limits = head.limits;
+            if !self.check_buffers(frame, flash) {
+                return Flow::Again;
+            }
             self.roster.clear();
             self.raft.set_membership(head.membership, &mut self.log);
             members = Some(head.members);

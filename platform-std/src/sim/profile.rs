@@ -2,7 +2,7 @@
 
 use quorate::config::{Config, Flash, Link};
 use quorate::flash::Geometry;
-use quorate::node::{Limits, entry_bytes_max};
+use quorate::node::{Limits, entry_bytes_max, flash_buffer_bytes_min};
 use quorate::typed::MapLimits;
 
 use super::dice::Dice;
@@ -169,13 +169,14 @@ impl Profile {
             BoardProfile {
                 part,
                 log_bytes: if dice.chance(700) { log_bytes_min } else { log_bytes_min * 2 },
-                flash_buffer_bytes: dice.pick(&[256, 320, 512]),
+                flash_buffer_bytes: flash_buffer_bytes_min(link.frame_bytes)
+                    + dice.pick(&[0, 64, 256]),
                 drift_ppm: if options.faults.has(Fault::Drift) {
                     dice.within(0, 40_000) as i32 - 20_000
                 } else {
                     0
                 },
-                entropy: dice.next(),
+                entropy: dice.bits(),
                 has_hardware_random: dice.chance(750),
             }
         });
