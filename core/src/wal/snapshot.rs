@@ -205,7 +205,11 @@ impl Wal {
             self.checkpoint = Some(checkpoint);
             id = checkpoint.id;
             let first = self.order.iter().position(|s| *s == checkpoint.first.segment);
-            self.order = self.order.iter().skip(first.unwrap_or(0)).copied().collect();
+            let live = self.order.clone();
+            self.order.clear();
+            // It fits, being a part; `collect` would link a panic.
+            let _ =
+                self.order.extend_from_slice(live.get(first.unwrap_or(0)..).unwrap_or_default());
             if checkpoint.installed {
                 self.written = None;
             }
