@@ -65,7 +65,7 @@ pub fn world(seed: u64, images: Option<Vec<Vec<u8>>>) -> World {
         log_bytes: LOG_BYTES,
         flash_buffer_bytes: FLASH_BUFFER_BYTES,
         drift_ppm: dice.within(0, 2000) as i32 - 1000,
-        entropy: dice.next(),
+        entropy: dice.bits(),
         has_hardware_random: true,
     };
     let mut profile = Profile {

@@ -74,10 +74,10 @@ impl std::fmt::Debug for Live {
 
 fn node(log_bytes: usize) -> Box<Node> {
     match log_bytes {
-        ..=1024 => Box::new(Node::<[u8; 1024]>::new()),
-        ..=2048 => Box::new(Node::<[u8; 2048]>::new()),
-        ..=4096 => Box::new(Node::<[u8; 4096]>::new()),
-        ..=8192 => Box::new(Node::<[u8; 8192]>::new()),
+        0..=1024 => Box::new(Node::<[u8; 1024]>::new()),
+        1025..=2048 => Box::new(Node::<[u8; 2048]>::new()),
+        2049..=4096 => Box::new(Node::<[u8; 4096]>::new()),
+        4097..=8192 => Box::new(Node::<[u8; 8192]>::new()),
         _ => Box::new(Node::<[u8; 32768]>::new()),
     }
 }
@@ -120,7 +120,7 @@ impl Board {
 
     /// The seed of its next boot.
     pub fn draw_seed(&self, dice: &mut Dice) -> u64 {
-        let drawn = dice.next();
+        let drawn = dice.bits();
         if self.profile.has_hardware_random { drawn } else { self.profile.entropy }
     }
 
@@ -187,6 +187,13 @@ impl Board {
         let passed = (ahead * 1_000_000_000).div_ceil(rate);
         let at = u64::try_from(passed).map_or(u64::MAX, |us| live.booted_us.saturating_add(us));
         at.max(now_us + 20)
+    }
+
+    /// By how much its clock has gone wrong since it has power, in ms.
+    pub fn drift_ms(&self, now_us: u64) -> u64 {
+        let ppm = u64::from(self.profile.drift_ppm.unsigned_abs());
+        let passed_us = self.live.as_ref().map_or(0, |live| now_us.saturating_sub(live.booted_us));
+        passed_us / 1000 * ppm / 1_000_000
     }
 
     /// Does it hear nothing and do nothing, for its flash is at work?

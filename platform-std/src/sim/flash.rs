@@ -292,7 +292,21 @@ impl Chip {
         for (at, new) in doubtful.chunks(word_bytes).enumerate() {
             torn |= self.tear_word(from + (at * word_bytes) as u32, new, faults, dice);
         }
+        self.forget_blank(offset, (upto - offset) as usize);
         torn
+    }
+
+    /// Words of a write that was cut, and that read as blank: nobody can know that they were meant, so
+    /// they may be programmed. In a block whose erase was cut no word may, whatever it reads as.
+    fn forget_blank(&mut self, offset: u32, len: usize) {
+        let word_bytes = usize::from(self.part.geometry.word_bytes);
+        let words = self.words(offset, len as u32);
+        for word in words {
+            let bytes = &self.bytes[word * word_bytes..][..word_bytes];
+            if bytes.iter().all(|byte| *byte == self.part.geometry.erased) {
+                self.used[word] = false;
+            }
+        }
     }
 
     /// Leaves one word as it was, as it should have become, as it should have become for now, or with
@@ -347,7 +361,7 @@ impl Chip {
             }
             1 => {
                 for byte in &mut self.bytes[at.clone()] {
-                    let mask = dice.next() as u8;
+                    let mask = dice.bits() as u8;
                     *byte = (*byte & mask) | (erased & !mask);
                 }
             }
@@ -381,6 +395,7 @@ impl Chip {
             if self.bytes[at.clone()] != cells.later[..] {
                 failed += 1;
                 self.bytes[at].copy_from_slice(&cells.later);
+                self.forget_blank(cells.offset, cells.later.len());
                 if self.part.ecc {
                     let word = self.words(cells.offset, 1).start;
                     self.unreadable[word] = true;

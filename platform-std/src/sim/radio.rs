@@ -290,7 +290,7 @@ fn corrupt(frame: &[u8], dice: &mut Dice) -> Rc<[u8]> {
             let upto = (from + 1 + dice.below(16) as usize).min(bytes.len());
             dice.fill(&mut bytes[from..upto]);
         }
-        2 => bytes.extend((0..=dice.below(8)).map(|_| dice.next() as u8)),
+        2 => bytes.extend((0..=dice.below(8)).map(|_| dice.bits() as u8)),
         _ => {
             for _ in 0..=dice.below(4) {
                 let bit = dice.below(len * 8);

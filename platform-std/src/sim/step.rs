@@ -131,6 +131,7 @@ impl World {
         let now_us = self.now_us;
         let board = &mut self.boards[at];
         let number = board.number();
+        self.counters.drift_ms += board.drift_ms(now_us);
         let Some(live) = board.live.take() else {
             return;
         };
@@ -152,8 +153,6 @@ impl World {
         let lately = 2 * self.profile.election_us();
         let led = self.led_us[at].is_some_and(|led_us| led_us + lately >= now_us);
         self.counters.leader_crashes += u64::from(leads && led);
-        let drift = u64::from(self.boards[at].profile.drift_ppm.unsigned_abs());
-        self.counters.drift_ms += (now_us - live.booted_us) / 1000 * drift / 1_000_000;
         if self.boards[at].founded {
             self.checks.image(number, &self.boards[at].chip);
         }

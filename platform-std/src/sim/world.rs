@@ -365,6 +365,7 @@ impl World {
             counters.flash_bytes_written += board.chip.bytes_written;
             counters.flash_erases += board.chip.erases;
             counters.frames_sent += board.frames_sent;
+            counters.drift_ms += board.drift_ms(self.now_us);
         }
         counters
     }
