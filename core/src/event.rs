@@ -107,9 +107,11 @@ pub enum Fault {
     Snapshot,
     /// A numbered invariant (`core/docs/invariants.md`) did not hold.
     Invariant(u8),
-    /// The caller's buffers are smaller than the cluster's limits ask for.
+    /// A buffer or the log is smaller than the cluster's limits ask for.
     Buffers {
-        /// Bytes that the smaller one should have.
+        /// Bytes that it has.
+        bytes_given: u32,
+        /// Bytes that it should have.
         bytes_needed: u32,
     },
 }

@@ -61,6 +61,8 @@ pub struct Log<B: ?Sized = [u8]> {
     used: u32,
     /// Bytes put aside behind the last entry, until the next one comes.
     aside: u32,
+    /// Bytes that no entry may take.
+    kept: u32,
     cursors: [Cursor; CURSORS],
     cursor_next: u8,
     ring: B,
@@ -77,6 +79,7 @@ impl<const N: usize> Log<[u8; N]> {
             head: 0,
             used: 0,
             aside: 0,
+            kept: 0,
             cursors: [Cursor::UNUSED; CURSORS],
             cursor_next: 0,
             ring: [0; N],
@@ -118,9 +121,16 @@ impl Log {
         self.durable
     }
 
-    /// Bytes that the ring can hold: one stays free, so that its end never meets its beginning.
+    /// Bytes that entries can take: one of the ring stays free, so that its end never meets its beginning,
+    /// and so do those that are kept for what is put aside.
     pub const fn bytes_capacity(&self) -> usize {
-        self.ring.len().saturating_sub(1)
+        self.ring.len().saturating_sub(1).saturating_sub(self.kept as usize)
+    }
+
+    /// Keeps `bytes` of the ring for [`Log::put_aside`]: a log full of entries must still be able to take a
+    /// snapshot in their place.
+    pub fn keep_aside(&mut self, bytes: usize) {
+        self.kept = u32::try_from(bytes).unwrap_or(u32::MAX);
     }
 
     /// Bytes that the entries here take, heads included.
@@ -330,7 +340,7 @@ impl Log {
     /// Puts bytes aside in the free part, where they stay until the next entry is appended: a piece of a
     /// snapshot on its way from the link to flash. `false` if there is no room.
     pub fn put_aside(&mut self, bytes: &[u8]) -> bool {
-        if bytes.len() > self.bytes_free() {
+        if bytes.len() > self.ring.len().saturating_sub(1).saturating_sub(self.used as usize) {
             return false;
         }
         let used = self.used;

@@ -3,7 +3,7 @@
 
 use quorate::config::Link;
 use quorate::flash::Geometry;
-use quorate::node::{Limits, entry_bytes_max};
+use quorate::node::{Limits, entry_bytes_max, log_bytes_max};
 use quorate::typed::MapLimits;
 
 use crate::sim::{
@@ -29,8 +29,7 @@ pub const MAP_LIMITS: MapLimits =
 pub const LIMITS: Limits = Limits {
     frame_bytes: FRAME_BYTES,
     entry_bytes: entry_bytes_max(FRAME_BYTES),
-    // A ring that is full must not look as if it were empty.
-    log_bytes: LOG_BYTES as u32 - 1,
+    log_bytes: log_bytes_max(LOG_BYTES, FRAME_BYTES),
     snapshot_bytes: MAP_LIMITS.snapshot_bytes_max(),
 };
 

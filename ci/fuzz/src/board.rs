@@ -178,7 +178,7 @@ impl Board {
         let limits = Limits {
             frame_bytes: FRAME_BYTES,
             entry_bytes: 40,
-            log_bytes: 1000,
+            log_bytes: 900,
             snapshot_bytes: STATE_BYTES as u32,
         };
         let founding = Founding {

@@ -140,7 +140,7 @@ impl<S: Storage> Node<[u8], S> {
         Ok(())
     }
 
-    fn check_founding(&self, config: &Config, founding: &Founding<'_>) -> Result<(), StartError> {
+    fn check_founding(&mut self, config: &Config, founding: &Founding<'_>) -> Result<(), StartError> {
         let members = founding.members;
         let twice = |m: &Member| members.iter().filter(|n| n.id == m.id).count() > 1;
         let here = members.iter().any(|m| m.id == founding.node);
@@ -158,6 +158,7 @@ impl<S: Storage> Node<[u8], S> {
             let bound = u32::from(entry_bytes_max);
             return Err(StartError::Limits { limit: "entry_bytes", bound });
         }
+        self.log.keep_aside(piece_bytes_max(limits.frame_bytes));
         let capacity = self.log.bytes_capacity();
         let needed = RESERVE_BYTES
             .saturating_add(usize::from(limits.entry_bytes))
@@ -337,16 +338,19 @@ impl<S: Storage> Node<[u8], S> {
         &self.raft
     }
 
-    /// The caller's buffers have to hold what the cluster's limits allow.
+    /// The log and the caller's buffers have to hold what the cluster's limits allow.
     fn check_buffers(&mut self, frame: &[u8], flash: &[u8]) -> bool {
         let frame_bytes = self.limits.frame_bytes;
+        self.log.keep_aside(piece_bytes_max(frame_bytes));
         let needed = [
             (frame.len(), usize::from(frame_bytes)),
             (flash.len(), flash_buffer_bytes_min(frame_bytes)),
+            (self.log.bytes_capacity(), self.limits.log_bytes as usize),
         ];
         let short = needed.into_iter().find(|(given, needed)| given < needed);
-        if let Some((_, needed)) = short {
-            self.stop(Fault::Buffers { bytes_needed: needed as u32 });
+        if let Some((given, needed)) = short {
+            let (bytes_given, bytes_needed) = (given as u32, needed as u32);
+            self.stop(Fault::Buffers { bytes_given, bytes_needed });
         }
         short.is_none()
     }
@@ -404,6 +408,12 @@ pub const fn flash_buffer_bytes_min(frame_bytes: u16) -> usize {
     // A whole number of the longest words.
     let needed = SNAP_DATA_AT.saturating_add(piece_bytes_max(frame_bytes)).next_multiple_of(32);
     if needed > BUFFER_BYTES_MIN { needed } else { BUFFER_BYTES_MIN }
+}
+
+/// What the log of a node with a ring of `ring_bytes` holds: the most that a cluster's `log_bytes` can ask
+/// of it.
+pub const fn log_bytes_max(ring_bytes: usize, frame_bytes: u16) -> u32 {
+    ring_bytes.saturating_sub(1).saturating_sub(piece_bytes_max(frame_bytes)) as u32
 }
 
 /// Bytes of a snapshot in one piece: the same on every board, whatever its buffers are.

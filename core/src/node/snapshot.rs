@@ -181,7 +181,7 @@ impl<S: Storage> Node<[u8], S> {
         let piece_max = piece_bytes_max(self.limits.frame_bytes);
         let end = SNAP_DATA_AT.saturating_add(piece_max);
         let Some(place) = flash.get_mut(SNAP_DATA_AT..end) else {
-            self.stop(Fault::Buffers { bytes_needed: end as u32 });
+            self.stop(Fault::Flash(WalFault::Misused));
             return Flow::Again;
         };
         let (len, next) = match stage {
@@ -304,10 +304,10 @@ impl<S: Storage> Node<[u8], S> {
             return;
         }
         let fits = payload.len() <= bytes.saturating_sub(offset) as usize && !payload.is_empty();
-        if offset == *durable && fits && self.log.put_aside(payload) {
-            *piece = payload.len() as u16;
-        } else {
+        if offset != *durable || !fits {
             *reply_owed = true;
+        } else if self.log.put_aside(payload) {
+            *piece = payload.len() as u16;
         }
     }
 

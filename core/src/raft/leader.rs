@@ -119,7 +119,11 @@ impl Raft {
             return;
         };
         self.recent_active.insert(from);
-        if progress.state == ProgressState::Snapshot && progress.next == id.index.next() {
+        // What was sent already is sent again by the heartbeat, or a repeated frame would multiply itself.
+        if progress.state == ProgressState::Snapshot
+            && progress.next == id.index.next()
+            && progress.snapshot_offset != offset
+        {
             progress.snapshot_offset = offset;
             self.owes_snapshot.insert(from);
         }

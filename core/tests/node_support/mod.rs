@@ -39,7 +39,7 @@ pub(crate) fn config(seed: u64) -> Config {
 }
 
 pub(crate) const LIMITS: Limits =
-    Limits { frame_bytes: FRAME_BYTES, entry_bytes: 64, log_bytes: 1000, snapshot_bytes: 4096 };
+    Limits { frame_bytes: FRAME_BYTES, entry_bytes: 64, log_bytes: 900, snapshot_bytes: 4096 };
 
 /// A node, its buffers, and an application that keeps every command.
 pub(crate) struct Host {

@@ -2,7 +2,7 @@
 
 use quorate::config::{Config, Flash, Link};
 use quorate::flash::Geometry;
-use quorate::node::{Limits, entry_bytes_max, flash_buffer_bytes_min};
+use quorate::node::{Limits, entry_bytes_max, flash_buffer_bytes_min, log_bytes_max};
 use quorate::typed::MapLimits;
 
 use super::dice::Dice;
@@ -160,7 +160,7 @@ impl Profile {
         let limits = Limits {
             frame_bytes: link.frame_bytes,
             entry_bytes: entry_bytes_max(link.frame_bytes).min(48),
-            log_bytes: log_bytes_min as u32 - 1,
+            log_bytes: log_bytes_max(log_bytes_min, link.frame_bytes),
             snapshot_bytes: 1024,
         };
         let boards = (0..options.boards).map(|_| {
