@@ -478,9 +478,11 @@ impl Wal {
         if segment >= self.geometry.segments {
             return Err(Halt::Refused(MountError::Unformatted));
         }
-        // What a founding's first write, cut short, may have left.
+        // What a founding's first writes, cut short, may have left; and its first erase, if every other
+        // segment has a trace of such a write.
         let offset = self.mount.blank_at.max(self.cert_bytes());
-        if offset >= self.geometry.segment_bytes() {
+        let erased_first = segment == 1 && self.mount.marker.is_none();
+        if offset >= self.geometry.segment_bytes() || erased_first {
             self.mount.blank_at = 0;
             self.mount.segment = segment.saturating_add(1);
             return Ok(());

@@ -141,8 +141,11 @@ impl Wal {
             let end = SNAP_DATA_AT.saturating_add(len as usize);
             let data = buf.get(SNAP_DATA_AT..end).unwrap_or_default();
             self.snap.crc_next = checksum(self.snap.crc, data);
+            // If all but one segment are live, only a snapshot in that one can free them.
+            let last_way = self.snap.first.is_none() && self.free() == 1;
+            let hold = if last_way && self.matter.segment == self.tail.segment { 0 } else { 1 };
             (it.flags, it.snap, it.snap_at) = (SNAP, self.snap.id, self.snap.bytes);
-            return Some(self.lost_if_full(|wal| wal.record(it, Data::Chunk(len), 1, log, buf)));
+            return Some(self.lost_if_full(|wal| wal.record(it, Data::Chunk(len), hold, log, buf)));
         }
         if !self.snap.ending {
             return None;

@@ -88,12 +88,13 @@ impl Wal {
 
     /// A snapshot that would end in another segment than it begins, or that is to free the very segment it
     /// would begin in, begins in a new one.
-    fn wants_fresh_segment(&self) -> bool {
+    fn wants_fresh_segment(&self, log: &Log) -> bool {
         if self.snap.first.is_some() || self.order.is_empty() {
             return false;
         }
         let snapshot = self.checkpoint.map_or(0, |checkpoint| checkpoint.bytes);
-        let likely = snapshot.saturating_add(snapshot.wrapping_shr(2)).saturating_add(256);
+        let likely = snapshot.saturating_add(log.bytes_used() as u32);
+        let likely = likely.saturating_add(likely.wrapping_shr(1)).saturating_add(256);
         let short = self.room() < likely;
         if self.matter.segment == self.tail.segment {
             return short || self.wants_snapshot();
@@ -145,7 +146,7 @@ impl Wal {
         let forced = self.boot == Boot::Now && self.last.offset == self.cert_bytes();
         let link = self.link_next();
         let left = self.free().saturating_add(self.dead_behind(link)).saturating_sub(1);
-        let fresh = matches!(data, Data::Chunk(_)) && left >= hold && self.wants_fresh_segment();
+        let fresh = matches!(data, Data::Chunk(_)) && left >= hold && self.wants_fresh_segment(log);
         let restating = self.boot == Boot::Now && self.last_matters;
         let size = |it: &Sections<'_>, scratch: &mut Scratch, data: u32| {
             let body = (it.encode(scratch) as u32).saturating_add(data);
@@ -432,6 +433,10 @@ impl Wal {
         }
         it.flags = flags;
         match self.record(it, Data::None, 1, log, buf) {
+            Err(Held::Room) if self.free() == 0 => {
+                self.fault = self.fault.or(Some(WalFault::Full));
+                None
+            }
             // A vote is worth more than a snapshot that does not fit any more.
             Err(Held::Room) if self.snap.first.is_some() => {
                 self.abort_snapshot();
