@@ -9,7 +9,7 @@ use quorate::flash::{FlashDone, FlashOp, Geometry};
 use quorate::membership::MEMBERS_MAX;
 use quorate::node::{Boot, Limits, Node, Output, Status};
 use quorate::typed::serve;
-use quorate::wal::MountError;
+use quorate::wal::{BUFFER_BYTES_MAX, MountError};
 use quorate::{Instant, NodeId};
 
 use crate::content::{Content, Value};
@@ -19,8 +19,8 @@ use crate::fit;
 const LOG_BYTES: usize = 256 * 1024;
 /// Larger than any frame.
 const FRAME_BYTES: usize = u16::MAX as usize;
-/// What boards have at least; the log of one that has more tells so.
-const FLASH_BUFFER_BYTES: usize = 256;
+/// As large as any board's.
+const FLASH_BUFFER_BYTES: usize = BUFFER_BYTES_MAX;
 /// A mount of the largest image takes far fewer steps.
 const STEPS_MAX: u32 = 10_000_000;
 
@@ -93,7 +93,7 @@ pub enum ImageError {
 pub fn read(image: &[u8]) -> Result<BoardImage, ImageError> {
     let mut error = ImageError::Length { bytes: image.len() };
     for geometry in layouts(image) {
-        match read_as(image, geometry) {
+        match mount(image, geometry) {
             Ok(board) => return Ok(board),
             Err(Fault::Mount(MountError::OtherGeometry {
                 word_bytes,
@@ -105,7 +105,7 @@ pub fn read(image: &[u8]) -> Result<BoardImage, ImageError> {
                 if geometry.bytes() as usize != image.len() {
                     return Err(ImageError::Length { bytes: image.len() });
                 }
-                return read_as(image, geometry).map_err(explain);
+                return mount(image, geometry).map_err(explain);
             }
             // With the wrong layout everything looks like this, with the right one only other data does.
             Err(Fault::Mount(e @ (MountError::Foreign | MountError::Unformatted))) => {
@@ -152,21 +152,12 @@ fn layout(erased: u8, word_bytes: u8, segment_bytes: u32, segments: u8) -> Geome
     }
 }
 
-fn read_as(image: &[u8], geometry: Geometry) -> Result<BoardImage, Fault> {
-    match mount(image, geometry, FLASH_BUFFER_BYTES) {
-        Err(Fault::Mount(MountError::BufferTooSmall { bytes_needed })) => {
-            mount(image, geometry, bytes_needed)
-        }
-        other => other,
-    }
-}
-
 /// Runs a node on a copy of the image until it has restored and applied all that it can by itself.
-fn mount(image: &[u8], geometry: Geometry, buffer_bytes: usize) -> Result<BoardImage, Fault> {
+fn mount(image: &[u8], geometry: Geometry) -> Result<BoardImage, Fault> {
     let mut bytes = image.to_vec();
     let mut node: Box<Node> = Box::new(Node::<[u8; LOG_BYTES]>::new());
     let mut map = fit::new_map(fit::WIDEST, u16::MAX);
-    let (mut frame, mut flash) = (vec![0; FRAME_BYTES], vec![0; buffer_bytes]);
+    let (mut frame, mut flash) = (vec![0; FRAME_BYTES], vec![0; FLASH_BUFFER_BYTES]);
     let mut torn = false;
     // Time stands still, so that the node neither stands for election nor keeps up its flash.
     let now = Instant::ZERO;

@@ -108,7 +108,7 @@ fn to_text(board: &BoardImage) -> String {
     format!(
         "board {} of cluster {:?}, generation {}, term {}\n\
          log: {} entries, {} committed, snapshot at {}{torn}\n\
-         configuration: {} keys, revision {}, hash {:016x}\n\n{entries}\n",
+         configuration: {} keys, revision {}, hash {:016x}\n\n{}\n",
         board.id(),
         status.cluster,
         status.generation.0,
@@ -119,5 +119,6 @@ fn to_text(board: &BoardImage) -> String {
         board.content.len(),
         board.revision,
         board.hash,
+        entries.trim_fmt(),
     )
 }

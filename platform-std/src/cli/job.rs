@@ -69,7 +69,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
 
 fn read(path: Option<&Path>) -> Result<ConfigFile, ConfigFileError> {
     match path {
-        Some(path) => ConfigFile::read(path),
+        Some(path) => ConfigFile::read(path).map_err(|mut error| {
+            // Whoever mistypes a command is taken to mean a file.
+            if !path.exists() && path.components().count() == 1 && path.extension().is_none() {
+                error.what += "; nor is there such a command: see --help";
+            }
+            error
+        }),
         None if Path::new(EXAMPLE).exists() => ConfigFile::read(Path::new(EXAMPLE)),
         None => ConfigFile::parse(&format!("{EXAMPLE} (built in)"), EXAMPLE_TEXT),
     }
@@ -89,7 +95,9 @@ fn open_images(dir: &DataDir) -> Result<Option<Vec<Vec<u8>>>, Failure> {
             return Err(failed(format!("this is the image of board {}", board.id())));
         }
         if board.limits != boards::LIMITS || board.geometry != boards::geometry() {
-            return Err(failed("this is the image of another kind of board".into()));
+            return Err(failed(
+                "this is the image of a board with other flash or other limits".into(),
+            ));
         }
         let cluster = first.get_or_insert_with(|| board.clone()).status.cluster;
         if board.status.cluster != cluster {
@@ -165,7 +173,7 @@ fn summary_table(reports: &[BoardReport], images: &[BoardImage]) -> String {
             report.power_cuts.to_string(),
         ]);
     }
-    table.to_string()
+    table.trim_fmt()
 }
 
 fn verdict(name: &str, outcome: &Outcome) -> String {

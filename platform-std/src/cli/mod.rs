@@ -3,6 +3,7 @@
 
 mod config;
 mod job;
+mod plan;
 mod sim;
 
 use std::io::Write;
@@ -30,6 +31,7 @@ enum Command {
     /// Look at the configuration in a board's flash image.
     #[command(subcommand)]
     Config(config::Args),
+    Plan(plan::Args),
     /// Run whole boards in a deterministic simulation, with every fault that boards meet.
     #[command(subcommand)]
     Sim(sim::Args),
@@ -61,6 +63,7 @@ pub fn main() -> ExitCode {
     let result = match &cli.command {
         None => job::run(&cli.job),
         Some(Command::Config(args)) => config::run(args),
+        Some(Command::Plan(args)) => plan::run(args),
         Some(Command::Sim(args)) => sim::run(args),
     };
     result.unwrap_or_else(|failure| {
