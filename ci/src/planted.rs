@@ -238,10 +238,12 @@ impl<'a> Tree<'a> {
             self.put(&path, text.as_bytes())?;
         }
         let folder = self.context.target.join("planted/target");
-        // Building is most of the time, so it is done without the last optimisations.
+        // Only what the bug touches is built again, and without the last optimisations.
         let mut build = self.context.cargo(&["build", "--release", "-q", "-p", "quorate-std"]);
         build.current_dir(&self.root).env("CARGO_TARGET_DIR", &folder);
         build.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_DEBUG", "0");
+        build.env("CARGO_PROFILE_RELEASE_INCREMENTAL", "true");
+        build.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
         run(&mut build)?;
         Ok(folder.join("release/quorate"))
     }
