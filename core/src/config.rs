@@ -21,8 +21,8 @@ const AIR_SHARE: u32 = 5;
 /// The leader's heartbeats may take one part in this many of the air that the law allows it.
 const DUTY_SHARE: u32 = 2;
 /// Heartbeats that may be lost in a row before a follower doubts the leader. A radio that loses every
-/// fifth frame loses five in a row once in 3,000 times, and pre-vote makes even that harmless.
-const HEARTBEATS: u32 = 5;
+/// fifth frame loses ten in a row once in ten million times.
+const HEARTBEATS: u32 = 10;
 /// Full rounds that must fit an election timeout: pre-vote, vote and first append take three, and one
 /// is on the air already when they begin (Raft §5.6: broadcast time ≪ election timeout).
 const ROUNDS: u32 = 4;
@@ -253,7 +253,7 @@ pub enum HeartbeatLimit {
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum ElectionLimit {
-    /// Five heartbeats, so that a few lost ones depose nobody.
+    /// Ten heartbeats, so that a few lost ones depose nobody.
     Heartbeats,
     /// Four full rounds on the link, so that an election is over before the next one begins.
     Rounds,
@@ -341,7 +341,7 @@ impl fmt::Display for ConfigError {
                     "an election timeout of {given_ms} ms is too short: {needed_ms} ms would do, "
                 )?;
                 f.write_str(match why {
-                    ElectionLimit::Heartbeats => "five heartbeats",
+                    ElectionLimit::Heartbeats => "ten heartbeats",
                     ElectionLimit::Rounds => "four full rounds on this link",
                     ElectionLimit::Erase => "three of the longest erases of this flash",
                 })
@@ -433,8 +433,8 @@ mod tests {
         let mut config = Config::new(radio(), nrf52840(), 5, 1);
         config.heartbeat_ms = 1000;
         let error = config.check().unwrap_err();
-        assert!(error.to_string().contains("5000 ms would do, five heartbeats"), "{error}");
-        config.election_ms = 5000;
+        assert!(error.to_string().contains("10000 ms would do, ten heartbeats"), "{error}");
+        config.election_ms = 10000;
         assert_eq!(config.check(), Ok(()));
     }
 

@@ -274,11 +274,11 @@ mod tests {
         let (link, part) = (link("802.15.4").unwrap(), part("nrf52840").unwrap());
         let plan = Plan::for_link(&link, 5, &part.flash);
         // 49 bytes of 32 µs and 1500 µs, five times, are 15,340 µs: a fifth of the air.
-        assert_eq!((plan.heartbeat_ms, plan.election_ms), (77, 385));
+        assert_eq!((plan.heartbeat_ms, plan.election_ms), (77, 770));
         assert_eq!((plan.idle_air_permille, plan.idle_leader_permille), (199, 39));
         // 133 bytes and a turnaround, 29 words of 41 µs, four replies.
         assert_eq!(plan.round_ms, (5756u32 + 29 * 41 + 4 * 3068).div_ceil(1000));
-        assert_eq!(plan.failover_ms, 385 + 77 + plan.round_ms);
+        assert_eq!(plan.failover_ms, 770 + 154 + plan.round_ms);
         let alone = Plan::for_link(&link, 1, &part.flash);
         assert_eq!((alone.idle_air_permille, alone.election_ms), (0, 270));
     }
