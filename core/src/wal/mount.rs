@@ -63,6 +63,8 @@ pub(super) struct Mount {
     doubt: bool,
     /// A segment without a trace of a certificate.
     marker: Option<u8>,
+    /// A segment with a certificate.
+    newest_cert: u8,
     /// A checkpoint stands behind a first record that can't be read.
     pub(super) checkpoint_seen: bool,
 }
@@ -89,6 +91,7 @@ impl Mount {
         claimed: [0; 2],
         doubt: false,
         marker: None,
+        newest_cert: 0,
         checkpoint_seen: false,
     };
 }
@@ -200,6 +203,7 @@ impl Wal {
                 false => cert.erases,
             };
             self.mount.certs = true;
+            self.mount.newest_cert = segment;
             self.erases_max = self.erases_max.max(cert.erases);
             self.cert_next = self.cert_next.max(cert.number.saturating_add(1));
         }
@@ -537,8 +541,9 @@ impl Wal {
         if !want.allow_erase {
             return Progress::Idle;
         }
-        // The newest segment goes last: what is left of the old log must not be mounted without it.
-        let newest = self.mount.tail.map_or(self.geometry.segments, |tail| tail.segment);
+        // The newest segment goes last: what is left of the old log must not be mounted without it. Where
+        // there is none, a certificate goes last that tells of a format that was cut short.
+        let newest = self.mount.tail.map_or(self.mount.newest_cert, |tail| tail.segment);
         let segment = u32::from(newest)
             .saturating_add(u32::from(self.mount.segment))
             .saturating_add(1)

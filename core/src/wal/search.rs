@@ -287,7 +287,7 @@ impl Wal {
                 continue;
             }
             if len == 0 || blank < word as usize {
-                self.mount.walk.dirty = next;
+                self.mount.walk.dirty = self.mount.walk.dirty.max(next);
             }
             if let Some(head) = Head::decode(window) {
                 let here = Place { offset: q, ..at };
