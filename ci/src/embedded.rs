@@ -189,9 +189,10 @@ fn public_methods(source: &str) -> impl Iterator<Item = &str> {
 
 fn calls(probe: &str, name: &str) -> bool {
     probe.match_indices(name).any(|(at, _)| {
-        let before = probe[..at].chars().next_back();
-        let after = probe[at + name.len()..].chars().next();
-        matches!(before, Some('.' | ':' | '(')) && matches!(after, Some('(' | ')' | ',' | ':'))
+        let (before, after) = (&probe[..at], &probe[at + name.len()..]);
+        let begins = !before.ends_with("fn ")
+            && !before.ends_with(|c: char| c.is_alphanumeric() || c == '_');
+        begins && after.starts_with(['(', ')', ',', ':'])
     })
 }
 

@@ -3,7 +3,9 @@
 use quorate::config::{Config, Flash, Link};
 use quorate::flash::{FlashDone, FlashOp, Geometry};
 use quorate::membership::{Address, Member};
-use quorate::node::{Boot, Founding, Limits, Node, Output, entry_bytes_max};
+use quorate::node::{
+    Boot, Founding, Limits, Node, Output, entry_bytes_max, flash_buffer_bytes_min, log_bytes_max,
+};
 use quorate::{ClusterId, Generation, Instant, NodeId, NodeSet};
 
 use crate::port::{byte, fill, flag, half, show, size, some, some_mut, wide, word};
@@ -35,7 +37,8 @@ pub fn drive(node: &mut Node, frame: &mut [u8], flash: &mut [u8]) {
         10 => show(node.limits()),
         11 => show(node.members()),
         12 => crate::layers::look(node.raft()),
-        13 => show(entry_bytes_max(half())),
+        13 => show((entry_bytes_max(half()), flash_buffer_bytes_min(half()))),
+        14 => show(log_bytes_max(size(), half())),
         _ => output(node, now, frame, flash),
     }
 }

@@ -72,6 +72,7 @@ fn log_calls(log: &mut Log, bytes: &mut [u8]) {
         13 => log.write_ends(),
         14 => show(log.put_aside(some(bytes))),
         15 => show(log.take_aside(some_mut(bytes))),
+        16 => log.keep_aside(size()),
         _ => {
             let entries = Entries::new(entry_id(), some(bytes));
             show(entries.prev());
