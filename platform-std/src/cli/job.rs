@@ -55,16 +55,17 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         if found.is_some() { "with the flash of an earlier run" } else { "with blank flash" },
         args.seed
     ));
-    let outcome = replicate::run(file.content(), found, args.seed, &mut |news| display.news(news))
-        .map_err(|error| Failure::new(format!("{name}: {error} (seed {})", args.seed)))?;
+    let ended = replicate::run(file.content(), found, args.seed, &mut |news| display.news(news));
     display.finish();
+    let seed = args.seed;
+    let outcome = ended.map_err(|error| Failure::new(format!("{name}: {error} (seed {seed})")))?;
 
     let images = verify(&file, &outcome.images)?;
     if let Some(dir) = &mut dir {
         dir.store(&outcome.images).map_err(Failure::new)?;
     }
     display.line(&format!("done in {:.1} s", began.elapsed().as_secs_f64()));
-    print(&format!("{}\n{}", summary_table(&outcome.boards, &images), verdict(name, &outcome)))
+    print(&format!("{}\n\n{}", summary_table(&outcome.boards, &images), verdict(name, &outcome)))
 }
 
 fn read(path: Option<&Path>) -> Result<ConfigFile, ConfigFileError> {
@@ -235,8 +236,9 @@ impl Display {
         }
     }
 
-    fn finish(&self) {
-        if let Some(bar) = &self.bar {
+    /// Takes the bar away: what is printed from now on is plain.
+    fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
     }
