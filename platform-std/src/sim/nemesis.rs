@@ -72,8 +72,8 @@ impl Nemesis {
         if world.now_us >= nemesis.ends_us {
             return world.heal();
         }
-        nemesis.mend(world);
-        let quiet = nemesis.whole_us.is_none() && nemesis.away.is_none();
+        let mended = nemesis.mend(world);
+        let quiet = nemesis.whole_us.is_none() && nemesis.away.is_none() && !mended;
         if quiet && !nemesis.is_too_much(world) {
             nemesis.make_trouble(world);
         }
@@ -95,7 +95,9 @@ impl Nemesis {
         [self.whole_us, away].into_iter().flatten().fold(next_us, u64::min)
     }
 
-    fn mend(&mut self, world: &mut World) {
+    /// Ends what has lasted long enough; true if it did.
+    fn mend(&mut self, world: &mut World) -> bool {
+        let before = (self.whole_us, self.away);
         if self.whole_us.is_some_and(|until_us| world.now_us >= until_us) {
             self.whole_us = None;
             let now_us = world.now_us;
@@ -108,6 +110,7 @@ impl Nemesis {
             self.away = None;
             world.power_on(board);
         }
+        before != (self.whole_us, self.away)
     }
 
     fn make_trouble(&mut self, world: &mut World) {
