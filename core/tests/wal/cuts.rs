@@ -18,6 +18,8 @@ struct Tally {
 
 /// Some life on a board; ends with a cut, if one comes.
 fn live(board: &mut Board, random: &mut Random, tally: &mut Tally, steps: u64) -> Result<(), Stop> {
+    // What a snapshot restates has to fit: a segment of a ring of three, with room to spare.
+    let most_used = if board.geometry().segments == 3 { 900 } else { 3000 };
     for _ in 0..steps {
         board.want.idle = random.one_in(3);
         let term = board.log.last().term.0.max(board.want.hard_state.term.0).max(1);
@@ -60,7 +62,7 @@ fn live(board: &mut Board, random: &mut Random, tally: &mut Tally, steps: u64) -
         } else {
             board.step().map(|_| ())?;
         }
-        if board.wal.wants_snapshot() || board.log.bytes_free() < 1000 || random.one_in(25) {
+        if board.wal.wants_snapshot() || board.log.bytes_used() > most_used || random.one_in(25) {
             board.settle()?;
             let (from, to) = (board.committed.max(board.log.base().index.0), board.log.durable().0);
             let index = from + random.below(to.max(from) - from + 1);
