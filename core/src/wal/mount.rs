@@ -414,7 +414,7 @@ impl Wal {
             // The newest snapshot is damaged. The one before will do if all that followed it is still here.
             let (segment, offset) = (at.segment, self.offset_of(&self.first()));
             self.mount.damage = self.mount.damage.or(Some(MountError::Corrupt { segment, offset }));
-            self.checkpoint_at = self.checkpoint.and_then(|checkpoint| checkpoint.prev);
+            self.checkpoint_at = self.checkpoint.and_then(|checkpoint| checkpoint.prev());
             self.mount.step = Step::Checkpoint;
             return Ok(());
         }

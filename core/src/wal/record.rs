@@ -152,11 +152,20 @@ pub(super) struct Checkpoint {
     pub(super) crc: u32,
     /// Its first chunk; nothing before that is needed.
     pub(super) first: Place,
-    /// The checkpoint before it.
-    pub(super) prev: Option<Place>,
+    /// The checkpoint before it; all zeros if there is none. (No `Option` and no `bool` in here: what is
+    /// absent has to be all zeros, or the node's log would lie in flash and RAM both.)
+    pub(super) prev: Place,
     pub(super) identity: Identity,
     /// It came from a leader: the log before and behind it is void.
-    pub(super) installed: bool,
+    pub(super) installed: u8,
+}
+
+impl Checkpoint {
+    /// The checkpoint before it.
+    pub(super) fn prev(&self) -> Option<Place> {
+        // No record starts at 0: the certificate is there.
+        (self.prev.offset > 0).then_some(self.prev)
+    }
 }
 
 /// What a record says. A field counts only if its flag is set.
@@ -331,12 +340,12 @@ impl Writer<'_> {
     }
 
     fn checkpoint(&mut self, checkpoint: &Checkpoint) {
-        self.byte(u8::from(checkpoint.installed));
+        self.byte(checkpoint.installed);
         self.id(checkpoint.id);
         self.varint(u64::from(checkpoint.bytes));
         self.word(checkpoint.crc);
         self.place(Some(checkpoint.first));
-        self.place(checkpoint.prev);
+        self.place(checkpoint.prev());
         self.bytes(&checkpoint.identity.cluster.0);
         self.byte(checkpoint.identity.node.get());
         self.varint(u64::from(checkpoint.identity.generation.0));
@@ -385,12 +394,12 @@ impl Reader<'_> {
 
     fn checkpoint(&mut self) -> Option<Checkpoint> {
         Some(Checkpoint {
-            installed: self.byte()? != 0,
+            installed: self.byte()?.min(1),
             id: self.id()?,
             bytes: self.small()?,
             crc: self.word()?,
             first: self.place()??,
-            prev: self.place()?,
+            prev: self.place()?.unwrap_or_default(),
             identity: Identity {
                 cluster: ClusterId(self.array()?),
                 node: NodeId::new(self.byte()?)?,
@@ -426,13 +435,13 @@ mod tests {
                 bytes: u32::MAX,
                 crc: 7,
                 first: PLACE,
-                prev: Some(PLACE),
+                prev: PLACE,
                 identity: Identity {
                     cluster: ClusterId([9; 4]),
                     node: NodeId::new(1).unwrap(),
                     generation: Generation(u16::MAX),
                 },
-                installed: true,
+                installed: 1,
             }),
             snap: id,
             snap_at: u32::MAX,

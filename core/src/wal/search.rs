@@ -400,7 +400,7 @@ impl Wal {
             }
             if let Some(checkpoint) = it.checkpoint.filter(|_| load) {
                 let own = self.checkpoint.is_some_and(|own| own.first == checkpoint.first);
-                if checkpoint.installed {
+                if checkpoint.installed != 0 {
                     if !own {
                         return Err(self.corrupt(&at));
                     }

@@ -164,9 +164,9 @@ impl Wal {
             bytes: self.snap.bytes,
             crc: self.snap.crc,
             first,
-            prev: self.checkpoint_at,
+            prev: self.checkpoint_at.unwrap_or_default(),
             identity,
-            installed: self.snap.installed,
+            installed: u8::from(self.snap.installed),
         });
         self.checkpoint_next = it.checkpoint;
         Some(self.lost_if_full(|wal| wal.record(it, Data::None, 1, log, buf)))
@@ -213,7 +213,7 @@ impl Wal {
             // It fits, being a part; `collect` would link a panic.
             let _ =
                 self.order.extend_from_slice(live.get(first.unwrap_or(0)..).unwrap_or_default());
-            if checkpoint.installed {
+            if checkpoint.installed != 0 {
                 self.written = None;
             }
         }

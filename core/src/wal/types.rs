@@ -85,9 +85,11 @@ pub struct Mounted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
+// Numbered from 1, so that no error at all is all zeros.
+#[repr(u8)]
 pub enum MountError {
     /// Nothing was ever founded here: blank, or a founding that was cut short. [`Wal::format`] will do it.
-    Unformatted,
+    Unformatted = 1,
     /// Other data than a log of this library.
     Foreign,
     /// A log of an older format.
@@ -166,7 +168,7 @@ impl core::error::Error for MountError {}
 #[non_exhaustive]
 pub enum WalFault {
     /// So many segments failed that the rest is too few.
-    WornOut,
+    WornOut = 1,
     /// Every segment holds something live: no snapshot was taken in time.
     Full,
     /// The caller broke the contract: a wrong buffer, or an entry that fits no record.

@@ -146,7 +146,8 @@ impl Wal {
         let forced = self.boot == Boot::Now && self.last.offset == self.cert_bytes();
         let link = self.link_next();
         let left = self.free().saturating_add(self.dead_behind(link)).saturating_sub(1);
-        let fresh = matches!(data, Data::Chunk(_)) && left >= hold && self.wants_fresh_segment(log);
+        let fresh =
+            matches!(data, Data::Chunk(_)) && left >= hold.max(1) && self.wants_fresh_segment(log);
         let restating = self.boot == Boot::Now && self.last_matters;
         let size = |it: &Sections<'_>, scratch: &mut Scratch, data: u32| {
             let body = (it.encode(scratch) as u32).saturating_add(data);
