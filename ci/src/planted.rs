@@ -193,7 +193,7 @@ fn every_number_is_expected(context: &Context, patches: &[Planted]) -> Result<()
 /// Sweeps over lots of seeds, few first, until every expected number was red.
 fn hunt(context: &Context, patch: &Planted, program: &Path) -> Result<Caught, Trouble> {
     let mut red = BTreeSet::new();
-    let (mut from, mut lot) = (0, 20);
+    let (mut from, mut lot) = (0, 8);
     while from < context.options.planted_seeds {
         let to = (from + lot).min(context.options.planted_seeds);
         let mut command = sim::sweep_command(context, program, from, to);

@@ -8,8 +8,10 @@ use crate::tools::{Context, Trouble, failed, read};
 /// Lines of a source file, less its unit tests: more need a line that begins with [`REASON`].
 const FILE_LINES_MAX: usize = 600;
 const REASON: &str = "// Long because ";
-/// Lines of code of the whole core: no blank lines, no comments, no tests.
-const CORE_LINES_MAX: usize = 5_000;
+/// Lines of code of the whole core: no blank lines, no comments, no tests. The goal is 5,000; until it is
+/// reached the core may only shrink (`core/docs/decisions.md`, D16).
+const CORE_LINES_MAX: usize = 7_700;
+const CORE_LINES_GOAL: usize = 5_000;
 
 /// In no text file. (Spelled in halves, so that this file passes.)
 const BANNED: &[&str] = &[
@@ -52,7 +54,9 @@ pub(crate) fn check(context: &Context) -> Result<String, Trouble> {
             .push(format!("the core has {core_lines} lines of code, {CORE_LINES_MAX} at most"));
     }
     if complaints.is_empty() {
-        return Ok(format!("{files} files in order; the core has {core_lines} lines of code"));
+        return Ok(format!(
+            "{files} files in order; the core has {core_lines} lines of code, the goal is {CORE_LINES_GOAL}"
+        ));
     }
     failed(complaints.join("\n"))
 }

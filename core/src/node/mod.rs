@@ -140,7 +140,11 @@ impl<S: Storage> Node<[u8], S> {
         Ok(())
     }
 
-    fn check_founding(&mut self, config: &Config, founding: &Founding<'_>) -> Result<(), StartError> {
+    fn check_founding(
+        &mut self,
+        config: &Config,
+        founding: &Founding<'_>,
+    ) -> Result<(), StartError> {
         let members = founding.members;
         let twice = |m: &Member| members.iter().filter(|n| n.id == m.id).count() > 1;
         let here = members.iter().any(|m| m.id == founding.node);

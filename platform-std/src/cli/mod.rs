@@ -1,5 +1,5 @@
 //! The command line of `quorate`. Each command is a module with its `Args` and a `run` that returns the exit
-//! code, or the [`Failure`] that is told in one line.
+//! code, or the failure that is told in one line.
 
 mod config;
 mod job;
