@@ -29,6 +29,8 @@ use snapshot::{Begun, Cursor};
 use write::{Held, Outgoing};
 
 /// The operation that was yielded last.
+// With a number of its own, so that `None` is all zeros and not a third value of the `bool`.
+#[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Op {
     None,
