@@ -168,8 +168,10 @@ mod tests {
         for seed in 0..5 {
             let report = short(seed, Faults::NONE);
             assert_eq!(report.violated, [], "seed {seed}");
-            let bites: Vec<_> =
-                Fault::ALL.iter().filter(|fault| report.counters.bites(**fault) > 0).collect();
+            // A small log is full for a moment without any fault; clients are told so.
+            let bitten =
+                |fault: &&Fault| **fault != Fault::LogFull && report.counters.bites(**fault) > 0;
+            let bites: Vec<_> = Fault::ALL.iter().filter(bitten).collect();
             assert_eq!(bites, [&Fault::ALL[0]; 0], "seed {seed}");
             assert!(report.counters.commits > 20, "{report:?}");
         }
