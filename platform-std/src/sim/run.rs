@@ -171,7 +171,9 @@ mod tests {
             // A small log is full for a moment without any fault; clients are told so.
             let bitten =
                 |fault: &&Fault| **fault != Fault::LogFull && report.counters.bites(**fault) > 0;
-            let bites: Vec<_> = Fault::ALL.iter().filter(bitten).collect();
+            // A full log is back-pressure: clients that are faster than flash meet it without any fault.
+            let faults = Fault::ALL.iter().filter(|fault| **fault != Fault::LogFull);
+            let bites: Vec<_> = faults.filter(|f| report.counters.bites(**f) > 0).collect();
             assert_eq!(bites, [&Fault::ALL[0]; 0], "seed {seed}");
             assert!(report.counters.commits > 20, "{report:?}");
         }
