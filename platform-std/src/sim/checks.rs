@@ -10,8 +10,8 @@ use super::model::{Content, Effect, Model};
 use super::protocol::Protocol;
 use super::rules::{Rule, Verdict};
 
-/// One claim in this many is held against a copy of the flash at once.
-const CLAIMS: u64 = 8;
+/// One new claim in this many is held against a copy of the flash at once.
+const CLAIMS: u64 = 3;
 /// One acknowledgement in this many is looked for on the flash of all boards at once.
 const ACKNOWLEDGEMENTS: u64 = 16;
 

@@ -108,7 +108,7 @@ pub(super) fn inspect(chip: &Chip) -> Result<Held, Unmounted> {
 }
 
 /// What a board has last said of what it holds.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Spoken {
     vote: Option<(Term, u8)>,
     /// In which term, up to where.
@@ -129,9 +129,10 @@ impl Durability {
         Self { spoken, acknowledged: BTreeMap::new() }
     }
 
-    /// A board sent a frame; true if it said that flash holds something.
+    /// A board sent a frame; true if it said for the first time that flash holds something.
     pub(super) fn sent(&mut self, board: u8, frame: &Frame<'_>) -> bool {
         let spoken = &mut self.spoken[usize::from(board)];
+        let before = *spoken;
         match frame.envelope.message {
             Message::VoteRequest { term, pre: false, .. } => spoken.vote = Some((term, board)),
             Message::VoteReply { term, pre: false, granted: true } => {
@@ -141,9 +142,9 @@ impl Durability {
             Message::Reply { term, matched, .. } if matched > Index::ZERO => {
                 spoken.matched = Some((term, matched));
             }
-            _ => return false,
+            _ => {}
         }
-        true
+        *spoken != before
     }
 
     /// Does the image of `board` hold what the board has said?

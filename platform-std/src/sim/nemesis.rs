@@ -102,6 +102,7 @@ impl Nemesis {
             self.whole_us = None;
             let now_us = world.now_us;
             world.trace.line(format_args!("{now_us} 0 whole"));
+            world.ambush = None;
             world.air.heal();
         }
         if let Some((board, until_us)) = self.away
@@ -152,6 +153,7 @@ impl Nemesis {
                 let off_us = self.dice.below(election_us);
                 world.cut(any, off_us);
             }
+            Fault::Partition if boards > 2 && self.dice.chance(300) => self.ambush(world),
             Fault::Partition => self.partition(world),
             Fault::OneWay => self.cut_directions(world),
             Fault::LogFull => {
@@ -196,6 +198,47 @@ impl Nemesis {
         }
         world.partition(&sides);
         self.whole_us = self.last_us(world);
+    }
+
+    /// For a while each new leader is cut off, most before they have committed anything: terms are begun
+    /// and left, and logs part (Raft Figure 8).
+    fn ambush(&mut self, world: &mut World) {
+        world.ambush = Some(self.dice.fork());
+        let elections = self.dice.within(10, 30);
+        self.whole_us = Some(world.now_us + elections * world.profile.election_us());
+    }
+
+    /// A new leader has said its first word.
+    pub(super) fn lie_in_wait(world: &mut World, leader: usize) {
+        let election_us = world.profile.election_us();
+        let Some(dice) = &mut world.ambush else {
+            return;
+        };
+        if dice.chance(600) {
+            Self::cut_off(world, leader);
+        } else {
+            let after_us = dice.below(election_us);
+            let at_us = world.now_us + after_us;
+            world.plan(at_us, What::Ambush { board: leader });
+        }
+    }
+
+    /// Leaves the leader with less than a majority, and joins all others.
+    pub(super) fn cut_off(world: &mut World, leader: usize) {
+        if world.leader() != Some(leader) {
+            return;
+        }
+        let Some(dice) = &mut world.ambush else {
+            return;
+        };
+        let mut sides = vec![0; world.boards.len()];
+        let mut room = (sides.len() - 1) / 2;
+        for (at, side) in sides.iter_mut().enumerate() {
+            let with = at != leader && room > 1 && dice.chance(300);
+            room -= usize::from(with);
+            *side = u8::from(with || at == leader);
+        }
+        world.partition(&sides);
     }
 
     fn cut_directions(&mut self, world: &mut World) {

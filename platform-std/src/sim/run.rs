@@ -168,9 +168,6 @@ mod tests {
         for seed in 0..5 {
             let report = short(seed, Faults::NONE);
             assert_eq!(report.violated, [], "seed {seed}");
-            // A small log is full for a moment without any fault; clients are told so.
-            let bitten =
-                |fault: &&Fault| **fault != Fault::LogFull && report.counters.bites(**fault) > 0;
             // A full log is back-pressure: clients that are faster than flash meet it without any fault.
             let faults = Fault::ALL.iter().filter(|fault| **fault != Fault::LogFull);
             let bites: Vec<_> = faults.filter(|f| report.counters.bites(**f) > 0).collect();

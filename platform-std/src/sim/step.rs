@@ -10,6 +10,7 @@ use quorate::{EntryId, NodeSet};
 
 use super::durability::{Unmounted, inspect};
 use super::model::{Content, Effect};
+use super::nemesis::Nemesis;
 use super::rules::Rule;
 use super::trace::Hex;
 use super::world::{What, World};
@@ -332,12 +333,17 @@ impl World {
         board.frames_sent += 1;
         match wire::decode(bytes) {
             Ok(frame) if frame.envelope.from == board.id && frame.envelope.to == to => {
+                let led = self.checks.protocol.leader();
                 self.checks.sent(number, &frame, &board.chip);
+                let leads_now = self.checks.protocol.leader() != led;
                 if matches!(
                     frame.envelope.message,
                     Message::Append { .. } | Message::Heartbeat { .. }
                 ) {
                     self.led_us[at] = Some(self.now_us);
+                }
+                if leads_now {
+                    Nemesis::lie_in_wait(self, at);
                 }
             }
             other => {

@@ -35,6 +35,7 @@ pub(super) enum What {
     Arrive(air_events::Arriving),
     Cut { board: usize, life: u32, off_us: u64 },
     Blackout { off_us: u64 },
+    Ambush { board: usize },
     Nemesis,
     Client,
     Babble,
@@ -96,6 +97,8 @@ pub struct World {
     pub(super) flash_faults: Faults,
     /// All boards are cut in the middle of the next program or erase operation of any of them.
     pub(super) blackout_armed: Option<u64>,
+    /// New leaders are cut off, and when is drawn from here.
+    pub(super) ambush: Option<Dice>,
     /// When each board last acted as a leader.
     pub(super) led_us: Vec<Option<u64>>,
     /// Faults are at work.
@@ -166,6 +169,7 @@ impl World {
             dice: Streams { air: dice.fork(), flash: dice.fork(), boards: dice.fork() },
             flash_faults: options.faults,
             blackout_armed: None,
+            ambush: None,
             led_us: vec![None; count],
             amid_faults: false,
             nemesis: None,
@@ -236,6 +240,7 @@ impl World {
                 }
             }
             What::Blackout { off_us } => self.cut_all(off_us),
+            What::Ambush { board } => Nemesis::cut_off(self, board),
             What::Nemesis => Nemesis::act(self),
             What::Client => Client::act(self),
             What::Babble => Babbler::act(self),
@@ -299,6 +304,7 @@ impl World {
         self.air.heal();
         self.air.weather = Weather::default();
         self.blackout_armed = None;
+        self.ambush = None;
         self.amid_faults = false;
         for at in 0..self.boards.len() {
             self.boards[at].armed = false;
