@@ -1,8 +1,9 @@
 //! The bytes of an entry: the same in the RAM log, in a frame and in flash, so that moving entries
 //! between them is one copy.
 //!
-//! `tag` (kind, and whether a term follows) · `length` LEB128 · `term` LEB128 if it differs from the
-//! entry before · data.
+//! A command of up to 127 bytes with the term of the entry before is its length, one byte, and its data. Any
+//! other entry: `tag` (0x80, kind, and whether a term follows) · `length` LEB128 · `term` LEB128 if it differs
+//! from the entry before · data.
 
 use crate::types::{EntryId, Term};
 
@@ -14,6 +15,9 @@ pub const DATA_BYTES_MAX: usize = u16::MAX as usize;
 
 const TAG_KIND: u8 = 0x03;
 const TAG_TERM: u8 = 0x04;
+const TAG: u8 = 0x80;
+/// The longest command that needs no tag.
+const SHORT_BYTES_MAX: u16 = 0x7f;
 
 /// What an entry is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,13 +61,17 @@ impl Head {
     /// `None` if `bytes` does not begin with a whole, valid head.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (&tag, rest) = bytes.split_first()?;
+        if tag & TAG == 0 {
+            let data_bytes = usize::from(tag);
+            return Some(Self { kind: Kind::Command, term: None, head_bytes: 1, data_bytes });
+        }
         let kind = match tag & TAG_KIND {
             0 => Kind::Command,
             1 => Kind::Empty,
             2 => Kind::Membership,
             _ => return None,
         };
-        if tag & !(TAG_KIND | TAG_TERM) != 0 {
+        if tag & !(TAG | TAG_KIND | TAG_TERM) != 0 {
             return None;
         }
         let (data_bytes, rest) = decode_varint(rest)?;
@@ -74,6 +82,11 @@ impl Head {
             let (term, rest) = decode_varint(rest)?;
             (Some(Term(term)), rest)
         };
+        // Each entry has one encoding: equal entries are equal bytes.
+        let short = usize::from(SHORT_BYTES_MAX);
+        if kind == Kind::Command && term.is_none() && data_bytes <= short {
+            return None;
+        }
         let head_bytes = bytes.len().saturating_sub(rest.len());
         Some(Self { kind, term, head_bytes, data_bytes })
     }
@@ -85,10 +98,14 @@ impl Head {
         data_bytes: u16,
     ) -> ([u8; HEAD_BYTES_MAX], usize) {
         let mut bytes = [0; HEAD_BYTES_MAX];
+        if kind == Kind::Command && term.is_none() && data_bytes <= SHORT_BYTES_MAX {
+            put(&mut bytes, &mut 0, data_bytes as u8);
+            return (bytes, 1);
+        }
         let mut tag = match kind {
-            Kind::Command => 0,
-            Kind::Empty => 1,
-            Kind::Membership => 2,
+            Kind::Command => TAG,
+            Kind::Empty => TAG | 1,
+            Kind::Membership => TAG | 2,
         };
         if term.is_some() {
             tag |= TAG_TERM;

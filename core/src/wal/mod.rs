@@ -9,9 +9,9 @@ mod mount;
 mod read;
 mod record;
 mod ring;
-mod search;
 mod snapshot;
 mod types;
+mod walk;
 mod write;
 
 pub use types::*;
@@ -24,7 +24,7 @@ use crate::log::Log;
 use crate::types::{EntryId, Index, Term};
 use mount::Mount;
 use read::Window;
-use record::{Checkpoint, Head, Place, SECTIONS_BYTES_MAX};
+use record::{Checkpoint, Link, Place, SECTIONS_BYTES_MAX};
 use snapshot::{Begun, Cursor};
 use write::{Held, Outgoing};
 
@@ -39,15 +39,20 @@ enum Op {
 }
 
 /// What the operation that was yielded last is part of.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Job {
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a log that mounts writes nothing: they share their place"
+)]
+#[repr(u8)]
+#[derive(Clone, Copy)]
+enum Work {
     None,
-    Write,
-    Verify,
-    CertRead,
-    Erase,
-    CertWrite,
-    CertVerify,
+    Write(Outgoing),
+    Verify(Outgoing),
+    /// Reading how often a segment was erased, then erasing it.
+    Count(u8),
+    Erase(u8, u32),
+    Mount(Mount),
 }
 
 /// What the log is about.
@@ -55,7 +60,8 @@ enum Job {
 enum Phase {
     Off,
     Mounting,
-    Formatting,
+    /// The flash is being marked as ours.
+    Founding,
     Running,
 }
 
@@ -63,13 +69,14 @@ enum Phase {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Boot {
     None,
-    /// By the next record: it was sealed.
+    /// By the next record: the last one is sealed, and the mount can be told.
+    Sealed,
+    /// The same, and it is told.
     Owed,
     /// Before the mount is told.
     Now,
-    /// It is, by the first record of a new segment; that one is sealed at once, or the next boot would need
-    /// another segment.
-    Opened,
+    /// It is, but for a seal.
+    Seal,
 }
 
 /// The flash log.
@@ -78,60 +85,49 @@ pub struct Wal {
     buffer_bytes: u32,
     phase: Phase,
     op: Op,
-    job: Job,
     boot: Boot,
     fault: Option<WalFault>,
+    work: Work,
     window: Window,
     identity: Option<Identity>,
     durable: HardState,
-    /// The newest segment's place in the order of use, and where it links to.
+    checkpoint: Checkpoint,
+    /// The longest record that the log may hold.
+    record_max: u32,
+    /// The newest segment's place in the order of use.
     seq: u32,
-    link: Option<Place>,
     /// Where the next record goes.
     tail: Place,
-    /// Nothing more goes into the newest segment: a write there failed.
+    /// Nothing more goes into the newest segment.
     closed: bool,
+    /// A record was written since the last seal.
+    unsealed: bool,
     /// Behind the last record without which the log would not be what it is.
-    matter: Place,
-    /// The last record; its flags, what its entries follow, and whether it matters, as the mount found it.
-    last: Place,
-    /// The same, or where the record starts that it restates: what restates it continues from there.
-    last_link: Place,
-    last_flags: u16,
-    last_prev: Index,
-    last_matters: bool,
+    matter: Link,
+    /// Where what the next boot record restates begins, and what the entries there follow.
+    boot_from: u32,
+    boot_after: Option<Index>,
     /// The last entry that was written, which the next one may follow without saying so.
     written: Option<EntryId>,
-    /// A record was written, or a segment made ready, since the last seal.
-    unsealed: bool,
     /// Live segments, oldest first.
     order: heapless::Vec<u8, 32, u8>,
     retired: u32,
-    /// The segments that are used next, numbers plus one, and the checksums of their certificates.
-    ready: [u8; 2],
-    ready_chain: [u32; 2],
-    certifying: u8,
-    cert_next: u32,
-    /// Erases of the segment that is being certified.
-    erases: u32,
+    /// Free segments that begin with something that may turn into a first record yet.
+    suspects: u32,
+    /// The segments that are used next, erased, and how often they were.
+    ready: heapless::Vec<(u8, u32), 2>,
     erases_max: u32,
     erases_min: u32,
-    checkpoint: Option<Checkpoint>,
-    checkpoint_next: Option<Checkpoint>,
-    checkpoint_at: Option<Place>,
     snap: Begun,
     cursor: Cursor,
-    outgoing: Outgoing,
     tail_found: Tail,
     bytes_written: u32,
     records: u32,
-    mount: Mount,
 }
 
 impl Wal {
     /// A log that is not in use, all zeros.
     pub const fn new() -> Self {
-        const NOWHERE: Place = Place { segment: 0, offset: 0, chain: 0 };
         Self {
             geometry: Geometry {
                 word_bytes: 0,
@@ -144,43 +140,33 @@ impl Wal {
             buffer_bytes: 0,
             phase: Phase::Off,
             op: Op::None,
-            job: Job::None,
             boot: Boot::None,
             fault: None,
+            work: Work::None,
             window: Window::EMPTY,
             identity: None,
             durable: HardState { term: Term::ZERO, vote: None, commit: Index::ZERO },
+            checkpoint: Checkpoint::NONE,
+            record_max: 0,
             seq: 0,
-            link: None,
-            tail: NOWHERE,
+            tail: Place::NOWHERE,
             closed: false,
-            matter: NOWHERE,
-            last: NOWHERE,
-            last_link: NOWHERE,
-            last_flags: 0,
-            last_prev: Index::ZERO,
-            last_matters: false,
-            written: None,
             unsealed: false,
+            matter: (0, 0),
+            boot_from: 0,
+            boot_after: None,
+            written: None,
             order: heapless::Vec::new(),
             retired: 0,
-            ready: [0; 2],
-            ready_chain: [0; 2],
-            certifying: 0,
-            cert_next: 0,
-            erases: 0,
+            suspects: 0,
+            ready: heapless::Vec::new(),
             erases_max: 0,
             erases_min: 0,
-            checkpoint: None,
-            checkpoint_next: None,
-            checkpoint_at: None,
             snap: Begun::NONE,
             cursor: Cursor::START,
-            outgoing: Outgoing::NONE,
             tail_found: Tail::Clean,
             bytes_written: 0,
             records: 0,
-            mount: Mount::START,
         }
     }
 
@@ -190,13 +176,7 @@ impl Wal {
     /// # Errors
     /// The geometry can't hold a log.
     pub fn mount(&mut self, geometry: Geometry, buffer_bytes: usize) -> Result<(), GeometryError> {
-        ring::check(&geometry, buffer_bytes)?;
-        *self = Self::new();
-        self.geometry = geometry;
-        let bytes = buffer_bytes.min(BUFFER_BYTES_MAX) as u32;
-        self.buffer_bytes = bytes & !self.word().saturating_sub(1);
-        self.phase = Phase::Mounting;
-        Ok(())
+        self.begin(geometry, buffer_bytes, Mount::new(false, false))
     }
 
     /// Begins to format the flash for `identity`; polling ends in [`Progress::Formatted`] or
@@ -212,62 +192,61 @@ impl Wal {
         identity: Identity,
         erase_anyway: bool,
     ) -> Result<(), GeometryError> {
-        self.mount(geometry, buffer_bytes)?;
+        self.begin(geometry, buffer_bytes, Mount::new(true, erase_anyway))?;
         self.identity = Some(identity);
-        self.mount.format = true;
-        self.mount.erase_anyway = erase_anyway;
+        Ok(())
+    }
+
+    fn begin(
+        &mut self,
+        geometry: Geometry,
+        buffer_bytes: usize,
+        mount: Mount,
+    ) -> Result<(), GeometryError> {
+        ring::check(&geometry, buffer_bytes)?;
+        *self = Self::new();
+        self.geometry = geometry;
+        let bytes = buffer_bytes.min(BUFFER_BYTES_MAX) as u32;
+        self.buffer_bytes = bytes & !self.word().saturating_sub(1);
+        self.phase = Phase::Mounting;
+        self.work = Work::Mount(mount);
         Ok(())
     }
 
     /// The next flash operation, or what came of the last one. To be called until it says
     /// [`Progress::Idle`]; also then again whenever `want` or `log` has changed.
     pub fn poll(&mut self, want: &Want, log: &mut Log, buf: &mut [u8]) -> Progress {
-        let ended = match self.op {
+        let mut ok = match self.op {
             Op::Out => return Progress::Idle,
-            Op::None => None,
-            Op::Ended(ok) => Some(ok),
+            Op::None => true,
+            Op::Ended(ok) => ok,
         };
         self.op = Op::None;
         let Some(buf) = buf.get_mut(..self.buffer_bytes as usize) else {
             self.fault = Some(WalFault::Misused);
             return Progress::Fault(WalFault::Misused);
         };
-        let word = self.word();
-        let ended = match ended {
-            Some(ok) if self.window.take(ok, word) => Some(true),
-            other => other,
-        };
-        let progress = match self.phase {
-            Phase::Off => Progress::Idle,
-            Phase::Mounting => self.poll_mount(want, log, buf),
-            Phase::Formatting => self.poll_format(ended, want, buf),
-            Phase::Running => self.poll_running(ended, want, log, buf),
-        };
-        if matches!(progress, Progress::Op(_)) {
-            self.op = Op::Out;
-        }
-        progress
-    }
-
-    fn poll_running(
-        &mut self,
-        ended: Option<bool>,
-        want: &Want,
-        log: &mut Log,
-        buf: &mut [u8],
-    ) -> Progress {
-        let mut ok = ended.unwrap_or(true);
-        // Each turn either yields, or ends a job and begins another: the bound is never met.
+        // What can't be read is for the reader to see.
+        ok |= self.window.take(ok);
+        // Each turn either yields, or ends one work and begins another: the bound is never met.
         for _ in 0..16 {
             if let Some(fault) = self.fault {
                 return Progress::Fault(fault);
             }
-            let done = match self.job {
-                Job::None => return self.next(want, log, buf),
-                Job::Write | Job::Verify => self.written(ok, log, buf),
-                _ => self.certify_step(ok, buf),
+            let progress = match core::mem::replace(&mut self.work, Work::None) {
+                Work::None => Some(self.next(want, log, buf)),
+                Work::Write(out) | Work::Verify(out) => self.verify(ok, out, log, buf),
+                Work::Count(segment) => self.erase_step(segment, buf),
+                Work::Erase(segment, erases) => {
+                    self.erased(ok, segment, erases);
+                    None
+                }
+                Work::Mount(mount) => self.poll_mount(mount, log, buf),
             };
-            if let Some(progress) = done {
+            if let Some(progress) = progress {
+                if matches!(progress, Progress::Op(_)) {
+                    self.op = Op::Out;
+                }
                 return progress;
             }
             ok = true;
@@ -278,30 +257,42 @@ impl Wal {
     /// What to do next, when nothing is under way.
     fn next(&mut self, want: &Want, log: &mut Log, buf: &mut [u8]) -> Progress {
         self.window.ahead = 0;
-        let record = if self.boot == Boot::Now {
-            Some(self.boot_record(log, buf))
-        } else if self.boot == Boot::Opened {
-            self.boot = Boot::None;
-            match self.seal(want, log, buf) {
-                Some(progress) => {
-                    self.boot = Boot::Opened;
-                    return progress;
-                }
-                None => return self.mounted().unwrap_or(Progress::Idle),
+        let record = match (self.phase, self.boot) {
+            (Phase::Off | Phase::Mounting, _) => return Progress::Idle,
+            (Phase::Founding, _) if self.ready.is_empty() => {
+                self.phase = Phase::Running;
+                return Progress::Formatted;
             }
-        } else if self.has_chunk() {
+            (Phase::Founding, _) => {
+                Some(self.record(0, write::Data::None, 0, self.durable, log, buf))
+            }
+            // What may turn into the beginning of a newer segment has to go first.
+            _ if self.suspects != 0 && (self.boot != Boot::None || self.checkpoint.is_none()) => {
+                Some(Err(Held::Erase))
+            }
+            (_, Boot::Sealed) => {
+                self.boot = Boot::Owed;
+                return self.mounted().unwrap_or(Progress::Idle);
+            }
+            (_, Boot::Now) => self.group(want, log, buf),
+            (_, Boot::Seal) => match self.seal(want, log, buf) {
+                Some(progress) => return progress,
+                None => {
+                    self.boot = Boot::None;
+                    return self.mounted().unwrap_or(Progress::Idle);
+                }
+            },
             // It lies in the buffer.
-            self.snapshot_record(want, log, buf)
-        } else {
-            match self.group(want, log, buf) {
+            _ if self.has_chunk() => self.snapshot_record(want, log, buf),
+            (_, Boot::None | Boot::Owed) => match self.group(want, log, buf) {
                 Some(Err(Held::Room)) | None => self.snapshot_record(want, log, buf),
                 other => other,
-            }
+            },
         };
         match record {
             Some(Ok(progress)) => return progress,
             Some(Err(Held::Erase)) if want.allow_erase => {
-                if let Some(progress) = self.certify_next(buf) {
+                if let Some(progress) = self.erase_next(buf) {
                     return progress;
                 }
             }
@@ -313,7 +304,7 @@ impl Wal {
         if let Some(fault) = self.fault {
             return Progress::Fault(fault);
         }
-        if self.boot == Boot::Now || self.has_chunk() {
+        if matches!(self.boot, Boot::Now | Boot::Sealed) || self.has_chunk() {
             return Progress::Idle;
         }
         if let Some(progress) = self.read_step(buf) {
@@ -325,13 +316,23 @@ impl Wal {
                 return progress;
             }
             if want.allow_erase
-                && self.checkpoint.is_some()
-                && let Some(progress) = self.certify_next(buf)
+                && !self.checkpoint.is_none()
+                && let Some(progress) = self.erase_next(buf)
             {
                 return progress;
             }
         }
         Progress::Idle
+    }
+
+    /// Nothing is known of a log.
+    fn forget_log(&mut self) {
+        self.window.forget();
+        self.order.clear();
+        (self.retired, self.suspects) = (0, 0);
+        self.durable = HardState::default();
+        self.checkpoint = Checkpoint::NONE;
+        self.written = None;
     }
 
     /// The operation that [`Wal::poll`] yielded has ended.
@@ -380,19 +381,10 @@ impl Wal {
             erases_max: self.erases_max,
             erases_min: self.erases_min,
             segments_free: self.free() as u8,
-            segments_ready: self.ready.iter().filter(|ready| **ready != 0).count() as u8,
+            segments_ready: self.ready.len() as u8,
             segments_retired: self.retired.count_ones() as u8,
             bytes_written: self.bytes_written,
             records: self.records,
-        }
-    }
-
-    /// Where the record at `place` ends.
-    fn end_of(&self, place: &Place, head: &Head) -> Place {
-        Place {
-            segment: place.segment,
-            offset: place.offset.saturating_add(self.geometry.padded(head.total())),
-            chain: head.crc,
         }
     }
 }

@@ -1,5 +1,8 @@
-//! The bytes of certificates and records: one kind of record, with optional sections in a fixed order.
+//! The bytes of a record: one kind of record, with sections in a fixed order.
+//!
+//! A record's fields are listed once, in [`Sections::fields`], for writing and reading both.
 
+use super::types::HardState;
 use crate::entry::{decode_varint, encode_varint};
 use crate::flash::Geometry;
 use crate::identity::Identity;
@@ -9,32 +12,29 @@ use crc::{CRC_32_ISCSI, Crc, Table};
 
 /// The format that this code writes, and the only one that it reads.
 pub(super) const VERSION: u8 = 1;
-const MAGIC: [u8; 3] = *b"Qrt";
 
-/// A certificate, before it is padded to the word.
-pub(super) const CERT_BYTES: usize = 20;
-/// Checksum, length and flags of a record at their longest.
-pub(super) const HEAD_BYTES_MAX: usize = 9;
+/// Checksum, length and tag.
+pub(super) const HEAD_BYTES: u32 = 7;
 /// What a record keeps free for head and sections, so that its data fit another one that restates it.
-pub(super) const SECTIONS_BYTES_MAX: u32 = 112;
+pub(super) const SECTIONS_BYTES_MAX: u32 = 128;
 /// The first record of a segment is no longer than this, so that any buffer can check it.
 pub(super) const OPEN_BYTES_MAX: u32 = 224;
 
-/// Entries, to the end of the body.
-pub(super) const ENTRIES: u16 = 1;
+/// The flags of a tag. Entries, to the end of the body.
+pub(super) const ENTRIES: u8 = 1;
 /// Which entry they follow; without it, the last one written.
-pub(super) const FIRST: u16 = 2;
-pub(super) const HARD_STATE: u16 = 4;
-pub(super) const COMMIT: u16 = 8;
+pub(super) const FIRST: u8 = 2;
+pub(super) const HARD_STATE: u8 = 4;
+pub(super) const COMMIT: u8 = 8;
+
+/// The kinds of a tag.
+pub(super) const KIND: u8 = 0xf0;
 /// A chunk of a snapshot, to the end of the body.
-pub(super) const SNAP: u16 = 16;
-pub(super) const SEAL: u16 = 32;
-pub(super) const CHECKPOINT: u16 = 64;
-pub(super) const OPEN: u16 = 128;
-pub(super) const BOOT: u16 = 256;
-/// Room for a last fault: nothing writes it yet, every reader steps over it.
-pub(super) const FAULT: u16 = 512;
-const KNOWN: u16 = 1023;
+pub(super) const CHUNK: u8 = 0x10;
+pub(super) const SEAL: u8 = 0x20;
+pub(super) const CHECKPOINT: u8 = 0x30;
+pub(super) const BOOT: u8 = 0x40;
+pub(super) const OPEN: u8 = 0x50;
 
 static CRC: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISCSI);
 
@@ -45,61 +45,36 @@ pub(super) fn checksum(seed: u32, bytes: &[u8]) -> u32 {
     digest.finalize()
 }
 
-/// Where a record starts or ends, with the checksum that the chain has there.
+/// What tells the records of one life of a segment from those of another, and of another segment.
+pub(super) const fn salt(seq: u32) -> u32 {
+    seq.wrapping_mul(0x9e37_79b9)
+}
+
+/// Where a record starts or ends, and what the checksum of the record there starts from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) segment: u8,
     pub(super) offset: u32,
-    pub(super) chain: u32,
+    pub(super) seed: u32,
 }
 
-/// What makes an erased segment usable: programmed after the erase has returned, never before.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Cert {
-    pub(super) version: u8,
-    pub(super) erases: u32,
-    /// Grows with every certificate of this flash.
-    pub(super) number: u32,
-    pub(super) geometry: u32,
-    pub(super) crc: u32,
-    /// What the checksum should be.
-    pub(super) computed: u32,
-    magic: bool,
-}
+impl Place {
+    pub(super) const NOWHERE: Self = Self { segment: 0, offset: 0, seed: 0 };
 
-impl Cert {
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let fields = bytes.get(..16)?;
-        let mut reader = Reader(bytes);
-        let (magic, version) = (reader.array::<3>()?, reader.byte()?);
-        Some(Self {
-            magic: magic == MAGIC,
-            version,
-            erases: reader.word()?,
-            number: reader.word()?,
-            geometry: reader.word()?,
-            crc: reader.word()?,
-            computed: checksum(0, fields),
-        })
+    /// Where the first record of a segment is.
+    pub(super) const fn start_of(segment: u8) -> Self {
+        Self { segment, offset: 0, seed: 0 }
     }
 
-    pub(super) const fn is_valid(&self) -> bool {
-        self.magic && self.crc == self.computed
-    }
-
-    pub(super) fn encode(erases: u32, number: u32, geometry: u32, out: &mut [u8]) {
-        let mut writer = Writer { bytes: out, at: 0 };
-        writer.bytes(&MAGIC);
-        writer.byte(VERSION);
-        writer.word(erases);
-        writer.word(number);
-        writer.word(geometry);
-        let crc = checksum(0, out.get(..16).unwrap_or_default());
-        copy(out.get_mut(16..).unwrap_or_default(), &crc.to_le_bytes());
+    pub(super) const fn link(&self) -> Link {
+        (self.segment.saturating_add(1), self.offset)
     }
 }
 
-/// The geometry as a certificate tells it: word, segments, length of a segment in units of 128 bytes.
+/// Where a segment ends whose successor is read next: its number plus one, 0 for none, and the offset.
+pub(super) type Link = (u8, u32);
+
+/// The geometry as a segment's first record tells it: word, segments, segment in units of 128 bytes.
 pub(super) const fn geometry_word(geometry: &Geometry) -> u32 {
     let word = geometry.word_bytes.trailing_zeros();
     let segments = geometry.segments.saturating_sub(1) as u32;
@@ -111,408 +86,261 @@ pub(super) const fn geometry_word(geometry: &Geometry) -> u32 {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Head {
     pub(super) crc: u32,
-    pub(super) flags: u16,
-    pub(super) bytes: u32,
-    pub(super) body_bytes: u32,
+    pub(super) tag: u8,
+    /// Bytes of the whole record, not padded.
+    pub(super) total: u32,
 }
 
 impl Head {
     /// `None` where no record can begin, as on blank flash.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut reader = Reader(bytes);
-        let crc = reader.word()?;
-        let body_bytes = u32::from(u16::try_from(reader.varint()?).ok()?);
-        let flags = u16::try_from(reader.varint()?).ok()?;
-        if flags == 0 || flags & !KNOWN != 0 {
+        let &[a, b, c, d, low, high, tag, ..] = bytes else {
             return None;
-        }
-        let rest = reader.0.len();
-        Some(Self { crc, flags, bytes: bytes.len().saturating_sub(rest) as u32, body_bytes })
+        };
+        let body_bytes = u32::from(u16::from_le_bytes([low, high]));
+        let known = tag != 0 && tag & KIND <= OPEN;
+        known.then_some(Self {
+            crc: u32::from_le_bytes([a, b, c, d]),
+            tag,
+            total: HEAD_BYTES.saturating_add(body_bytes),
+        })
     }
 
-    /// Bytes of the whole record, not padded.
-    pub(super) const fn total(&self) -> u32 {
-        self.bytes.saturating_add(self.body_bytes)
-    }
-
-    /// Encodes length and flags; the checksum's place is left as it is.
-    pub(super) fn encode(flags: u16, body_bytes: u32, out: &mut [u8]) -> usize {
-        let mut at = 4;
-        encode_varint(u64::from(body_bytes), out, &mut at);
-        encode_varint(u64::from(flags), out, &mut at);
-        at
+    pub(super) const fn kind(&self) -> u8 {
+        self.tag & KIND
     }
 }
 
-/// A snapshot is whole in flash.
+/// A snapshot that is whole in flash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Checkpoint {
     pub(super) id: EntryId,
     pub(super) bytes: u32,
     pub(super) crc: u32,
-    /// Its first chunk; nothing before that is needed.
+    /// Its first chunk; nothing before that is needed. At offset 0, where no chunk can be, there is no
+    /// snapshot yet. (No `Option` in here: what is absent has to be all zeros.)
     pub(super) first: Place,
-    /// The checkpoint before it; all zeros if there is none. (No `Option` and no `bool` in here: what is
-    /// absent has to be all zeros, or the node's log would lie in flash and RAM both.)
-    pub(super) prev: Place,
-    pub(super) identity: Identity,
-    /// It came from a leader: the log before and behind it is void.
+    /// 1 if it came from a leader: the log before and behind it is void.
     pub(super) installed: u8,
 }
 
 impl Checkpoint {
-    /// The checkpoint before it.
-    pub(super) fn prev(&self) -> Option<Place> {
-        // No record starts at 0: the certificate is there.
-        (self.prev.offset > 0).then_some(self.prev)
+    pub(super) const NONE: Self =
+        Self { id: EntryId::ZERO, bytes: 0, crc: 0, first: Place::NOWHERE, installed: 0 };
+
+    pub(super) const fn is_none(&self) -> bool {
+        self.first.offset == 0
     }
 }
 
-/// What a record says. A field counts only if its flag is set.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Sections<'a> {
-    pub(super) flags: u16,
-    /// OPEN: the segment's place in the order of use.
+/// What a record says. A field counts only if the record's tag says that it is there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sections {
+    pub(super) version: u8,
+    pub(super) geometry: u32,
+    /// How often the segment was erased.
+    pub(super) erases: u32,
+    /// The segment's place in the order of use.
     pub(super) seq: u32,
-    /// OPEN: where the segment before ends; none for the first one of all.
-    pub(super) link: Option<Place>,
-    /// BOOT: what lies between here and that offset is void.
+    /// Where the segment before ends.
+    pub(super) link: Link,
+    /// The last entry written before.
+    pub(super) written: EntryId,
+    /// What lies between there and here is void.
     pub(super) from: u32,
-    /// OPEN, BOOT: the newest checkpoint.
-    pub(super) checkpoint_at: Option<Place>,
-    /// OPEN, BOOT: no record behind is longer.
-    pub(super) record_max: u32,
-    /// OPEN, BOOT, SEAL: segments out of use.
+    /// Segments out of use.
     pub(super) retired: u32,
-    /// OPEN, BOOT, SEAL: the next segments to use, numbers plus one, erased and certified.
-    pub(super) ready: [u8; 2],
-    pub(super) term: Term,
-    pub(super) vote: Option<NodeId>,
-    pub(super) commit: Index,
-    /// SEAL: the checksum before, so that a seal can be told without what it follows.
+    /// No record behind is longer.
+    pub(super) record_max: u32,
+    pub(super) identity: Option<Identity>,
+    pub(super) checkpoint: Checkpoint,
+    /// The checkpoint before that.
+    pub(super) before: Checkpoint,
+    pub(super) hard_state: HardState,
+    /// The checksum of the record before, so that a seal can be told without what it follows.
     pub(super) seal: u32,
-    pub(super) checkpoint: Option<Checkpoint>,
-    /// SNAP: the snapshot, and where the chunk lies in it.
+    /// The snapshot of which this is a chunk, and where the chunk lies in it.
     pub(super) snap: EntryId,
     pub(super) snap_at: u32,
-    /// FIRST: what the entries follow.
+    /// What the entries follow.
     pub(super) prev: EntryId,
-    /// Entries or a chunk.
-    pub(super) data: &'a [u8],
 }
 
-impl<'a> Sections<'a> {
-    pub(super) const fn has(&self, flags: u16) -> bool {
-        self.flags & flags != 0
+impl Sections {
+    pub(super) const EMPTY: Self = Self {
+        version: VERSION,
+        geometry: 0,
+        erases: 0,
+        seq: 0,
+        link: (0, 0),
+        written: EntryId::ZERO,
+        from: 0,
+        retired: 0,
+        record_max: 0,
+        identity: None,
+        checkpoint: Checkpoint::NONE,
+        before: Checkpoint::NONE,
+        hard_state: HardState { term: Term::ZERO, vote: None, commit: Index::ZERO },
+        seal: 0,
+        snap: EntryId::ZERO,
+        snap_at: 0,
+        prev: EntryId::ZERO,
+    };
+
+    /// The fields of a record with this tag, in the order of the format.
+    fn fields(&mut self, tag: u8, io: &mut Fields<'_>) {
+        let kind = tag & KIND;
+        let has = |flag: u8| tag & flag != 0;
+        let tells_all = matches!(kind, OPEN | BOOT | CHECKPOINT);
+        if kind == OPEN {
+            io.byte(&mut self.version);
+            io.word(&mut self.geometry);
+            io.short(&mut self.erases);
+            io.short(&mut self.seq);
+            io.byte(&mut self.link.0);
+            io.short(&mut self.link.1);
+            io.id(&mut self.written);
+        }
+        if kind == BOOT {
+            io.short(&mut self.from);
+        }
+        if tells_all {
+            io.short(&mut self.retired);
+            io.short(&mut self.record_max);
+            io.identity(&mut self.identity);
+            io.checkpoint(&mut self.checkpoint);
+        }
+        if kind == CHECKPOINT {
+            io.checkpoint(&mut self.before);
+        }
+        if tells_all || has(HARD_STATE) {
+            io.number(&mut self.hard_state.term.0);
+            io.node(&mut self.hard_state.vote);
+        }
+        if tells_all || has(COMMIT) {
+            io.number(&mut self.hard_state.commit.0);
+        }
+        if kind == SEAL {
+            io.word(&mut self.seal);
+        }
+        if kind == CHUNK {
+            io.id(&mut self.snap);
+            io.short(&mut self.snap_at);
+        }
+        if has(FIRST) {
+            io.id(&mut self.prev);
+        }
     }
 
     /// Encodes everything but the data; the number of bytes.
-    pub(super) fn encode(&self, out: &mut [u8]) -> usize {
-        let mut to = Writer { bytes: out, at: 0 };
-        if self.has(OPEN) {
-            to.varint(u64::from(self.seq));
-            to.place(self.link);
-        }
-        if self.has(BOOT) {
-            to.varint(u64::from(self.from));
-        }
-        if self.has(OPEN | BOOT) {
-            to.place(self.checkpoint_at);
-            to.varint(u64::from(self.record_max));
-        }
-        if self.has(OPEN | BOOT | SEAL) {
-            to.varint(u64::from(self.retired));
-            to.bytes(&self.ready);
-        }
-        if self.has(HARD_STATE) {
-            to.varint(self.term.0);
-            to.byte(self.vote.map_or(0, NodeId::get));
-        }
-        if self.has(COMMIT) {
-            to.varint(self.commit.0);
-        }
-        if self.has(SEAL) {
-            to.word(self.seal);
-        }
-        if let Some(checkpoint) = self.checkpoint.filter(|_| self.has(CHECKPOINT)) {
-            to.checkpoint(&checkpoint);
-        }
-        if self.has(SNAP) {
-            to.id(self.snap);
-            to.varint(u64::from(self.snap_at));
-        }
-        if self.has(FIRST) {
-            to.id(self.prev);
-        }
-        to.at
+    pub(super) fn encode(&self, tag: u8, out: &mut [u8]) -> usize {
+        let mut io = Fields { io: Io::Write(out), at: 0, bad: false };
+        let mut it = *self;
+        it.fields(tag, &mut io);
+        io.at
     }
 
-    /// `None` if the body is not what its flags say.
-    pub(super) fn decode(flags: u16, body: &'a [u8]) -> Option<Self> {
-        let mut from = Reader(body);
-        let mut it = Self { flags, ..Self::default() };
-        if it.has(OPEN) {
-            it.seq = from.small()?;
-            it.link = from.place()?;
-        }
-        if it.has(BOOT) {
-            it.from = from.small()?;
-        }
-        if it.has(OPEN | BOOT) {
-            it.checkpoint_at = from.place()?;
-            it.record_max = from.small()?;
-        }
-        if it.has(OPEN | BOOT | SEAL) {
-            it.retired = from.small()?;
-            it.ready = from.array()?;
-        }
-        if it.has(HARD_STATE) {
-            it.term = Term(from.varint()?);
-            it.vote = match from.byte()? {
-                0 => None,
-                id => Some(NodeId::new(id)?),
-            };
-        }
-        if it.has(COMMIT) {
-            it.commit = Index(from.varint()?);
-        }
-        if it.has(SEAL) {
-            it.seal = from.word()?;
-        }
-        if it.has(CHECKPOINT) {
-            it.checkpoint = Some(from.checkpoint()?);
-        }
-        if it.has(FAULT) {
-            from.byte()?;
-            from.varint()?;
-        }
-        if it.has(SNAP) {
-            it.snap = from.id()?;
-            it.snap_at = from.small()?;
-        }
-        if it.has(FIRST) {
-            it.prev = from.id()?;
-        }
-        it.data = from.0;
-        let sound = match flags & (ENTRIES | SNAP) {
-            0 => it.data.is_empty(),
-            both => both != ENTRIES | SNAP,
-        };
-        sound.then_some(it)
+    /// What a body says, and where in it the data begin; `None` if it is not what its tag says.
+    pub(super) fn decode(tag: u8, body: &[u8]) -> Option<(Self, usize)> {
+        let mut io = Fields { io: Io::Read(body), at: 0, bad: false };
+        let mut it = Self::EMPTY;
+        it.fields(tag, &mut io);
+        let has_data = tag & ENTRIES != 0 || tag & KIND == CHUNK;
+        (!io.bad && (has_data || io.at == body.len())).then_some((it, io.at))
     }
 }
 
-struct Writer<'a> {
-    bytes: &'a mut [u8],
+enum Io<'a> {
+    Read(&'a [u8]),
+    Write(&'a mut [u8]),
+}
+
+/// Goes over the fields of a record, to write or to read them.
+struct Fields<'a> {
+    io: Io<'a>,
     at: usize,
+    bad: bool,
 }
 
-impl Writer<'_> {
-    fn bytes(&mut self, bytes: &[u8]) {
-        copy(self.bytes.get_mut(self.at..).unwrap_or_default(), bytes);
-        self.at = self.at.saturating_add(bytes.len());
-    }
-
-    fn byte(&mut self, byte: u8) {
-        self.bytes(&[byte]);
-    }
-
-    fn word(&mut self, word: u32) {
-        self.bytes(&word.to_le_bytes());
-    }
-
-    fn varint(&mut self, value: u64) {
-        encode_varint(value, self.bytes, &mut self.at);
-    }
-
-    fn id(&mut self, id: EntryId) {
-        self.varint(id.index.0);
-        self.varint(id.term.0);
-    }
-
-    fn place(&mut self, place: Option<Place>) {
-        let Some(Place { segment, offset, chain }) = place else {
-            return self.byte(0);
-        };
-        self.byte(segment.saturating_add(1));
-        self.varint(u64::from(offset));
-        self.word(chain);
-    }
-
-    fn checkpoint(&mut self, checkpoint: &Checkpoint) {
-        self.byte(checkpoint.installed);
-        self.id(checkpoint.id);
-        self.varint(u64::from(checkpoint.bytes));
-        self.word(checkpoint.crc);
-        self.place(Some(checkpoint.first));
-        self.place(checkpoint.prev());
-        self.bytes(&checkpoint.identity.cluster.0);
-        self.byte(checkpoint.identity.node.get());
-        self.varint(u64::from(checkpoint.identity.generation.0));
-    }
-}
-
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (array, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*array)
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        self.array::<1>().map(|[byte]| byte)
-    }
-
-    fn word(&mut self) -> Option<u32> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    fn varint(&mut self) -> Option<u64> {
-        let (value, rest) = decode_varint(self.0)?;
-        self.0 = rest;
-        Some(value)
-    }
-
-    fn small(&mut self) -> Option<u32> {
-        u32::try_from(self.varint()?).ok()
-    }
-
-    fn id(&mut self) -> Option<EntryId> {
-        Some(EntryId::new(Index(self.varint()?), Term(self.varint()?)))
-    }
-
-    #[allow(clippy::option_option)]
-    fn place(&mut self) -> Option<Option<Place>> {
-        let Some(segment) = self.byte()?.checked_sub(1) else {
-            return Some(None);
-        };
-        let (offset, chain) = (self.small()?, self.word()?);
-        (segment < 32).then_some(Some(Place { segment, offset, chain }))
-    }
-
-    fn checkpoint(&mut self) -> Option<Checkpoint> {
-        Some(Checkpoint {
-            installed: self.byte()?.min(1),
-            id: self.id()?,
-            bytes: self.small()?,
-            crc: self.word()?,
-            first: self.place()??,
-            prev: self.place()?.unwrap_or_default(),
-            identity: Identity {
-                cluster: ClusterId(self.array()?),
-                node: NodeId::new(self.byte()?)?,
-                generation: Generation(u16::try_from(self.varint()?).ok()?),
+impl Fields<'_> {
+    fn array<const N: usize>(&mut self, value: &mut [u8; N]) {
+        match &mut self.io {
+            Io::Write(out) => copy(out.get_mut(self.at..).unwrap_or_default(), value),
+            Io::Read(bytes) => match bytes.get(self.at..).and_then(<[u8]>::first_chunk::<N>) {
+                Some(found) => *value = *found,
+                None => self.bad = true,
             },
-        })
+        }
+        self.at = self.at.saturating_add(N);
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    fn byte(&mut self, value: &mut u8) {
+        let mut bytes = [*value];
+        self.array(&mut bytes);
+        [*value] = bytes;
+    }
 
-    const PLACE: Place = Place { segment: 31, offset: u32::MAX, chain: 0x1234_5678 };
+    fn word(&mut self, value: &mut u32) {
+        let mut bytes = value.to_le_bytes();
+        self.array(&mut bytes);
+        *value = u32::from_le_bytes(bytes);
+    }
 
-    fn longest() -> Sections<'static> {
-        let id = EntryId::new(Index(u64::MAX), Term(u64::MAX));
-        Sections {
-            flags: OPEN | HARD_STATE | COMMIT,
-            seq: u32::MAX,
-            link: Some(PLACE),
-            from: u32::MAX,
-            checkpoint_at: Some(PLACE),
-            record_max: 65_536,
-            retired: u32::MAX,
-            ready: [32, 31],
-            term: Term(u64::MAX),
-            vote: NodeId::new(31),
-            commit: Index(u64::MAX),
-            seal: u32::MAX,
-            checkpoint: Some(Checkpoint {
-                id,
-                bytes: u32::MAX,
-                crc: 7,
-                first: PLACE,
-                prev: PLACE,
-                identity: Identity {
-                    cluster: ClusterId([9; 4]),
-                    node: NodeId::new(1).unwrap(),
-                    generation: Generation(u16::MAX),
-                },
-                installed: 1,
-            }),
-            snap: id,
-            snap_at: u32::MAX,
-            prev: id,
-            data: b"",
+    fn number(&mut self, value: &mut u64) {
+        match &mut self.io {
+            Io::Write(out) => encode_varint(*value, out, &mut self.at),
+            Io::Read(bytes) => match bytes.get(self.at..).and_then(decode_varint) {
+                Some((found, rest)) => {
+                    *value = found;
+                    self.at = bytes.len().saturating_sub(rest.len());
+                }
+                None => self.bad = true,
+            },
         }
     }
 
-    #[test]
-    fn every_combination_of_sections_reads_back_as_it_was_written() {
-        for flags in 1..FAULT {
-            let it = Sections { flags, ..longest() };
-            let mut bytes = [0; 256];
-            let mut len = it.encode(&mut bytes);
-            if flags & (ENTRIES | SNAP) != 0 {
-                bytes[len] = 0x77;
-                len += 1;
-            }
-            let back = Sections::decode(flags, &bytes[..len]);
-            if flags & (ENTRIES | SNAP) == ENTRIES | SNAP {
-                assert!(back.is_none(), "entries and a chunk in one record");
-                continue;
-            }
-            let back = back.unwrap();
-            let mut again = [0; 256];
-            assert_eq!(back.encode(&mut again), len - back.data.len());
-            assert_eq!(again[..len - back.data.len()], bytes[..len - back.data.len()]);
-            for cut in 0..len - back.data.len() {
-                assert!(
-                    Sections::decode(flags, &bytes[..cut]).is_none(),
-                    "{flags:#x} cut at {cut}"
-                );
-            }
+    fn short(&mut self, value: &mut u32) {
+        let mut number = u64::from(*value);
+        self.number(&mut number);
+        self.bad |= number > u64::from(u32::MAX);
+        *value = number as u32;
+    }
+
+    fn id(&mut self, id: &mut EntryId) {
+        self.number(&mut id.index.0);
+        self.number(&mut id.term.0);
+    }
+
+    fn node(&mut self, node: &mut Option<NodeId>) {
+        let mut number = node.map_or(0, NodeId::get);
+        self.byte(&mut number);
+        *node = NodeId::new(number);
+        self.bad |= node.is_none() && number != 0;
+    }
+
+    fn identity(&mut self, identity: &mut Option<Identity>) {
+        let mut node = identity.map(|it| it.node);
+        let (mut cluster, mut generation) =
+            identity.map_or(([0; 4], 0), |it| (it.cluster.0, u32::from(it.generation.0)));
+        self.node(&mut node);
+        if let Some(node) = node {
+            self.array(&mut cluster);
+            self.short(&mut generation);
+            let (cluster, generation) = (ClusterId(cluster), Generation(generation as u16));
+            *identity = Some(Identity { cluster, node, generation });
         }
     }
 
-    #[test]
-    fn head_and_sections_at_their_longest_fit_what_is_kept_free_for_them() {
-        for flags in [
-            OPEN | HARD_STATE | COMMIT | ENTRIES | FIRST,
-            BOOT | HARD_STATE | COMMIT | ENTRIES | FIRST,
-            SNAP,
-        ] {
-            let len = Sections { flags, ..longest() }.encode(&mut [0; 256]);
-            assert!((HEAD_BYTES_MAX + len) as u32 <= SECTIONS_BYTES_MAX, "{flags:#x}: {len}");
+    fn checkpoint(&mut self, it: &mut Checkpoint) {
+        self.short(&mut it.first.offset);
+        if it.is_none() {
+            return;
         }
-        let checkpoint = OPEN | BOOT | HARD_STATE | COMMIT | CHECKPOINT;
-        let len = Sections { flags: checkpoint, ..longest() }.encode(&mut [0; 256]);
-        assert!(len <= 192 && (HEAD_BYTES_MAX + len) as u32 <= OPEN_BYTES_MAX);
-    }
-
-    #[test]
-    fn a_last_fault_that_a_later_release_writes_is_stepped_over() {
-        let body = [5, 0x80, 1, 3, 0];
-        assert!(Sections::decode(FAULT, &body[..3]).is_some());
-        assert!(Sections::decode(FAULT, &body[..2]).is_none());
-    }
-
-    #[test]
-    fn blank_flash_of_either_kind_is_no_record_and_no_certificate() {
-        for erased in [0, 0xff] {
-            assert!(Head::decode(&[erased; 16]).is_none());
-            assert!(!Cert::decode(&[erased; 20]).unwrap().is_valid());
-        }
-    }
-
-    #[test]
-    fn a_checksum_goes_on_where_another_ended() {
-        let whole = checksum(0, b"123456789");
-        assert_eq!(whole, 0xe306_9283, "CRC-32C");
-        assert_eq!(checksum(checksum(0, b"1234"), b"56789"), whole);
-        assert_ne!(checksum(1, b"123456789"), whole);
+        self.byte(&mut it.first.segment);
+        self.word(&mut it.first.seed);
+        self.byte(&mut it.installed);
+        self.id(&mut it.id);
+        self.short(&mut it.bytes);
+        self.word(&mut it.crc);
     }
 }

@@ -1,9 +1,11 @@
 //! Snapshots: written as chunks through the log itself, read back from it (Raft §7).
 
-use super::record::{CHECKPOINT, Checkpoint, Place, SNAP, checksum};
-use super::types::{Progress, SnapshotInfo, Want};
+use super::read::{Header, body_of};
+use super::record::{CHECKPOINT, CHUNK, Checkpoint, Place, Sections, checksum, salt};
+use super::types::{HardState, Progress, SnapshotInfo, Want};
 use super::write::{Data, Held};
-use super::{SNAP_DATA_AT, Wal};
+use super::{SNAP_DATA_AT, Wal, Work};
+use crate::flash::FlashOp;
 use crate::log::Log;
 use crate::types::{EntryId, Index};
 
@@ -12,13 +14,13 @@ use crate::types::{EntryId, Index};
 pub(super) struct Begun {
     pub(super) active: bool,
     /// No more chunks: what is behind it is restated, then the checkpoint.
-    pub(super) ending: bool,
+    ending: bool,
     installed: bool,
-    id: EntryId,
+    pub(super) id: EntryId,
     /// Its first chunk in flash.
     pub(super) first: Option<Place>,
     /// Bytes in flash, and their checksum.
-    bytes: u32,
+    pub(super) bytes: u32,
     crc: u32,
     crc_next: u32,
     /// A chunk that waits in the buffer, its length plus one.
@@ -35,8 +37,9 @@ pub(super) struct Cursor {
     offset: u32,
     /// The record there is none: the next segment is to be looked at.
     crossing: bool,
-    /// The next record to look at; the chunk there or behind starts at `chunk_at`.
+    /// The next record to look at, and its segment's salt; the chunk there or behind starts at `chunk_at`.
     at: Option<Place>,
+    salt: Option<u32>,
     chunk_at: u32,
 }
 
@@ -53,26 +56,28 @@ impl Begun {
         chunk: 0,
         restated: Index::ZERO,
     };
+
+    pub(super) fn checkpoint(&self) -> Checkpoint {
+        Checkpoint {
+            id: self.id,
+            bytes: self.bytes,
+            crc: self.crc,
+            first: self.first.unwrap_or_default(),
+            installed: u8::from(self.installed),
+        }
+    }
 }
 
 impl Cursor {
     pub(super) const START: Self =
-        Self { wanted: 0, offset: 0, at: None, crossing: false, chunk_at: 0 };
-}
-
-impl Checkpoint {
-    pub(super) const fn info(&self) -> SnapshotInfo {
-        SnapshotInfo { id: self.id, bytes: self.bytes, crc: self.crc }
-    }
+        Self { wanted: 0, offset: 0, at: None, salt: None, crossing: false, chunk_at: 0 };
 }
 
 impl Wal {
     /// The newest whole snapshot in flash; `None` before the founding one.
     pub const fn snapshot(&self) -> Option<SnapshotInfo> {
-        match &self.checkpoint {
-            Some(checkpoint) => Some(checkpoint.info()),
-            None => None,
-        }
+        let Checkpoint { id, bytes, crc, .. } = self.checkpoint;
+        if self.checkpoint.is_none() { None } else { Some(SnapshotInfo { id, bytes, crc }) }
     }
 
     /// Bytes of a snapshot that one chunk can hold.
@@ -122,7 +127,9 @@ impl Wal {
     pub fn abort_snapshot(&mut self) {
         self.snap = Begun::NONE;
         // A chunk that is on its way belongs to nothing any more.
-        self.outgoing.flags &= !SNAP;
+        if let Work::Write(out) | Work::Verify(out) = &mut self.work {
+            out.orphan();
+        }
     }
 
     pub(super) const fn has_chunk(&self) -> bool {
@@ -136,59 +143,39 @@ impl Wal {
         log: &mut Log,
         buf: &mut [u8],
     ) -> Option<Result<Progress, Held>> {
-        let mut it = self.base(want);
+        let commit = want.hard_state.commit.max(self.durable.commit);
+        let hard_state = HardState { commit, ..self.durable };
+        let from = self.snap.restated.max(self.snap.id.index).max(log.base().index);
+        let (mut tag, mut data, mut hold) = (CHECKPOINT, Data::None, 1);
         if let Some(len) = self.snap.chunk.checked_sub(1) {
             let end = SNAP_DATA_AT.saturating_add(len as usize);
-            let data = buf.get(SNAP_DATA_AT..end).unwrap_or_default();
-            self.snap.crc_next = checksum(self.snap.crc, data);
+            let bytes = buf.get(SNAP_DATA_AT..end).unwrap_or_default();
+            self.snap.crc_next = checksum(self.snap.crc, bytes);
             // If all but one segment are live, only a snapshot in that one can free them.
             let last_way = self.snap.first.is_none() && self.free() == 1;
-            let hold = if last_way && self.matter.segment == self.tail.segment { 0 } else { 1 };
-            (it.flags, it.snap, it.snap_at) = (SNAP, self.snap.id, self.snap.bytes);
-            return Some(self.lost_if_full(|wal| wal.record(it, Data::Chunk(len), hold, log, buf)));
-        }
-        if !self.snap.ending {
-            return None;
-        }
-        // The live part of the log is to begin at the first chunk: what is durable behind the snapshot
-        // is written once more.
-        let from = self.snap.restated.max(self.snap.id.index).max(log.base().index);
-        if !self.snap.installed && from < log.durable() {
-            it.flags = self.entries_flags(&mut it.prev, from, log);
-            let data = Data::Entries(from, log.durable());
-            return Some(self.lost_if_full(|wal| wal.record(it, data, 1, log, buf)));
-        }
-        it.flags = CHECKPOINT;
-        it.checkpoint = self.snap.first.zip(self.identity).map(|(first, identity)| Checkpoint {
-            id: self.snap.id,
-            bytes: self.snap.bytes,
-            crc: self.snap.crc,
-            first,
-            prev: self.checkpoint_at.unwrap_or_default(),
-            identity,
-            installed: u8::from(self.snap.installed),
-        });
-        self.checkpoint_next = it.checkpoint;
-        Some(self.lost_if_full(|wal| wal.record(it, Data::None, 1, log, buf)))
-    }
-
-    fn lost_if_full(
-        &mut self,
-        write: impl FnOnce(&mut Self) -> Result<Progress, Held>,
-    ) -> Result<Progress, Held> {
-        match write(self) {
-            Err(Held::Room) if self.fault.is_none() => {
-                self.abort_snapshot();
-                Ok(Progress::SnapshotLost)
+            if last_way && self.matter.0 == self.tail.segment.saturating_add(1) {
+                hold = 0;
             }
-            other => other,
+            (tag, data) = (CHUNK, Data::Chunk(len));
+        } else if !self.snap.ending {
+            return None;
+        } else if !self.snap.installed && from < log.durable() {
+            // The live part of the log is to begin at the first chunk: what is durable behind the snapshot
+            // is written once more.
+            (tag, data) = (0, Data::Entries(from, log.durable()));
         }
+        let written = self.record(tag, data, hold, hard_state, log, buf);
+        if matches!(written, Err(Held::Room)) && self.fault.is_none() {
+            self.abort_snapshot();
+            return Some(Ok(Progress::SnapshotLost));
+        }
+        Some(written)
     }
 
     /// A chunk is durable.
-    pub(super) fn chunk_ends(&mut self, at: Place, bytes: u32) {
+    pub(super) fn chunk_ends(&mut self, at: Place, bytes: u32) -> Option<Progress> {
         if !self.snap.active {
-            return;
+            return None;
         }
         if self.snap.first.is_none() {
             self.snap.first = Some(at);
@@ -199,29 +186,23 @@ impl Wal {
         self.snap.bytes = self.snap.bytes.saturating_add(bytes);
         self.snap.crc = self.snap.crc_next;
         self.snap.chunk = 0;
+        (!self.snap.ending).then_some(Progress::ChunkWritten)
     }
 
     /// The checkpoint is durable: everything before the first chunk is dead.
     pub(super) fn checkpoint_ends(&mut self) -> Progress {
-        let mut id = self.snap.id;
-        if let Some(checkpoint) = self.checkpoint_next.take() {
-            self.checkpoint = Some(checkpoint);
-            id = checkpoint.id;
-            let first = self.order.iter().position(|s| *s == checkpoint.first.segment);
-            let live = self.order.clone();
-            self.order.clear();
-            // It fits, being a part; `collect` would link a panic.
-            let _ =
-                self.order.extend_from_slice(live.get(first.unwrap_or(0)..).unwrap_or_default());
-            if checkpoint.installed != 0 {
-                self.written = None;
-            }
+        self.checkpoint = self.snap.checkpoint();
+        let first = self.checkpoint.first.segment;
+        let mut live = false;
+        self.order.retain(|segment| {
+            live |= *segment == first;
+            live
+        });
+        if self.snap.installed {
+            self.written = None;
         }
-        self.cursor = Cursor::START;
-        if self.snap.ending {
-            self.snap = Begun::NONE;
-        }
-        Progress::SnapshotDurable(id)
+        (self.cursor, self.snap) = (Cursor::START, Begun::NONE);
+        Progress::SnapshotDurable(self.checkpoint.id)
     }
 
     /// Asks for up to `len_max` bytes of the newest snapshot from `offset`; polling yields
@@ -237,68 +218,74 @@ impl Wal {
     /// One step of reading the snapshot; `None` if nothing is asked for.
     pub(super) fn read_step(&mut self, buf: &[u8]) -> Option<Progress> {
         let len_max = self.cursor.wanted.checked_sub(1)?;
+        self.window.ahead = self.buffer_bytes;
         let done = match self.read_chunk(len_max, buf) {
             Err(op) => return Some(Progress::Op(op)),
-            Ok(done) => done.unwrap_or(Progress::ChunkUnreadable),
+            Ok(Some(done)) => done,
+            Ok(None) => {
+                self.cursor = Cursor::START;
+                Progress::ChunkUnreadable
+            }
         };
         self.cursor.wanted = 0;
-        if done == Progress::ChunkUnreadable {
-            self.cursor.at = None;
-        }
         Some(done)
     }
 
-    fn read_chunk(
-        &mut self,
-        len_max: u32,
-        buf: &[u8],
-    ) -> Result<Option<Progress>, crate::flash::FlashOp> {
-        let Some(checkpoint) = self.checkpoint else {
-            return Ok(None);
-        };
-        let offset = self.cursor.offset;
+    fn read_chunk(&mut self, len_max: u32, buf: &[u8]) -> Result<Option<Progress>, FlashOp> {
+        let (offset, checkpoint) = (self.cursor.offset, self.checkpoint);
         if offset >= checkpoint.bytes {
             return Ok(Some(Progress::ChunkRead { at: 0, len: 0, offset }));
         }
-        self.window.ahead = self.buffer_bytes;
         loop {
-            let at = self.cursor.at.unwrap_or_else(|| {
-                self.cursor.chunk_at = 0;
-                checkpoint.first
-            });
+            let at = self.cursor.at.unwrap_or(checkpoint.first);
+            if self.cursor.at.is_none() {
+                (self.cursor.chunk_at, self.cursor.salt) = (0, None);
+            }
             self.cursor.at = Some(at);
-            let found =
-                if self.cursor.crossing { None } else { self.look(at.offset, false, &at, buf)? };
+            let Some(salt_here) = self.cursor.salt else {
+                let Header::Open(open) = self.header(at.segment, buf)? else {
+                    return Ok(None);
+                };
+                self.cursor.salt = Some(salt(open.seq));
+                continue;
+            };
+            let found = if self.cursor.crossing { None } else { self.look(at.offset, &at, buf)? };
             let Some((head, start)) = found else {
                 self.cursor.crossing = true;
                 let Some(next) = self.next_live(at.segment) else {
-                    self.cursor.crossing = false;
                     return Ok(None);
                 };
-                let open = self.header(next, buf)?.open.filter(|open| open.link == Some(at));
+                let Header::Open(open) = self.header(next, buf)? else {
+                    return Ok(None);
+                };
+                if open.link != at.link() {
+                    return Ok(None);
+                }
                 self.cursor.crossing = false;
-                let Some(open) = open else {
-                    return Ok(None);
-                };
-                self.cursor.at = Some(open.at);
+                self.cursor.at = Some(Place::start_of(next));
+                self.cursor.salt = Some(salt(open.seq));
                 continue;
             };
-            let it = Self::sections(&head, start, buf).unwrap_or_default();
-            if it.has(CHECKPOINT) {
+            let body = body_of(&head, start, buf).get(3..).unwrap_or_default();
+            let Some((it, data_at)) = Sections::decode(head.tag, body) else {
+                return Ok(None);
+            };
+            if head.kind() == CHECKPOINT {
                 return Ok(None);
             }
-            if it.has(SNAP) && it.snap == checkpoint.id && it.snap_at == self.cursor.chunk_at {
-                let bytes = it.data.len() as u32;
+            let ours = head.kind() == CHUNK && it.snap == checkpoint.id;
+            if ours && it.snap_at == self.cursor.chunk_at {
+                let bytes = body.len().saturating_sub(data_at) as u32;
                 let skip = offset.saturating_sub(it.snap_at);
                 if skip < bytes {
-                    let data_at = (head.total() as usize).saturating_sub(it.data.len());
+                    let data_at = (head.total.saturating_sub(bytes)) as usize;
                     let at = start.saturating_add(data_at).saturating_add(skip as usize);
                     let len = bytes.saturating_sub(skip).min(len_max) as usize;
                     return Ok(Some(Progress::ChunkRead { at, len, offset }));
                 }
                 self.cursor.chunk_at = self.cursor.chunk_at.saturating_add(bytes);
             }
-            self.cursor.at = Some(self.end_of(&at, &head));
+            self.cursor.at = Some(self.end_of(&at, &head, salt_here));
         }
     }
 

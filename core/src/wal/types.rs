@@ -282,7 +282,7 @@ pub struct Status {
     pub erases_min: u32,
     /// Segments that hold nothing live.
     pub segments_free: u8,
-    /// Free segments that are erased and certified.
+    /// Free segments that were erased since the mount, and are used next.
     pub segments_ready: u8,
     /// Segments that failed and are out of use.
     pub segments_retired: u8,

@@ -46,9 +46,9 @@ fn hole_2_the_only_record_of_the_newest_segment_may_decay_later() {
     let mut board = founded(4, 4);
     let segment_of = |board: &Board| {
         (0..4).max_by_key(|i| {
-            let cert = i * 2048 + 8;
-            let blank = board.flash.bytes[i * 2048 + 20..i * 2048 + 60].iter().all(|b| *b == 0xff);
-            (!blank, board.flash.bytes[cert])
+            // Checksum, length, tag, version, geometry, erases, then the place in the order of use.
+            let seq = board.flash.bytes[i * 2048 + 13];
+            (seq != 0xff, seq)
         })
     };
     let first = segment_of(&board);
@@ -61,7 +61,7 @@ fn hole_2_the_only_record_of_the_newest_segment_may_decay_later() {
     let second = segment_of(&board).unwrap();
     let last = board.log.last();
     boot(&mut board);
-    board.flash.bytes[second * 2048 + 20..second * 2048 + 2048].fill(0x33);
+    board.flash.bytes[second * 2048..second * 2048 + 2048].fill(0x33);
     boot(&mut board);
     assert_eq!(board.log.last(), last);
 }
@@ -98,14 +98,14 @@ fn hole_4_a_rotten_first_record_is_reported() {
         board.settle().unwrap();
         i += 1;
         let used = |segment: usize| {
-            let bytes = &board.flash.bytes[segment * 2048 + 20..segment * 2048 + 2048];
+            let bytes = &board.flash.bytes[segment * 2048..segment * 2048 + 2048];
             bytes.iter().filter(|byte| **byte != 0xff).count()
         };
         if let Some(segment) = (0..4).find(|s| *s != 1 && used(*s) > 200) {
             break segment;
         }
     };
-    for byte in 20..28 {
+    for byte in 0..14 {
         let sound = board.flash.clone();
         board.flash.bytes[newest * 2048 + byte] ^= 0x10;
         let refused = board.mount();

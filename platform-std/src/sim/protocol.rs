@@ -297,8 +297,9 @@ mod tests {
 
     /// An entry as it is encoded: a command of this data, with its term if it is given.
     fn raw(term: Option<u8>, data: &[u8]) -> Vec<u8> {
-        let tag = if term.is_some() { 4 } else { 0 };
-        [&[tag, data.len() as u8][..], &Vec::from_iter(term), data].concat()
+        let len = data.len() as u8;
+        let head = term.map_or(vec![len], |term| vec![0x84, len, term]);
+        [&head, data].concat()
     }
 
     #[derive(Default)]

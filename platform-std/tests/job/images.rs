@@ -104,14 +104,18 @@ fn images_in_the_wrong_place_or_of_another_cluster_are_named() {
     assert!(error.starts_with("error: data/board-5.qfl: this board is of cluster "), "{error}");
 }
 
-/// Boards that work on `target`, until this time, µs.
-fn at_work(target: &Content, seed: u64, end_us: u64) -> World {
+/// Boards that work on `target`, until so long after the first election, and when that is, µs.
+fn at_work(target: &Content, seed: u64, work_us: u64) -> (World, u64) {
     let mut world = boards::world(seed, None);
     let mut todo = changes(&Content::new(), target).into_iter();
-    let mut at_us = 0;
+    let (mut at_us, mut end_us) = (0, u64::MAX);
     while at_us < end_us {
         at_us += 500;
         world.advance_to(at_us);
+        assert!(at_us < 10_000_000, "no leader");
+        if world.leader().is_some() && end_us == u64::MAX {
+            end_us = at_us + work_us;
+        }
         if let Some(leader) = world.leader()
             && let Some(change) = todo.next()
         {
@@ -120,7 +124,7 @@ fn at_work(target: &Content, seed: u64, end_us: u64) -> World {
         }
     }
     assert_eq!(world.violations(), []);
-    world
+    (world, at_us)
 }
 
 #[test]
@@ -128,9 +132,9 @@ fn a_torn_tail_is_no_damage() {
     let target = lamps(100, 7);
     let mut torn = 0;
     for seed in 0..12 {
-        let mut world = at_work(&target, seed, 1_100_000);
+        let (mut world, from_us) = at_work(&target, seed, 50_000);
         (0..BOARDS).for_each(|at| world.arm_cut(at));
-        for at_us in (1_100_000..1_600_000).step_by(100) {
+        for at_us in (from_us..from_us + 500_000).step_by(100) {
             let cuts: Vec<_> = world.boards().iter().map(|board| board.cuts).collect();
             world.advance_to(at_us);
             for at in (0..BOARDS).filter(|at| world.boards()[*at].cuts > cuts[*at]) {
@@ -149,7 +153,7 @@ fn a_torn_tail_is_no_damage() {
 fn a_run_goes_on_from_boards_that_all_lost_power_in_the_middle_of_their_work() {
     let target = lamps(100, 7);
     for seed in 0..6 {
-        let mut world = at_work(&target, seed, 1_050_000 + seed * 37_000);
+        let (mut world, _) = at_work(&target, seed, 10_000 + seed * 37_000);
         world.cut_all(1);
         let temp = tempfile::tempdir().unwrap();
         store(temp.path(), &world.images());
