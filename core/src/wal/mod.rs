@@ -112,6 +112,9 @@ pub struct Wal {
     /// Live segments, oldest first.
     order: heapless::Vec<u8, 32, u8>,
     retired: u32,
+    /// What the board wants to be remembered: as it is in flash, and as it is to be.
+    note: u32,
+    note_wanted: u32,
     /// Free segments that begin with something that may turn into a first record yet.
     suspects: u32,
     /// The segments that are used next, erased, and how often they were.
@@ -158,6 +161,8 @@ impl Wal {
             written: None,
             order: heapless::Vec::new(),
             retired: 0,
+            note: 0,
+            note_wanted: 0,
             suspects: 0,
             ready: heapless::Vec::new(),
             erases_max: 0,
@@ -345,6 +350,17 @@ impl Wal {
     /// The flash buffer is not to be touched: an operation is out, or what it read is not taken in yet.
     pub fn is_busy(&self) -> bool {
         self.op != Op::None
+    }
+
+    /// A number of the board's own, such as why it stopped last, that the mount has found or that was
+    /// set since.
+    pub const fn note(&self) -> u32 {
+        self.note_wanted
+    }
+
+    /// Has a number of the board's own remembered: written at the next poll if it differs from the last one.
+    pub const fn set_note(&mut self, note: u32) {
+        self.note_wanted = note;
     }
 
     /// What flash is known to hold.

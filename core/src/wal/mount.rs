@@ -415,6 +415,7 @@ impl Wal {
         }
         log.write_begins(log.last().index);
         log.write_ends();
+        self.note_wanted = self.note;
         if let Some(void) = mount.void {
             self.suspects |= 1u32.wrapping_shl(u32::from(void));
         }

@@ -35,6 +35,13 @@ pub(super) const SEAL: u8 = 0x20;
 pub(super) const CHECKPOINT: u8 = 0x30;
 pub(super) const BOOT: u8 = 0x40;
 pub(super) const OPEN: u8 = 0x50;
+/// A new note.
+pub(super) const NOTE: u8 = 0x60;
+
+/// Does a record of this kind tell all that is no entry?
+pub(super) const fn tells_all(kind: u8) -> bool {
+    matches!(kind, CHECKPOINT | BOOT | OPEN | NOTE)
+}
 
 static CRC: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISCSI);
 
@@ -98,7 +105,7 @@ impl Head {
             return None;
         };
         let body_bytes = u32::from(u16::from_le_bytes([low, high]));
-        let known = tag != 0 && tag & KIND <= OPEN;
+        let known = tag != 0 && tag & KIND <= NOTE;
         known.then_some(Self {
             crc: u32::from_le_bytes([a, b, c, d]),
             tag,
@@ -152,6 +159,8 @@ pub(super) struct Sections {
     pub(super) retired: u32,
     /// No record behind is longer.
     pub(super) record_max: u32,
+    /// What the board wants to be remembered.
+    pub(super) note: u32,
     pub(super) identity: Option<Identity>,
     pub(super) checkpoint: Checkpoint,
     /// The checkpoint before that.
@@ -177,6 +186,7 @@ impl Sections {
         from: 0,
         retired: 0,
         record_max: 0,
+        note: 0,
         identity: None,
         checkpoint: Checkpoint::NONE,
         before: Checkpoint::NONE,
@@ -191,7 +201,7 @@ impl Sections {
     fn fields(&mut self, tag: u8, io: &mut Fields<'_>) {
         let kind = tag & KIND;
         let has = |flag: u8| tag & flag != 0;
-        let tells_all = matches!(kind, OPEN | BOOT | CHECKPOINT);
+        let tells_all = tells_all(kind);
         if kind == OPEN {
             io.byte(&mut self.version);
             io.word(&mut self.geometry);
@@ -207,6 +217,7 @@ impl Sections {
         if tells_all {
             io.short(&mut self.retired);
             io.short(&mut self.record_max);
+            io.short(&mut self.note);
             io.identity(&mut self.identity);
             io.checkpoint(&mut self.checkpoint);
         }

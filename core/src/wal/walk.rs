@@ -5,7 +5,7 @@ use super::mount::{Halt, Mount};
 use super::read::body_of;
 use super::record::{
     BOOT, CHECKPOINT, CHUNK, COMMIT, ENTRIES, FIRST, HARD_STATE, HEAD_BYTES, Head, KIND, OPEN,
-    Place, SEAL, Sections, checksum,
+    Place, SEAL, Sections, checksum, tells_all,
 };
 use super::types::MountError;
 use crate::entry::Entries;
@@ -280,9 +280,9 @@ impl Wal {
     /// Takes over what a record says of everything but the log.
     fn take_over(&mut self, tag: u8, it: &Sections) {
         let kind = tag & KIND;
-        let tells_all = matches!(kind, OPEN | BOOT | CHECKPOINT);
+        let tells_all = tells_all(kind);
         if tells_all {
-            (self.retired, self.record_max) = (it.retired, it.record_max);
+            (self.retired, self.record_max, self.note) = (it.retired, it.record_max, it.note);
             (self.identity, self.checkpoint) = (it.identity, it.checkpoint);
         }
         if tells_all || tag & HARD_STATE != 0 {
@@ -327,8 +327,7 @@ impl Wal {
             CHECKPOINT => mount.before = it.before,
             _ => {}
         }
-        let tells_all = matches!(kind, OPEN | BOOT | CHECKPOINT);
-        if tells_all && !mount.reached && it.checkpoint == self.checkpoint {
+        if tells_all(kind) && !mount.reached && it.checkpoint == self.checkpoint {
             mount.reached = true;
             self.matter = if kind == OPEN { it.link } else { end.link() };
             if it.checkpoint.installed != 0 {

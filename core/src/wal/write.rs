@@ -2,8 +2,9 @@
 
 use super::mount::FOUNDED_FIRST;
 use super::record::{
-    BOOT, CHECKPOINT, CHUNK, COMMIT, ENTRIES, FIRST, HARD_STATE, HEAD_BYTES, KIND, Link, OPEN,
-    OPEN_BYTES_MAX, Place, SEAL, SECTIONS_BYTES_MAX, Sections, checksum, geometry_word, salt,
+    BOOT, CHECKPOINT, CHUNK, COMMIT, ENTRIES, FIRST, HARD_STATE, HEAD_BYTES, KIND, Link, NOTE,
+    OPEN, OPEN_BYTES_MAX, Place, SEAL, SECTIONS_BYTES_MAX, Sections, checksum, geometry_word, salt,
+    tells_all,
 };
 use super::types::{HardState, Mounted, Progress, WalFault, Want};
 use super::{Boot, Phase, SNAP_DATA_AT, Wal, Work};
@@ -19,6 +20,7 @@ pub(super) struct Outgoing {
     crc: u32,
     total: u32,
     hard_state: HardState,
+    note: u32,
     /// The last of its entries, and what they follow.
     last: EntryId,
     after: Index,
@@ -124,6 +126,7 @@ impl Wal {
             from: self.boot_from,
             retired: self.retired,
             record_max: self.buffer_bytes,
+            note: self.note_wanted,
             identity: self.identity,
             checkpoint: self.checkpoint,
             hard_state,
@@ -205,6 +208,7 @@ impl Wal {
             crc: 0,
             total: 0,
             hard_state: it.hard_state,
+            note: it.note,
             last: EntryId::ZERO,
             after: Index::ZERO,
             chunk_bytes: 0,
@@ -309,7 +313,7 @@ impl Wal {
     /// The record is in flash.
     fn record_ends(&mut self, out: &Outgoing, log: &mut Log) -> Option<Progress> {
         let kind = out.tag & KIND;
-        let tells_all = matches!(kind, OPEN | BOOT | CHECKPOINT);
+        let tells_all = tells_all(kind);
         let padded = self.geometry.padded(out.total);
         if kind == OPEN {
             self.order.truncate(usize::from(out.keep));
@@ -332,6 +336,9 @@ impl Wal {
         }
         if tells_all || out.tag & COMMIT != 0 {
             self.durable.commit = out.hard_state.commit;
+        }
+        if tells_all {
+            self.note = out.note;
         }
         if out.tag & ENTRIES != 0 {
             log.write_ends();
@@ -379,6 +386,13 @@ impl Wal {
         let mut tag = 0;
         if (hard_state.term, hard_state.vote) != (self.durable.term, self.durable.vote) {
             tag |= HARD_STATE;
+        }
+        if self.note_wanted != self.note {
+            // With no entries, which have kinds of their own.
+            match self.record(NOTE, Data::None, 1, hard_state, log, buf) {
+                Err(Held::Room) => {}
+                other => return Some(other),
+            }
         }
         if want.commit_needed > self.durable.commit {
             hard_state.commit = hard_state.commit.max(want.commit_needed);

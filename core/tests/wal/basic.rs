@@ -139,3 +139,25 @@ fn formatting_refuses_what_is_not_blank_unless_told_to() {
     board.format(true).unwrap();
     board.mount().unwrap();
 }
+
+#[test]
+fn a_note_is_remembered_until_another_one_is_set() {
+    let mut board = founded(geometry(4, 3));
+    board.wal.set_note(0xdead);
+    board.settle().unwrap();
+    board.mount().unwrap();
+    assert_eq!(board.wal.note(), 0xdead);
+    for i in 0..100u64 {
+        assert!(board.append(1, &i.to_le_bytes().repeat(8)));
+        board.settle().unwrap();
+        if board.wal.wants_snapshot() || board.log.bytes_free() < 1024 {
+            assert!(board.take_snapshot(EntryId::new(Index(i), Term(1)), b"s", false).unwrap());
+        }
+    }
+    board.mount().unwrap();
+    assert_eq!(board.wal.note(), 0xdead);
+    board.wal.set_note(0);
+    board.settle().unwrap();
+    board.mount().unwrap();
+    assert_eq!(board.wal.note(), 0);
+}
