@@ -13,7 +13,7 @@ use crate::types::{EntryId, Index};
 const RETRIES: u8 = 32;
 
 /// What a founding that is cut short may leave behind at the start of a segment, bytes.
-const TRACE_BYTES: u32 = 64;
+pub(super) const TRACE_BYTES: u32 = 64;
 
 /// The segment that a founding erases first; the others are marked before, so that what a cut leaves of it
 /// is known to be ours.

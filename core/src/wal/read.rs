@@ -2,6 +2,7 @@
 //! needed is read again, so that one bad word does not spoil what is good beside it.
 
 use super::Wal;
+use super::mount::TRACE_BYTES;
 use super::record::{HEAD_BYTES, Head, Link, OPEN, Place, Sections, checksum};
 use crate::flash::FlashOp;
 
@@ -177,8 +178,9 @@ impl Wal {
                 record_max: it.record_max,
             }));
         }
-        let bytes = match self.fetch(0, &place, HEAD_BYTES)? {
-            Some(at) => buf.get(at..at.saturating_add(HEAD_BYTES as usize)).unwrap_or_default(),
+        // Of a page that is programmed at once, any word may still read as blank.
+        let bytes = match self.fetch(0, &place, TRACE_BYTES)? {
+            Some(at) => buf.get(at..at.saturating_add(TRACE_BYTES as usize)).unwrap_or_default(),
             None => &[],
         };
         Ok(if self.is_blank(bytes) { Header::Blank } else { Header::Other })

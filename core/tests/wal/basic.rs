@@ -1,26 +1,14 @@
 //! The flash log on sound flash.
 
 use crate::board::{Board, IDENTITY, Stop};
-use crate::flash::{EraseFault, Faults, Flash};
+use crate::flash::{Faults, Flash};
+use crate::image::geometry;
 use quorate::flash::Geometry;
 use quorate::wal::{MountError, Tail};
 use quorate::{EntryId, Index, NodeId, Term};
 
-const SOUND: Faults = Faults { erase: EraseFault::Prefix, marginal: false, ecc: false };
-
-fn geometry(word: u8, segments: u8) -> Geometry {
-    Geometry {
-        word_bytes: word,
-        erased: 0xff,
-        page_bytes: u16::from(word),
-        block_bytes: 2048,
-        blocks_per_segment: 1,
-        segments,
-    }
-}
-
 fn founded(geometry: Geometry) -> Board {
-    let mut board = Board::new(Flash::new(geometry, SOUND), 512, 1);
+    let mut board = Board::new(Flash::new(geometry, Faults::MILD), 512, 1);
     board.format(false).unwrap();
     board
 }
@@ -132,7 +120,7 @@ fn formatting_refuses_what_is_not_blank_unless_told_to() {
     let mut board = founded(geometry(4, 4));
     assert!(matches!(board.format(false), Err(Stop::Refused(MountError::NotBlank))));
     board.mount().unwrap();
-    let mut board = Board::new(Flash::new(geometry(4, 4), SOUND), 512, 1);
+    let mut board = Board::new(Flash::new(geometry(4, 4), Faults::MILD), 512, 1);
     board.flash.bytes[3000] = 1;
     assert!(matches!(board.mount(), Err(Stop::Refused(MountError::Foreign))));
     assert!(matches!(board.format(false), Err(Stop::Refused(MountError::NotBlank))));
@@ -143,7 +131,7 @@ fn formatting_refuses_what_is_not_blank_unless_told_to() {
 #[test]
 fn a_note_is_remembered_until_another_one_is_set() {
     let mut board = founded(geometry(4, 3));
-    board.wal.set_note(0xdead);
+    board.set_note(0xdead);
     board.settle().unwrap();
     board.mount().unwrap();
     assert_eq!(board.wal.note(), 0xdead);
@@ -156,7 +144,7 @@ fn a_note_is_remembered_until_another_one_is_set() {
     }
     board.mount().unwrap();
     assert_eq!(board.wal.note(), 0xdead);
-    board.wal.set_note(0);
+    board.set_note(0);
     board.settle().unwrap();
     board.mount().unwrap();
     assert_eq!(board.wal.note(), 0);

@@ -1,7 +1,7 @@
 //! The holes that a first log of this kind fell into, each at the place where it opens.
 
 use crate::board::Board;
-use crate::rot::founded;
+use crate::image::founded;
 use quorate::wal::{MountError, Tail};
 use quorate::{EntryId, Index, Term};
 
@@ -124,7 +124,7 @@ fn a_torn_tail_is_cut_and_told() {
     board.settle().unwrap();
     let end = end_of_data(&board, 2048).next_multiple_of(4);
     board.append(1, b"half written");
-    board.flash.fuse = Some(0);
+    board.flash.cut_after(0);
     assert!(matches!(board.settle(), Err(Stop::Cut)));
     board.flash.fuse = None;
     board.flash.bytes[end] = 0x11;

@@ -8,9 +8,8 @@
 )]
 
 mod basic;
-mod board;
 mod cuts;
-mod flash;
 mod holes;
-mod random;
 mod rot;
+
+use quorate_flash_lab::{board, flash, image, life, random};

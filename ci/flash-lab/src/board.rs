@@ -12,55 +12,77 @@ use quorate::wal::{
 use quorate::{ClusterId, EntryId, Generation, Identity, Index, NodeId, Term};
 use std::collections::BTreeMap;
 
-pub(crate) const IDENTITY: Identity = Identity {
+/// Whose log it is.
+pub const IDENTITY: Identity = Identity {
     cluster: ClusterId(*b"cafe"),
     node: NodeId::new(3).unwrap(),
     generation: Generation(7),
 };
 
-pub(crate) type Held = BTreeMap<u64, (u64, Vec<u8>)>;
+/// Entries by index: term, and the entry as it is encoded.
+pub type Held = BTreeMap<u64, (u64, Vec<u8>)>;
 
 /// A state of the log that flash may hold: at least `min`, and what follows it.
 #[derive(Clone, Debug)]
-pub(crate) struct Version {
-    pub(crate) min: u64,
-    pub(crate) entries: Held,
+pub struct Version {
+    /// Entries up to here were acknowledged.
+    pub min: u64,
+    /// All that may be there.
+    pub entries: Held,
 }
 
-pub(crate) struct Board {
-    pub(crate) wal: Wal,
-    pub(crate) log: Box<Log>,
-    pub(crate) buf: Vec<u8>,
-    pub(crate) flash: Flash,
-    pub(crate) random: Random,
-    pub(crate) want: Want,
+/// The board.
+pub struct Board {
+    /// The log in flash.
+    pub wal: Wal,
+    /// The log in RAM.
+    pub log: Box<Log>,
+    /// The flash buffer.
+    pub buf: Vec<u8>,
+    /// The flash.
+    pub flash: Flash,
+    /// What the flash does where it may do this or that.
+    pub random: Random,
+    /// What the board wants of its log.
+    pub want: Want,
     /// Nothing at or below may be truncated.
-    pub(crate) committed: u64,
-    pub(crate) versions: Vec<Version>,
-    pub(crate) hard_states: Vec<(u64, Option<NodeId>)>,
+    pub committed: u64,
+    /// The states of the log that flash may hold, the newest acknowledged one first.
+    pub versions: Vec<Version>,
+    /// The terms and votes that flash may hold, the newest acknowledged one first.
+    pub hard_states: Vec<(u64, Option<NodeId>)>,
+    /// The notes that flash may hold.
+    pub notes: Vec<u32>,
     /// The snapshots that flash may hold, the newest acknowledged one first.
-    pub(crate) snapshots: Vec<SnapshotInfo>,
-    pub(crate) contents: BTreeMap<(u64, u32), Vec<u8>>,
-    pub(crate) founded: bool,
+    pub snapshots: Vec<SnapshotInfo>,
+    /// What each snapshot holds, by index and checksum.
+    pub contents: BTreeMap<(u64, u32), Vec<u8>>,
+    /// The founding is done.
+    pub founded: bool,
     /// Was made durable on demand, or shown.
-    pub(crate) commit: Index,
-    pub(crate) torn_tails: u64,
+    pub commit: Index,
+    /// Mounts that have told of a torn tail.
+    pub torn_tails: u64,
 }
 
-pub(crate) fn entry_bytes(log: &mut Log, index: u64) -> (u64, Vec<u8>) {
+fn entry_bytes(log: &mut Log, index: u64) -> (u64, Vec<u8>) {
     let mut out = vec![0; 4096];
     let (_, term, len) = log.read(Index(index), &mut out).unwrap();
     out.truncate(len);
     (term.0, out)
 }
 
-pub(crate) fn held(log: &mut Log) -> Held {
+/// All entries of a log.
+pub fn held(log: &mut Log) -> Held {
     (log.base().index.0 + 1..=log.last().index.0).map(|i| (i, entry_bytes(log, i))).collect()
 }
 
+/// Why something did not come to its end.
 #[derive(Debug)]
-pub(crate) enum Stop {
+pub enum Stop {
+    /// The power went.
     Cut,
+    /// The flash was refused.
     Refused(MountError),
 }
 
@@ -71,7 +93,8 @@ impl From<Cut> for Stop {
 }
 
 impl Board {
-    pub(crate) fn new(flash: Flash, buffer: usize, seed: u64) -> Self {
+    /// A board on this flash, with a flash buffer of so many bytes.
+    pub fn new(flash: Flash, buffer: usize, seed: u64) -> Self {
         Self {
             wal: Wal::new(),
             log: Box::new(Log::<[u8; 4096]>::new()),
@@ -87,6 +110,7 @@ impl Board {
             committed: 0,
             versions: vec![Version { min: 0, entries: Held::new() }],
             hard_states: vec![(0, None)],
+            notes: vec![0],
             snapshots: vec![],
             contents: BTreeMap::new(),
             founded: false,
@@ -95,12 +119,16 @@ impl Board {
         }
     }
 
-    pub(crate) fn geometry(&self) -> Geometry {
+    /// How its flash is laid out.
+    pub fn geometry(&self) -> Geometry {
         self.flash.geometry
     }
 
     /// One answer of the log that is not an operation.
-    pub(crate) fn step(&mut self) -> Result<Progress, Stop> {
+    ///
+    /// # Errors
+    /// The power went.
+    pub fn step(&mut self) -> Result<Progress, Stop> {
         for _ in 0..100_000 {
             match self.wal.poll(&self.want, &mut self.log, &mut self.buf) {
                 Progress::Op(op) => {
@@ -113,7 +141,7 @@ impl Board {
                 }
             }
         }
-        panic!("an endless loop");
+        panic!("F2: an endless loop");
     }
 
     fn acknowledged(&mut self, progress: &Progress) {
@@ -122,12 +150,10 @@ impl Board {
                 let durable = self.wal.durable();
                 self.commit = self.commit.max(durable.commit);
                 let state = (durable.term.0, durable.vote);
-                if self.hard_states.contains(&state) {
-                    while self.hard_states[0] != state {
-                        self.hard_states.remove(0);
-                    }
-                } else {
-                    panic!("{state:?} was never asked for");
+                let asked_for = self.hard_states.contains(&state);
+                ensure!(asked_for, "I7", "{state:?} was never asked for");
+                while self.hard_states[0] != state {
+                    self.hard_states.remove(0);
                 }
                 let min = self.log.durable().0;
                 let last = self.versions.last_mut().unwrap();
@@ -145,7 +171,7 @@ impl Board {
             }
             Progress::SnapshotDurable(id) => {
                 let info = self.wal.snapshot().unwrap();
-                assert_eq!(info.id, id);
+                ensure!(info.id == id, "I7", "{info:?} is not {id:?}");
                 self.snapshots = vec![info];
             }
             _ => {}
@@ -153,23 +179,30 @@ impl Board {
     }
 
     /// Polls until nothing is left to do.
-    pub(crate) fn settle(&mut self) -> Result<(), Stop> {
+    ///
+    /// # Errors
+    /// The power went.
+    pub fn settle(&mut self) -> Result<(), Stop> {
         loop {
             match self.step()? {
                 Progress::Idle => return Ok(()),
-                Progress::Fault(fault) => panic!("{fault}"),
+                Progress::Fault(fault) => panic!("F2: {fault}"),
                 Progress::Refused(error) => return Err(Stop::Refused(error)),
                 _ => {}
             }
         }
     }
 
-    pub(crate) fn format(&mut self, erase_anyway: bool) -> Result<(), Stop> {
+    /// Founds the log, with a first snapshot.
+    ///
+    /// # Errors
+    /// The power went, or the flash was refused.
+    pub fn format(&mut self, erase_anyway: bool) -> Result<(), Stop> {
         self.wal.format(self.geometry(), self.buf.len(), IDENTITY, erase_anyway).unwrap();
         match self.step()? {
             Progress::Formatted => {}
             Progress::Refused(error) => return Err(Stop::Refused(error)),
-            other => panic!("{other:?}"),
+            other => panic!("F2: {other:?}"),
         }
         self.log.reset(EntryId::ZERO);
         self.take_snapshot(EntryId::ZERO, b"founded", false)?;
@@ -178,29 +211,36 @@ impl Board {
     }
 
     /// Mounts and compares what is shown with what may have been forgotten.
-    pub(crate) fn mount(&mut self) -> Result<Mounted, Stop> {
+    ///
+    /// # Errors
+    /// The power went, or the flash was refused.
+    pub fn mount(&mut self) -> Result<Mounted, Stop> {
         self.wal.mount(self.geometry(), self.buf.len()).unwrap();
         let mounted = match self.step()? {
             Progress::Mounted(mounted) => mounted,
             Progress::Refused(error) => return Err(Stop::Refused(error)),
-            other => panic!("{other:?}"),
+            other => panic!("F2: {other:?}"),
         };
         self.check(&mounted);
         Ok(mounted)
     }
 
     fn check(&mut self, mounted: &Mounted) {
-        assert_eq!(mounted.identity, IDENTITY);
-        assert!(mounted.hard_state.commit >= self.commit, "{:?}", mounted.hard_state);
-        self.commit = mounted.hard_state.commit;
-        let shown = (mounted.hard_state.term.0, mounted.hard_state.vote);
-        assert!(self.hard_states.contains(&shown), "{shown:?} not in {:?}", self.hard_states);
+        let hard = mounted.hard_state;
+        ensure!(mounted.identity == IDENTITY, "I7", "{:?}", mounted.identity);
+        ensure!(hard.commit >= self.commit, "I7", "{hard:?}, acknowledged {:?}", self.commit);
+        self.commit = hard.commit;
+        let shown = (hard.term.0, hard.vote);
+        ensure!(self.hard_states.contains(&shown), "I7", "{shown:?} of {:?}", self.hard_states);
+        let note = self.wal.note();
+        ensure!(self.notes.contains(&note), "I7", "note {note} of {:?}", self.notes);
         let last = self.log.last().index.0;
         let log = held(&mut self.log);
         let snapshot = mounted.snapshot;
-        assert!(self.snapshots.contains(&snapshot), "{snapshot:?} {:?}", self.snapshots);
-        assert_eq!(self.log.base(), snapshot.id);
-        assert_eq!(self.log.durable(), self.log.last().index);
+        ensure!(self.snapshots.contains(&snapshot), "I7", "{snapshot:?} of {:?}", self.snapshots);
+        let (base, durable) = (self.log.base(), self.log.durable());
+        ensure!(base == snapshot.id, "I7", "{base:?} is not the end of {snapshot:?}");
+        ensure!(durable.0 == last, "I7", "{durable:?} of {last}");
         let fits = |version: &Version| {
             last >= version.min
                 && log.iter().all(|(i, entry)| match version.entries.get(i) {
@@ -208,13 +248,15 @@ impl Board {
                     None => false,
                 })
         };
-        assert!(
+        ensure!(
             self.versions.iter().any(fits) || (log.is_empty() && last >= self.versions[0].min),
+            "I7",
             "the log shown ({} to {last}) is none that was written: {:?}\n{:?}",
             snapshot.id.index.0 + 1,
             log,
             self.versions
         );
+        self.notes = vec![note];
         self.hard_states = vec![shown];
         self.want.hard_state = mounted.hard_state;
         self.want.commit_needed = Index::ZERO;
@@ -226,13 +268,21 @@ impl Board {
         }
     }
 
-    pub(crate) fn set_hard_state(&mut self, term: u64, vote: Option<NodeId>) {
+    /// Has a note remembered.
+    pub fn set_note(&mut self, note: u32) {
+        self.wal.set_note(note);
+        self.notes.push(note);
+    }
+
+    /// Wants another term and vote.
+    pub fn set_hard_state(&mut self, term: u64, vote: Option<NodeId>) {
         self.want.hard_state.term = Term(term);
         self.want.hard_state.vote = vote;
         self.hard_states.push((term, vote));
     }
 
-    pub(crate) fn append(&mut self, term: u64, data: &[u8]) -> bool {
+    /// Puts an entry into the log; `false` if it is full.
+    pub fn append(&mut self, term: u64, data: &[u8]) -> bool {
         if self.log.append(Term(term), Kind::Command, data).is_err() {
             return false;
         }
@@ -242,7 +292,7 @@ impl Board {
     }
 
     /// Replaces everything behind `after` by one entry of a later term.
-    pub(crate) fn overwrite(&mut self, after: u64, term: u64, data: &[u8]) {
+    pub fn overwrite(&mut self, after: u64, term: u64, data: &[u8]) {
         let prev = EntryId::new(Index(after), self.log.term(Index(after)).unwrap());
         let mut other = Log::<[u8; 4096]>::new();
         let other: &mut Log = &mut other;
@@ -252,14 +302,17 @@ impl Board {
         let len = other.copy(prev.index, prev.index.next(), &mut raw).unwrap();
         let appended =
             self.log.append_entries(Entries::new(prev, &raw[..len]), Index(self.committed));
-        assert!(matches!(appended, Appended::UpTo(_)), "{appended:?}");
+        assert!(matches!(appended, Appended::UpTo(_)), "the lab itself: {appended:?}");
         let entries = held(&mut self.log);
         // The old state stays possible until the new one is acknowledged.
         self.versions.push(Version { min: after + 1, entries });
     }
 
     /// Takes or installs a snapshot; `false` if flash has given it up.
-    pub(crate) fn take_snapshot(
+    ///
+    /// # Errors
+    /// The power went.
+    pub fn take_snapshot(
         &mut self,
         id: EntryId,
         content: &[u8],
@@ -278,18 +331,18 @@ impl Board {
             let most = self.wal.chunk_bytes_max().min(content.len() - at) as u64;
             let len = 1 + self.random.below(most) as usize;
             self.buf[SNAP_DATA_AT..SNAP_DATA_AT + len].copy_from_slice(&content[at..at + len]);
-            assert!(self.wal.put_chunk(at as u32, len));
+            ensure!(self.wal.put_chunk(at as u32, len), "F2", "no chunk is taken");
             loop {
                 match self.step()? {
                     Progress::ChunkWritten => break,
                     Progress::SnapshotLost => return Ok(false),
                     Progress::Durable => {}
-                    other => panic!("{other:?}"),
+                    other => panic!("F2: {other:?}"),
                 }
             }
             at += len;
         }
-        assert_eq!(self.wal.begun_crc(), crc);
+        ensure!(self.wal.begun_crc() == crc, "I7", "another snapshot was written");
         self.snapshots.push(info);
         if installed {
             self.versions.push(Version { min: id.index.0, entries: Held::new() });
@@ -304,7 +357,7 @@ impl Board {
         loop {
             match self.step()? {
                 Progress::SnapshotDurable(done) => {
-                    assert_eq!(done, id);
+                    ensure!(done == id, "I7", "{done:?} is not {id:?}");
                     break;
                 }
                 Progress::SnapshotLost => {
@@ -315,7 +368,7 @@ impl Board {
                     return Ok(false);
                 }
                 Progress::Durable => {}
-                other => panic!("{other:?}"),
+                other => panic!("F2: {other:?}"),
             }
         }
         if installed {
@@ -328,22 +381,49 @@ impl Board {
         Ok(true)
     }
 
-    pub(crate) fn read_snapshot(&mut self) -> Result<Vec<u8>, Stop> {
+    /// Begins a snapshot, writes one chunk of it, and gives it up.
+    ///
+    /// # Errors
+    /// The power went.
+    pub fn abandon_snapshot(&mut self, len: usize) -> Result<(), Stop> {
+        self.want.allow_erase = true;
+        self.settle()?;
+        self.wal.begin_snapshot(EntryId::new(self.log.durable(), Term(1)));
+        let len = len.min(self.wal.chunk_bytes_max());
+        self.buf[SNAP_DATA_AT..SNAP_DATA_AT + len].fill(0xab);
+        ensure!(self.wal.put_chunk(0, len), "F2", "no chunk is taken");
+        loop {
+            match self.step()? {
+                Progress::ChunkWritten | Progress::SnapshotLost => break,
+                Progress::Durable => {}
+                other => panic!("F2: {other:?}"),
+            }
+        }
+        self.wal.abort_snapshot();
+        Ok(())
+    }
+
+    /// Reads the newest snapshot and compares it.
+    ///
+    /// # Errors
+    /// The power went.
+    pub fn read_snapshot(&mut self) -> Result<Vec<u8>, Stop> {
         let info = self.wal.snapshot().unwrap();
         let mut content = vec![];
         while content.len() < info.bytes as usize {
             self.wal.read_snapshot(content.len() as u32, usize::MAX);
             match self.step()? {
                 Progress::ChunkRead { at, len, offset } => {
-                    assert_eq!(offset as usize, content.len());
-                    assert!(len > 0);
+                    let follows = offset as usize == content.len() && len > 0;
+                    ensure!(follows, "I7", "{len} bytes of the snapshot at {offset}");
                     content.extend_from_slice(&self.buf[at..at + len]);
                 }
                 Progress::Durable => {}
-                other => panic!("{other:?}"),
+                other => panic!("F2: {other:?}"),
             }
         }
-        assert_eq!(&content, &self.contents[&(info.id.index.0, info.crc)]);
+        let written = &self.contents[&(info.id.index.0, info.crc)];
+        ensure!(&content == written, "I7", "the snapshot reads otherwise");
         Ok(content)
     }
 }

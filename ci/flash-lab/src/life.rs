@@ -1,0 +1,290 @@
+//! Random lives of a board: it works, loses power, comes back, and must know what it knew.
+
+use crate::board::{Board, Stop};
+use crate::flash::{Faults, Flash, Fuse};
+use crate::random::Random;
+use quorate::flash::Geometry;
+use quorate::wal::{MountError, Progress};
+use quorate::{EntryId, Index, NodeId, Term};
+
+/// One life.
+#[derive(Clone, Copy, Debug)]
+pub struct Session {
+    /// How its flash is laid out.
+    pub geometry: Geometry,
+    /// Bytes of its flash buffer.
+    pub buffer: usize,
+    /// How bad its flash is.
+    pub faults: Faults,
+    /// Cuts follow one another within the mount.
+    pub crash_loops: bool,
+    /// So often the power goes.
+    pub cuts: u64,
+    /// What everything else follows from.
+    pub seed: u64,
+}
+
+/// What lives amount to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Lives.
+    pub sessions: u64,
+    /// Cuts inside a write.
+    pub cuts_in_write: u64,
+    /// Cuts inside an erase.
+    pub cuts_in_erase: u64,
+    /// Of all those, the ones within a mount.
+    pub cuts_in_mount: u64,
+    /// Of all those, the ones within a founding.
+    pub cuts_in_founding: u64,
+    /// Mounts that came to their end.
+    pub mounts: u64,
+    /// Mounts that have told of a torn tail.
+    pub torn_tails: u64,
+    /// Snapshots, taken or installed.
+    pub snapshots: u64,
+    /// Entries put into the log.
+    pub entries: u64,
+    /// Words programmed over the trace of a write that had left none.
+    pub hidden: u64,
+}
+
+impl Tally {
+    /// Cuts that landed inside an operation.
+    pub const fn cuts(&self) -> u64 {
+        self.cuts_in_write + self.cuts_in_erase
+    }
+
+    /// Adds another one.
+    pub const fn add(&mut self, other: &Self) {
+        self.sessions += other.sessions;
+        self.cuts_in_write += other.cuts_in_write;
+        self.cuts_in_erase += other.cuts_in_erase;
+        self.cuts_in_mount += other.cuts_in_mount;
+        self.cuts_in_founding += other.cuts_in_founding;
+        self.mounts += other.mounts;
+        self.torn_tails += other.torn_tails;
+        self.snapshots += other.snapshots;
+        self.entries += other.entries;
+        self.hidden += other.hidden;
+    }
+}
+
+impl Session {
+    /// Lives it. With `trace`, every operation of the flash is printed.
+    ///
+    /// # Panics
+    /// A rule does not hold: the text begins with its number.
+    pub fn run(&self, trace: bool) -> Tally {
+        let mut random = Random(self.seed);
+        let mut flash = Flash::new(self.geometry, self.faults);
+        flash.trace = trace;
+        let mut board = Board::new(flash, self.buffer, random.next());
+        let mut tally = Tally { sessions: 1, ..Tally::default() };
+        self.found(&mut board, &mut random, &mut tally);
+        let mut in_a_row = 0;
+        while board.flash.cuts() < self.cuts {
+            board.want.allow_erase = true;
+            if self.crash_loops && in_a_row > 0 {
+                in_a_row -= 1;
+                board.flash.fuse = Some(fuse(&mut random, 4));
+            }
+            say(&board, "mount");
+            let before = board.flash.cuts();
+            match board.mount() {
+                Ok(_) => {
+                    tally.mounts += 1;
+                    board.flash.fuse = None;
+                    let far = if random.one_in(3) { 6 } else { 150 };
+                    board.flash.fuse = Some(fuse(&mut random, far));
+                    match live(&mut board, &mut random, &mut tally, 120) {
+                        Err(Stop::Refused(error)) => panic!("F2: {error}"),
+                        Err(Stop::Cut) => in_a_row = random.below(6),
+                        Ok(()) => {}
+                    }
+                }
+                Err(Stop::Refused(error)) => panic!("F2: the mount is refused: {error}"),
+                Err(Stop::Cut) => tally.cuts_in_mount += board.flash.cuts() - before,
+            }
+            reboot(&mut board, &mut random);
+        }
+        say(&board, "mount after the last cut");
+        board.want.allow_erase = true;
+        for _ in 0..2 {
+            match board.mount() {
+                Ok(_) => tally.mounts += 1,
+                Err(error) => panic!("F2: the mount is refused: {error:?}"),
+            }
+            assert!(works(&mut board).is_ok(), "F2: the log is refused");
+            reboot(&mut board, &mut random);
+        }
+        let counters = board.flash.counters;
+        tally.cuts_in_write = counters.cuts_in_write;
+        tally.cuts_in_erase = counters.cuts_in_erase;
+        tally.torn_tails = board.torn_tails;
+        tally.hidden = counters.hidden_rewritten;
+        tally
+    }
+
+    /// Founds the log, if need be again and again.
+    fn found(&self, board: &mut Board, random: &mut Random, tally: &mut Tally) {
+        let cuts = random.below(self.cuts);
+        while !board.founded {
+            board.hard_states = vec![(0, None)];
+            say(board, "mount to found");
+            match board.mount() {
+                // The founding was done when the power went.
+                Ok(_) => board.founded = true,
+                Err(Stop::Refused(MountError::Unformatted)) => {
+                    if board.flash.cuts() < cuts {
+                        board.flash.fuse = Some(fuse(random, 12));
+                    }
+                    say(board, "found");
+                    match board.format(false) {
+                        Ok(()) => {}
+                        Err(Stop::Cut) => tally.cuts_in_founding += 1,
+                        Err(Stop::Refused(error)) => panic!("F2: founding is refused: {error}"),
+                    }
+                }
+                Err(error) => panic!("F2: the mount is refused: {error:?}"),
+            }
+            reboot(board, random);
+        }
+    }
+
+    /// So much of a log and of a snapshot fits: together with what holds them, half of the other segments
+    /// with a quarter to spare. Less, to leave room for the heads of many short records.
+    fn fits(geometry: &Geometry) -> (usize, u64) {
+        let halves = u32::from(geometry.segments - 1) / 2;
+        let most = geometry.segment_bytes() as usize * halves as usize * 3 / 4;
+        (most * 2 / 5, (most / 5).min(400) as u64)
+    }
+}
+
+fn reboot(board: &mut Board, random: &mut Random) {
+    let mut rest = Random(random.next());
+    board.flash.boot(&mut rest);
+}
+
+fn say(board: &Board, what: &str) {
+    if board.flash.trace {
+        eprintln!("  {what}");
+    }
+}
+
+fn fuse(random: &mut Random, far: u64) -> Fuse {
+    let erases_only = random.one_in(4);
+    let far = if erases_only { far.div_ceil(12) + 1 } else { far };
+    Fuse { after: random.below(far), erases_only, leaves: None }
+}
+
+/// Some life on a board; ends with a cut, if one comes.
+fn live(board: &mut Board, random: &mut Random, tally: &mut Tally, steps: u64) -> Result<(), Stop> {
+    let (entries_max, snapshot_max) = Session::fits(&board.geometry());
+    board.read_snapshot()?;
+    if random.one_in(4) {
+        works(board)?;
+    }
+    for _ in 0..steps {
+        board.want.idle = random.one_in(3);
+        board.want.allow_erase = !random.one_in(8);
+        let term = board.log.last().term.0.max(board.want.hard_state.term.0).max(1);
+        match random.below(20) {
+            0..=9 => {
+                for _ in 0..=random.below(3) {
+                    let most = if random.one_in(4) { 100 } else { 24 };
+                    let len = random.below(most) as usize;
+                    let data = random.bytes(len);
+                    if board.log.bytes_used() <= entries_max && board.append(term, &data) {
+                        say(board, &format!("append {len} bytes"));
+                        tally.entries += 1;
+                    }
+                }
+            }
+            10 | 11 => {
+                let vote = NodeId::new(1 + random.below(5) as u8).filter(|_| random.one_in(2));
+                say(board, &format!("hard state {} {vote:?}", term + 1));
+                board.set_hard_state(term + 1, vote);
+            }
+            12 | 13 => {
+                let (base, last) =
+                    (board.log.base().index.0.max(board.committed), board.log.last().index.0);
+                if base < last && board.log.bytes_free() > 64 {
+                    let after = base + random.below(last - base);
+                    say(board, &format!("overwrite after {after}"));
+                    let data = random.bytes(9);
+                    board.overwrite(after, term + 1, &data);
+                }
+            }
+            14 => board.want.commit_needed = board.log.durable(),
+            15 if random.one_in(2) => {
+                let id = EntryId::new(Index(board.log.last().index.0 + 5), Term(term + 1));
+                tally.snapshots += u64::from(snapshot(board, random, id, snapshot_max, true)?);
+            }
+            16 if random.one_in(2) => {
+                say(board, "a snapshot that is given up");
+                board.abandon_snapshot(1 + random.below(60) as usize)?;
+            }
+            17 if random.one_in(3) => board.set_note(random.next() as u32),
+            _ => {}
+        }
+        if random.one_in(3) {
+            board.settle()?;
+        } else if let Progress::Fault(fault) = board.step()? {
+            panic!("F2: {fault}");
+        }
+        if board.wal.wants_snapshot() || board.log.bytes_used() > entries_max || random.one_in(25) {
+            board.want.allow_erase = true;
+            board.settle()?;
+            let (from, to) = (board.committed.max(board.log.base().index.0), board.log.durable().0);
+            let index = Index(from + random.below(to.max(from) - from + 1));
+            if let Some(term) = board.log.term(index) {
+                let id = EntryId::new(index, term);
+                tally.snapshots += u64::from(snapshot(board, random, id, snapshot_max, false)?);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn snapshot(
+    board: &mut Board,
+    random: &mut Random,
+    id: EntryId,
+    most: u64,
+    installed: bool,
+) -> Result<bool, Stop> {
+    let len = random.below(most) as usize;
+    say(board, &format!("snapshot of {len} bytes up to {id:?}, installed: {installed}"));
+    let content = random.bytes(len);
+    board.want.allow_erase = true;
+    board.take_snapshot(id, &content, installed)
+}
+
+/// The log works: it takes an entry, after a snapshot if it asks for one.
+///
+/// # Errors
+/// The power went.
+///
+/// # Panics
+/// The log takes no entry.
+pub fn works(board: &mut Board) -> Result<(), Stop> {
+    say(board, "does it work?");
+    board.want.idle = false;
+    board.want.allow_erase = true;
+    for round in 0..6u8 {
+        let before = board.log.durable().0;
+        let term = board.log.last().term.0.max(1);
+        if board.log.bytes_free() > 200 && board.append(term, &[round; 5]) {
+            board.settle()?;
+        }
+        if board.log.durable().0 > before {
+            return Ok(());
+        }
+        let index = board.log.durable();
+        if let Some(term) = board.log.term(index) {
+            board.take_snapshot(EntryId::new(index, term), b"to make room", false)?;
+        }
+    }
+    panic!("F2: the log takes no entry: {:?}", board.wal.status());
+}
