@@ -5,6 +5,7 @@
 //! must be there at the next `poll`. While an operation is out the log does not touch the buffer.
 //! One group commit is one record is one write. The layout is in `core/docs/flash-format.md`.
 
+pub mod inspect;
 mod mount;
 mod read;
 mod record;

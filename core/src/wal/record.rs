@@ -11,7 +11,7 @@ use crate::types::{ClusterId, EntryId, Generation, Index, NodeId, Term};
 use crc::{CRC_32_ISCSI, Crc, Table};
 
 /// The format that this code writes, and the only one that it reads.
-pub(super) const VERSION: u8 = 1;
+pub const VERSION: u8 = 1;
 
 /// Checksum, length and tag.
 pub(super) const HEAD_BYTES: u32 = 7;
@@ -20,12 +20,14 @@ pub(super) const SECTIONS_BYTES_MAX: u32 = 128;
 /// The first record of a segment is no longer than this, so that any buffer can check it.
 pub(super) const OPEN_BYTES_MAX: u32 = 224;
 
-/// The flags of a tag. Entries, to the end of the body.
-pub(super) const ENTRIES: u8 = 1;
-/// Which entry they follow; without it, the last one written.
-pub(super) const FIRST: u8 = 2;
-pub(super) const HARD_STATE: u8 = 4;
-pub(super) const COMMIT: u8 = 8;
+/// A flag of a tag: entries, to the end of the body.
+pub const ENTRIES: u8 = 1;
+/// A flag of a tag: which entry they follow; without it, the last one written.
+pub const FIRST: u8 = 2;
+/// A flag of a tag: term and vote.
+pub const HARD_STATE: u8 = 4;
+/// A flag of a tag: the commit index.
+pub const COMMIT: u8 = 8;
 
 /// The kinds of a tag.
 pub(super) const KIND: u8 = 0xf0;
@@ -39,7 +41,7 @@ pub(super) const OPEN: u8 = 0x50;
 pub(super) const NOTE: u8 = 0x60;
 
 /// Does a record of this kind tell all that is no entry?
-pub(super) const fn tells_all(kind: u8) -> bool {
+pub const fn tells_all(kind: u8) -> bool {
     matches!(kind, CHECKPOINT | BOOT | OPEN | NOTE)
 }
 
@@ -59,10 +61,13 @@ pub(super) const fn salt(seq: u32) -> u32 {
 
 /// Where a record starts or ends, and what the checksum of the record there starts from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) segment: u8,
-    pub(super) offset: u32,
-    pub(super) seed: u32,
+pub struct Place {
+    /// The segment.
+    pub segment: u8,
+    /// Bytes from the start of the segment.
+    pub offset: u32,
+    /// What the checksum starts from.
+    pub seed: u32,
 }
 
 impl Place {
@@ -120,15 +125,18 @@ impl Head {
 
 /// A snapshot that is whole in flash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Checkpoint {
-    pub(super) id: EntryId,
-    pub(super) bytes: u32,
-    pub(super) crc: u32,
+pub struct Checkpoint {
+    /// The last entry that it covers.
+    pub id: EntryId,
+    /// Its length.
+    pub bytes: u32,
+    /// CRC-32C of it.
+    pub crc: u32,
     /// Its first chunk; nothing before that is needed. At offset 0, where no chunk can be, there is no
     /// snapshot yet. (No `Option` in here: what is absent has to be all zeros.)
-    pub(super) first: Place,
+    pub first: Place,
     /// 1 if it came from a leader: the log before and behind it is void.
-    pub(super) installed: u8,
+    pub installed: u8,
 }
 
 impl Checkpoint {
@@ -142,37 +150,43 @@ impl Checkpoint {
 
 /// What a record says. A field counts only if the record's tag says that it is there.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sections {
-    pub(super) version: u8,
-    pub(super) geometry: u32,
+pub struct Sections {
+    /// The format.
+    pub version: u8,
+    /// What the log was laid out for.
+    pub geometry: u32,
     /// How often the segment was erased.
-    pub(super) erases: u32,
+    pub erases: u32,
     /// The segment's place in the order of use.
-    pub(super) seq: u32,
-    /// Where the segment before ends.
-    pub(super) link: Link,
+    pub seq: u32,
+    /// Where the segment before ends: its number plus one, 0 for none, and the offset.
+    pub link: (u8, u32),
     /// The last entry written before.
-    pub(super) written: EntryId,
+    pub written: EntryId,
     /// What lies between there and here is void.
-    pub(super) from: u32,
+    pub from: u32,
     /// Segments out of use.
-    pub(super) retired: u32,
+    pub retired: u32,
     /// No record behind is longer.
-    pub(super) record_max: u32,
+    pub record_max: u32,
     /// What the board wants to be remembered.
-    pub(super) note: u32,
-    pub(super) identity: Option<Identity>,
-    pub(super) checkpoint: Checkpoint,
+    pub note: u32,
+    /// Whose log it is.
+    pub identity: Option<Identity>,
+    /// The newest snapshot.
+    pub checkpoint: Checkpoint,
     /// The checkpoint before that.
-    pub(super) before: Checkpoint,
-    pub(super) hard_state: HardState,
+    pub before: Checkpoint,
+    /// Term, vote and commit index.
+    pub hard_state: HardState,
     /// The checksum of the record before, so that a seal can be told without what it follows.
-    pub(super) seal: u32,
-    /// The snapshot of which this is a chunk, and where the chunk lies in it.
-    pub(super) snap: EntryId,
-    pub(super) snap_at: u32,
+    pub seal: u32,
+    /// The snapshot of which this is a chunk.
+    pub snap: EntryId,
+    /// Where the chunk lies in it.
+    pub snap_at: u32,
     /// What the entries follow.
-    pub(super) prev: EntryId,
+    pub prev: EntryId,
 }
 
 impl Sections {
