@@ -16,6 +16,18 @@ pub trait Storage {
     /// A storage that is not in use; all zeros, so that a node in a `static` costs no flash.
     const OFF: Self;
 
+    /// See [`Wal::check`]; what has no geometry has no limits.
+    ///
+    /// # Errors
+    /// The geometry can't hold a log of that size.
+    fn check(
+        _geometry: &Geometry,
+        _buffer_bytes: usize,
+        _live_bytes: u32,
+    ) -> Result<(), GeometryError> {
+        Ok(())
+    }
+
     /// See [`Wal::mount`].
     ///
     /// # Errors
@@ -79,6 +91,14 @@ pub trait Storage {
 
 impl Storage for Wal {
     const OFF: Self = Self::new();
+
+    fn check(
+        geometry: &Geometry,
+        buffer_bytes: usize,
+        live_bytes: u32,
+    ) -> Result<(), GeometryError> {
+        Self::check(geometry, buffer_bytes, live_bytes)
+    }
 
     fn mount(&mut self, geometry: Geometry, buffer_bytes: usize) -> Result<(), GeometryError> {
         self.mount(geometry, buffer_bytes)

@@ -170,7 +170,9 @@ impl<S: Storage> Node<[u8], S> {
         if limits.log_bytes as usize > capacity || (limits.log_bytes as usize) < needed {
             return Err(StartError::Limits { limit: "log_bytes", bound: capacity as u32 });
         }
-        Ok(())
+        let live_bytes = (capacity as u32).saturating_add(limits.snapshot_bytes);
+        let buffer_bytes = flash_buffer_bytes_min(limits.frame_bytes);
+        S::check(&config.flash.geometry, buffer_bytes, live_bytes).map_err(StartError::Geometry)
     }
 
     /// Takes a frame from the link, whatever its bytes are.

@@ -52,6 +52,8 @@ pub enum Boot<'a> {
 pub enum StartError {
     /// Timeouts, link and flash do not go together.
     Config(crate::config::ConfigError),
+    /// The flash can't hold the cluster's log and a snapshot.
+    Geometry(crate::wal::GeometryError),
     /// More members than a cluster can have, or the same one twice, or this node is not among them.
     Members {
         /// The most there can be.
@@ -70,6 +72,7 @@ impl core::fmt::Display for StartError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Config(error) => error.fmt(f),
+            Self::Geometry(error) => error.fmt(f),
             Self::Members { max } => {
                 write!(f, "members are 1 to {max} different ones, this node among them")
             }

@@ -176,6 +176,19 @@ impl Wal {
         }
     }
 
+    /// Can a log be kept there, with so many bytes of entries and of a snapshot at once?
+    ///
+    /// # Errors
+    /// It can't, with what would do.
+    pub fn check(
+        geometry: &Geometry,
+        buffer_bytes: usize,
+        live_bytes: u32,
+    ) -> Result<(), GeometryError> {
+        ring::check(geometry, buffer_bytes)?;
+        ring::check_live(geometry, live_bytes)
+    }
+
     /// Begins to mount the log; polling ends in [`Progress::Mounted`] or [`Progress::Refused`].
     /// The caller's log is reset and loaded.
     ///

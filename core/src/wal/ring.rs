@@ -4,7 +4,7 @@
 //! returned since the mount; flash that merely reads blank is never believed, for an erase that was cut short
 //! may read blank and decay.
 
-use super::record::{HEAD_BYTES, Head, OPEN, Place, VERSION, geometry_word};
+use super::record::{HEAD_BYTES, Head, OPEN, OPEN_BYTES_MAX, Place, VERSION, geometry_word};
 use super::types::{GeometryError, Progress, WalFault};
 use super::{BUFFER_BYTES_MIN, Wal, Work};
 use crate::entry::decode_varint;
@@ -49,6 +49,25 @@ pub(super) fn check(geometry: &Geometry, buffer_bytes: usize) -> Result<(), Geom
 /// As much of a segment's first record as tells how often it was erased; less than where a chunk may wait
 /// in the buffer.
 const ERASES_BYTES: u32 = 20;
+
+/// Refuses a ring that can't hold so many bytes of log and snapshot twice, with a segment to spare: a new
+/// snapshot, and what it restates behind it, is written while the old one is still there.
+pub(super) fn check_live(geometry: &Geometry, live_bytes: u32) -> Result<(), GeometryError> {
+    let with_heads = live_bytes.saturating_add(live_bytes.wrapping_shr(2));
+    let usable = geometry.segment_bytes().saturating_sub(OPEN_BYTES_MAX).max(1);
+    let segments = with_heads.div_ceil(usable).saturating_mul(2).saturating_add(1);
+    let min = u8::try_from(segments).unwrap_or(u8::MAX).max(SEGMENTS_MIN);
+    if geometry.segments >= min {
+        return Ok(());
+    }
+    if min > SEGMENTS_MAX {
+        // Then it takes longer ones.
+        let half = u32::from(SEGMENTS_MAX.wrapping_shr(1)).saturating_sub(1).max(1);
+        let min = with_heads.div_ceil(half).saturating_add(OPEN_BYTES_MAX);
+        return Err(GeometryError::SegmentBytes { min, max: SEGMENT_BYTES_MAX });
+    }
+    Err(GeometryError::Segments { min, max: SEGMENTS_MAX })
+}
 
 impl Wal {
     const fn bit(segment: u8) -> u32 {
@@ -140,5 +159,32 @@ impl Wal {
         if !self.ready.is_full() {
             self.add_ready(segment, erases);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_too_small_for_log_and_snapshot_is_refused_with_what_would_do() {
+        let ring = |block_bytes, segments| Geometry {
+            word_bytes: 4,
+            erased: 0xff,
+            page_bytes: 4,
+            block_bytes,
+            blocks_per_segment: 1,
+            segments,
+        };
+        // 5,000 bytes and a quarter are 4 segments of 2,048 less their heads: twice that, and one.
+        let refused = Err(GeometryError::Segments { min: 9, max: 32 });
+        assert_eq!(Wal::check(&ring(2048, 8), 512, 5_000), refused);
+        assert_eq!(Wal::check(&ring(2048, 9), 512, 5_000), Ok(()));
+        let refused = Wal::check(&ring(2048, 32), 512, 100_000);
+        let Err(GeometryError::SegmentBytes { min, .. }) = refused else {
+            panic!("{refused:?}");
+        };
+        assert!(min > 2048);
+        assert_eq!(Wal::check(&ring(min.next_multiple_of(128), 32), 512, 100_000), Ok(()));
     }
 }

@@ -4,6 +4,7 @@ use quorate::config::{Config, Flash, Link};
 use quorate::flash::Geometry;
 use quorate::node::{Limits, entry_bytes_max, flash_buffer_bytes_min, log_bytes_max};
 use quorate::typed::MapLimits;
+use quorate::wal::Wal;
 
 use super::dice::Dice;
 use super::flash::Part;
@@ -165,12 +166,20 @@ impl Profile {
         };
         let boards = (0..options.boards).map(|_| {
             let mut part = if same { first } else { dice.pick(&PARTS) };
-            part.geometry.segments = dice.within(6, 10) as u8;
+            let log_bytes = if dice.chance(700) { log_bytes_min } else { log_bytes_min * 2 };
+            let flash_buffer_bytes =
+                flash_buffer_bytes_min(link.frame_bytes) + dice.pick(&[0, 64, 256]);
+            // From the smallest ring that is accepted.
+            let live_bytes = log_bytes as u32 + limits.snapshot_bytes;
+            part.geometry.segments = 3;
+            while Wal::check(&part.geometry, flash_buffer_bytes, live_bytes).is_err() {
+                part.geometry.segments += 1;
+            }
+            part.geometry.segments += dice.below(4) as u8;
             BoardProfile {
                 part,
-                log_bytes: if dice.chance(700) { log_bytes_min } else { log_bytes_min * 2 },
-                flash_buffer_bytes: flash_buffer_bytes_min(link.frame_bytes)
-                    + dice.pick(&[0, 64, 256]),
+                log_bytes,
+                flash_buffer_bytes,
                 drift_ppm: if options.faults.has(Fault::Drift) {
                     dice.within(0, 40_000) as i32 - 20_000
                 } else {
