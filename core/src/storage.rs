@@ -61,9 +61,6 @@ pub trait Storage {
     /// See [`Wal::snapshot`].
     fn snapshot(&self) -> Option<SnapshotInfo>;
 
-    /// See [`Wal::chunk_bytes_max`].
-    fn chunk_bytes_max(&self) -> usize;
-
     /// See [`Wal::begin_snapshot`].
     fn begin_snapshot(&mut self, id: EntryId);
 
@@ -132,10 +129,6 @@ impl Storage for Wal {
 
     fn snapshot(&self) -> Option<SnapshotInfo> {
         self.snapshot()
-    }
-
-    fn chunk_bytes_max(&self) -> usize {
-        self.chunk_bytes_max()
     }
 
     fn begin_snapshot(&mut self, id: EntryId) {

@@ -105,10 +105,6 @@ impl Storage for Ram {
         Some(SnapshotInfo { id: *id, bytes: bytes.len() as u32, crc: check(bytes) })
     }
 
-    fn chunk_bytes_max(&self) -> usize {
-        192
-    }
-
     fn begin_snapshot(&mut self, id: EntryId) {
         self.begun = Some((id, vec![]));
         self.begun_bounds.clear();
