@@ -1,6 +1,7 @@
 //! Everything that CI does, as one program: `cargo ci` runs it all, `cargo ci STEP…` some of it.
 
 mod checks;
+mod cuts;
 mod embedded;
 mod fuzz;
 mod planted;
@@ -36,6 +37,8 @@ struct Cli {
 enum Task {
     /// Everything, with long campaigns: every planted bug, fuzzing for minutes, wide sweeps.
     Full,
+    /// Cut the power of a board inside its flash operations, in every cell of word size and faults.
+    Cuts(CutsArgs),
     /// Fuzz the core with libFuzzer.
     Fuzz(FuzzArgs),
     /// Plant bugs in a copy of the tree, one at a time, and see the simulator catch each.
@@ -46,6 +49,22 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+}
+
+#[derive(Args)]
+struct CutsArgs {
+    /// Cuts that land inside an operation, in every cell.
+    #[arg(long, default_value_t = cuts::COUNT_FULL)]
+    count: u64,
+    /// What the seeds of all sessions follow from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The cells, by name or a part of it, as `4-prefix-decay-loop`; without any, all.
+    #[arg(long = "cell")]
+    cells: Vec<String>,
+    /// This session of the cell alone, with every operation.
+    #[arg(long)]
+    session: Option<u64>,
 }
 
 #[derive(Args)]
@@ -76,6 +95,11 @@ fn main() -> ExitCode {
         None if cli.steps.is_empty() => (Run::Default, Options::default()),
         None => (Run::Named(cli.steps), Options::default()),
         Some(Task::Full) => (Run::Full, Options::full()),
+        Some(Task::Cuts(args)) => {
+            let CutsArgs { count, seed, cells, session } = args;
+            let cuts = cuts::Campaign { count, seed, cells, session };
+            (Run::only("cuts"), Options { cuts, ..Options::default() })
+        }
         Some(Task::Fuzz(args)) => (
             Run::only("fuzz"),
             Options {

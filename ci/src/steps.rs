@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::tools::{Context, Trouble};
-use crate::{checks, embedded, fuzz, planted, readme, sim};
+use crate::{checks, cuts, embedded, fuzz, planted, readme, sim};
 
 /// When a step belongs to a run that names no step.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -74,6 +74,12 @@ const STEPS: &[Step] = &[
         run: sim::job,
     },
     Step {
+        name: "cuts",
+        about: "power cuts inside flash operations lose nothing",
+        when: When::Always,
+        run: cuts::step,
+    },
+    Step {
         name: "fuzz",
         about: "hostile frames, inputs and flash images",
         when: When::Full,
@@ -95,6 +101,7 @@ const STEPS: &[Step] = &[
 
 /// What a caller can set about the steps.
 pub(crate) struct Options {
+    pub(crate) cuts: cuts::Campaign,
     pub(crate) fuzz_seconds: u32,
     pub(crate) fuzz_targets: Vec<String>,
     pub(crate) planted_seeds: u32,
@@ -108,6 +115,7 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            cuts: cuts::Campaign::SHORT,
             fuzz_seconds: 30,
             fuzz_targets: Vec::new(),
             planted_seeds: planted::SEEDS_MAX,
@@ -122,7 +130,13 @@ impl Default for Options {
 impl Options {
     /// For long campaigns.
     pub(crate) fn full() -> Self {
-        Self { fuzz_seconds: 300, sweep_seeds: 1000, full: true, ..Self::default() }
+        Self {
+            cuts: cuts::Campaign::LONG,
+            fuzz_seconds: 300,
+            sweep_seeds: 1000,
+            full: true,
+            ..Self::default()
+        }
     }
 }
 

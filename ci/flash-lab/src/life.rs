@@ -87,7 +87,10 @@ impl Session {
             board.want.allow_erase = true;
             if self.crash_loops && in_a_row > 0 {
                 in_a_row -= 1;
-                board.flash.fuse = Some(fuse(&mut random, 4));
+                // A mount has hardly ever more than two operations.
+                let far = if random.one_in(4) { 5 } else { 2 };
+                let after = random.below(far);
+                board.flash.fuse = Some(Fuse { after, erases_only: false, leaves: None });
             }
             say(&board, "mount");
             let before = board.flash.cuts();
@@ -191,11 +194,17 @@ fn live(board: &mut Board, random: &mut Random, tally: &mut Tally, steps: u64) -
         let term = board.log.last().term.0.max(board.want.hard_state.term.0).max(1);
         match random.below(20) {
             0..=9 => {
-                for _ in 0..=random.below(3) {
-                    let most = if random.one_in(4) { 100 } else { 24 };
+                // Some are long, and some come in bursts that fill a record.
+                let (count, most) = match random.below(16) {
+                    0 => (20, 60),
+                    1 => (1, longest_entry(board)),
+                    2..=5 => (3, 100),
+                    _ => (3, 24),
+                };
+                for _ in 0..=random.below(count) {
                     let len = random.below(most) as usize;
                     let data = random.bytes(len);
-                    if board.log.bytes_used() <= entries_max && board.append(term, &data) {
+                    if board.log.bytes_used() + len <= entries_max && board.append(term, &data) {
                         say(board, &format!("append {len} bytes"));
                         tally.entries += 1;
                     }
@@ -245,6 +254,11 @@ fn live(board: &mut Board, random: &mut Random, tally: &mut Tally, steps: u64) -
         }
     }
     Ok(())
+}
+
+/// What fits a record together with its head, of one byte to spare for every figure of the entry's own.
+fn longest_entry(board: &Board) -> u64 {
+    board.wal.entry_bytes_max().saturating_sub(24).max(1) as u64
 }
 
 fn snapshot(
