@@ -39,6 +39,14 @@ enum Task {
     Full,
     /// Cut the power of a board inside its flash operations, in every cell of word size and faults.
     Cuts(CutsArgs),
+    /// Try every short history of a flash log, with a cut at every operation and in every word.
+    Exhaustive {
+        /// Events of the longest histories.
+        #[arg(long, default_value_t = cuts::exhaustive::LENGTH_FULL)]
+        length: u32,
+    },
+    /// Flip every bit of flash images, one at a time.
+    Flips,
     /// Fuzz the core with libFuzzer.
     Fuzz(FuzzArgs),
     /// Plant bugs in a copy of the tree, one at a time, and see the simulator catch each.
@@ -100,6 +108,10 @@ fn main() -> ExitCode {
             let cuts = cuts::Campaign { count, seed, cells, session };
             (Run::only("cuts"), Options { cuts, ..Options::default() })
         }
+        Some(Task::Exhaustive { length }) => {
+            (Run::only("exhaustive"), Options { history_length: length, ..Options::default() })
+        }
+        Some(Task::Flips) => (Run::only("flips"), Options::full()),
         Some(Task::Fuzz(args)) => (
             Run::only("fuzz"),
             Options {

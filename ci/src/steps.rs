@@ -80,6 +80,18 @@ const STEPS: &[Step] = &[
         run: cuts::step,
     },
     Step {
+        name: "exhaustive",
+        about: "every short history of a flash log, cut everywhere",
+        when: When::Always,
+        run: cuts::exhaustive::step,
+    },
+    Step {
+        name: "flips",
+        about: "every flipped bit of a flash image is harmless or reported",
+        when: When::Always,
+        run: cuts::flips::step,
+    },
+    Step {
         name: "fuzz",
         about: "hostile frames, inputs and flash images",
         when: When::Full,
@@ -102,6 +114,8 @@ const STEPS: &[Step] = &[
 /// What a caller can set about the steps.
 pub(crate) struct Options {
     pub(crate) cuts: cuts::Campaign,
+    /// Events of the longest histories that are tried.
+    pub(crate) history_length: u32,
     pub(crate) fuzz_seconds: u32,
     pub(crate) fuzz_targets: Vec<String>,
     pub(crate) planted_seeds: u32,
@@ -116,6 +130,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             cuts: cuts::Campaign::SHORT,
+            history_length: cuts::exhaustive::LENGTH,
             fuzz_seconds: 30,
             fuzz_targets: Vec::new(),
             planted_seeds: planted::SEEDS_MAX,
@@ -132,6 +147,7 @@ impl Options {
     pub(crate) fn full() -> Self {
         Self {
             cuts: cuts::Campaign::LONG,
+            history_length: cuts::exhaustive::LENGTH_FULL,
             fuzz_seconds: 300,
             sweep_seeds: 1000,
             full: true,

@@ -74,10 +74,14 @@ pub struct Fuse {
     pub leaves: Option<Leaves>,
 }
 
+/// An erase can be cut exactly at the beginning of each of so many equal parts.
+pub const ERASE_STAGES: usize = 8;
+
 /// An exact cut.
 #[derive(Clone, Copy, Debug)]
 pub struct Leaves {
-    /// The word of the operation that is being programmed; an erase takes it for how far it came.
+    /// The word of the operation that is being programmed. An erase has come so many of its
+    /// [`ERASE_STAGES`] far.
     pub word: usize,
     /// What it reads as.
     pub pattern: Pattern,
@@ -139,6 +143,9 @@ pub struct Flash {
     pub counters: Counters,
     /// Print every operation.
     pub trace: bool,
+    /// The places at which the operation that was cut last could have been cut: its words, or for an erase
+    /// some of them.
+    pub last_written: usize,
 }
 
 impl Flash {
@@ -159,6 +166,7 @@ impl Flash {
             broken: 0,
             counters: Counters::default(),
             trace: false,
+            last_written: 0,
         }
     }
 
@@ -278,6 +286,7 @@ impl Flash {
             }
         }
         if cut.is_some() {
+            self.last_written = words;
             let places = from / w..from / w + torn.end;
             let bytes = &self.bytes[places.start * w..places.end * w];
             let blank = bytes.iter().all(|byte| *byte == self.geometry.erased);
@@ -314,11 +323,12 @@ impl Flash {
         // Blocks are erased one after another; the power goes in one of them.
         let block = self.geometry.block_bytes as usize;
         let blocks = (len / block) as u64;
+        self.last_written = ERASE_STAGES;
         if let Some(leaves) = fuse.leaves {
-            let at = from + (leaves.word * self.word()).min(len - 1) / block * block;
+            let come = len / ERASE_STAGES * leaves.word.min(ERASE_STAGES - 1);
+            let at = from + come / block * block;
             self.erase_to_the_end(from..at);
-            let rest = leaves.word * self.word() - (at - from);
-            self.leave_erase(at..at + block, rest, leaves.pattern);
+            self.leave_erase(at..at + block, from + come - at, leaves.pattern);
         } else {
             let at = from + random.below(blocks) as usize * block;
             self.erase_to_the_end(from..at);
@@ -450,6 +460,11 @@ impl Flash {
     /// A boot: weak words may read otherwise from now on.
     pub fn boot(&mut self, random: &mut Random) {
         self.fuse = None;
+        self.boot_keeping_fuse(random);
+    }
+
+    /// A boot in which the power may go.
+    pub fn boot_keeping_fuse(&mut self, random: &mut Random) {
         for place in self.weak.iter().copied().collect::<Vec<_>>() {
             if random.one_in(2) {
                 if self.faults.ecc && random.one_in(3) {

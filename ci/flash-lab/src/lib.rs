@@ -19,6 +19,7 @@ macro_rules! ensure {
 
 pub mod board;
 pub mod flash;
+pub mod history;
 pub mod image;
 pub mod life;
 pub mod random;

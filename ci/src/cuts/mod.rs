@@ -1,6 +1,8 @@
 //! The step `cuts`: a board with a flash log lives on bad flash, and loses power inside operations.
 
 mod cell;
+pub(crate) mod exhaustive;
+pub(crate) mod flips;
 mod watch;
 
 use std::fmt::Write as _;
