@@ -16,13 +16,13 @@ use crate::content::{Content, Value};
 use crate::fit;
 
 /// A log in RAM that holds whatever a board's could.
-const LOG_BYTES: usize = 256 * 1024;
+pub(crate) const LOG_BYTES: usize = 256 * 1024;
 /// Larger than any frame.
 const FRAME_BYTES: usize = u16::MAX as usize;
 /// As large as any board's.
-const FLASH_BUFFER_BYTES: usize = BUFFER_BYTES_MAX;
+pub(crate) const FLASH_BUFFER_BYTES: usize = BUFFER_BYTES_MAX;
 /// A mount of the largest image takes far fewer steps.
-const STEPS_MAX: u32 = 10_000_000;
+pub(crate) const STEPS_MAX: u32 = 10_000_000;
 
 /// What a board knew when its image was taken.
 #[derive(Clone, Debug)]
@@ -60,6 +60,18 @@ pub enum ImageError {
     #[error("{bytes} bytes are not the image of a whole flash partition")]
     Length {
         /// Its length.
+        bytes: usize,
+    },
+    /// It holds the log of a partition of another length.
+    #[error(
+        "the log in it was laid out for {segments} segments of {segment_bytes} bytes; {bytes} bytes are not the image of that partition"
+    )]
+    Partition {
+        /// Segments of the log.
+        segments: u8,
+        /// Bytes of each.
+        segment_bytes: u32,
+        /// Bytes of the image.
         bytes: usize,
     },
     /// Every byte is blank.
@@ -140,7 +152,7 @@ fn layouts(image: &[u8]) -> impl Iterator<Item = Geometry> {
     })
 }
 
-fn layout(erased: u8, word_bytes: u8, segment_bytes: u32, segments: u8) -> Geometry {
+pub(crate) fn layout(erased: u8, word_bytes: u8, segment_bytes: u32, segments: u8) -> Geometry {
     Geometry {
         word_bytes,
         erased,
@@ -205,7 +217,7 @@ fn mount(image: &[u8], geometry: Geometry) -> Result<BoardImage, Fault> {
 }
 
 /// Carries out a flash operation on the copy.
-fn perform(image: &mut [u8], erased: u8, op: FlashOp, buffer: &mut [u8]) -> FlashDone {
+pub(crate) fn perform(image: &mut [u8], erased: u8, op: FlashOp, buffer: &mut [u8]) -> FlashDone {
     let (FlashOp::Read { offset, len }
     | FlashOp::Write { offset, len }
     | FlashOp::Erase { offset, len }) = op;

@@ -9,3 +9,5 @@ pub mod fit;
 pub mod image;
 pub mod replicate;
 pub mod sim;
+pub mod wal_image;
+mod wal_walk;

@@ -54,7 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     print(&text)
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(IMAGE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > IMAGE_BYTES_MAX {

@@ -5,6 +5,10 @@ mod config;
 mod job;
 mod plan;
 mod sim;
+mod wal;
+mod wal_json;
+mod wal_ring;
+mod wal_text;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -35,6 +39,9 @@ enum Command {
     /// Run whole boards in a deterministic simulation, with every fault that boards meet.
     #[command(subcommand)]
     Sim(sim::Args),
+    /// Look into the flash log of a board's image, and check it.
+    #[command(subcommand)]
+    Wal(wal::Args),
 }
 
 /// Why a command did not do what it was asked: one line that says what, where and what to do.
@@ -65,6 +72,7 @@ pub fn main() -> ExitCode {
         Some(Command::Config(args)) => config::run(args),
         Some(Command::Plan(args)) => plan::run(args),
         Some(Command::Sim(args)) => sim::run(args),
+        Some(Command::Wal(args)) => wal::run(args),
     };
     result.unwrap_or_else(|failure| {
         eprintln!("error: {failure}");

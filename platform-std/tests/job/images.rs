@@ -15,7 +15,7 @@ fn content(text: &str) -> Content {
     ConfigFile::parse("test", text).unwrap().content().clone()
 }
 
-fn lamps(count: u32, level: u32) -> Content {
+pub(crate) fn lamps(count: u32, level: u32) -> Content {
     content(&(0..count).map(|i| format!("lamp-{i}.level = {level}{i}\n")).collect::<String>())
 }
 
@@ -105,7 +105,7 @@ fn images_in_the_wrong_place_or_of_another_cluster_are_named() {
 }
 
 /// Boards that work on `target`, until so long after the first election, and when that is, µs.
-fn at_work(target: &Content, seed: u64, work_us: u64) -> (World, u64) {
+pub(crate) fn at_work(target: &Content, seed: u64, work_us: u64) -> (World, u64) {
     let mut world = boards::world(seed, None);
     let mut todo = changes(&Content::new(), target).into_iter();
     let (mut at_us, mut end_us) = (0, u64::MAX);

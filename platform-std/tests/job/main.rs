@@ -5,3 +5,4 @@ mod plan;
 mod program;
 mod refusals;
 mod run;
+mod wal;

@@ -1,0 +1,82 @@
+//! `quorate wal`: the flash log of an image.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use super::{Failure, config, print, wal_json, wal_text};
+use crate::wal_image::{self, Verdict, WalImage};
+
+#[derive(Subcommand)]
+pub(crate) enum Args {
+    /// Show what is on a flash image: geometry, segments, records, and where it is torn or rotten.
+    ///
+    /// Nothing but the image is needed, and it is not changed. A damaged image is shown as far as it can be read;
+    /// whether it is sound is told by `quorate wal verify`.
+    Inspect(Inspect),
+    /// Check that a flash image is sound: exit code 0 only if everything that the log needs can be read.
+    ///
+    /// A write that a power cut has torn was never acknowledged: such an image is sound. What can't be read and is
+    /// not needed any more is not looked at. Exit codes: 0 sound, 1 damaged or no log, 2 it could not be looked at.
+    Verify(Verify),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Inspect {
+    /// The flash image, as it was read from a board: the whole partition of the log
+    image: PathBuf,
+    /// List every record
+    #[arg(long)]
+    records: bool,
+    /// Print one JSON object; the records are in it with --records
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Verify {
+    /// The flash image, as it was read from a board: the whole partition of the log
+    image: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
+    match args {
+        Args::Inspect(args) => {
+            let image = look(&args.image)?.map_err(|e| failed(&args.image, e))?;
+            if args.json {
+                return print(&format!("{:#}\n", wal_json::image(&image, args.records)));
+            }
+            print(&wal_text::image(&image, args.records))
+        }
+        Args::Verify(args) => verify(args),
+    }
+}
+
+fn failed(path: &Path, what: impl ToString) -> Failure {
+    Failure::new(format!("{}: {}", path.display(), what.to_string()))
+}
+
+fn look(path: &Path) -> Result<Result<WalImage, crate::image::ImageError>, Failure> {
+    let bytes = config::read(path)
+        .map_err(|e| Failure::usage(format!("{}: can't be read: {e}", path.display())))?;
+    Ok(wal_image::read(&bytes))
+}
+
+fn verify(args: &Verify) -> Result<ExitCode, Failure> {
+    let image = look(&args.image)?;
+    let sound = image
+        .as_ref()
+        .is_ok_and(|image| matches!(image.verdict, Verdict::Sound | Verdict::Torn { .. }));
+    let told = if args.json {
+        format!("{:#}\n", wal_json::verdict(&image))
+    } else {
+        let image = image.map_err(|e| failed(&args.image, e))?;
+        format!("{}: {}\n", args.image.display(), wal_text::verdict(&image))
+    };
+    print(&told)?;
+    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
