@@ -220,7 +220,9 @@ pub(crate) fn election_needed(
 ) -> (u32, ElectionLimit) {
     let mut needed = (heartbeat_ms.saturating_mul(HEARTBEATS), ElectionLimit::Heartbeats);
     let rounds_ms = round_us(link, flash, members).div_ceil(1000).saturating_mul(ROUNDS);
-    let erases_ms = if flash.stalls { flash.erase_ms_max.saturating_mul(ERASES) } else { 0 };
+    // A segment is erased at once, whatever blocks it has.
+    let segment_ms = flash.erase_ms_max.saturating_mul(flash.geometry.blocks_per_segment.into());
+    let erases_ms = if flash.stalls { segment_ms.saturating_mul(ERASES) } else { 0 };
     for (ms, why) in [(rounds_ms, ElectionLimit::Rounds), (erases_ms, ElectionLimit::Erase)] {
         if ms > needed.0 {
             needed = (ms, why);

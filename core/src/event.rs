@@ -81,6 +81,8 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum FrameRefusal {
+    /// It is longer than the cluster's limit.
+    TooLong,
     /// It is not a frame.
     Unreadable(FrameError),
     /// From another cluster.

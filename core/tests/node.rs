@@ -9,9 +9,12 @@
 
 mod node_support;
 
-use node_support::{Cluster, id};
-use quorate::NodeSet;
-use quorate::node::ProposeError;
+use node_support::{Cluster, FRAME_BYTES, Host, LIMITS, config, id};
+use quorate::event::{Event, FrameRefusal};
+use quorate::membership::Member;
+use quorate::node::{Boot, Founding, Limits, ProposeError, StartError};
+use quorate::wire::{self, Envelope, Message};
+use quorate::{ClusterId, EntryId, Generation, Index, Instant, NodeSet, Term};
 
 fn same_everywhere(cluster: &Cluster) {
     for host in &cluster.hosts {
@@ -89,4 +92,75 @@ fn without_a_quorum_a_full_log_refuses_and_recovers_by_itself() {
     same_everywhere(&cluster);
     let leader = cluster.leader().expect("a leader");
     assert!(cluster.hosts[leader].node.propose(b"more").is_ok());
+}
+
+/// How a board takes this founding.
+fn founded(members: &[Member], limits: Limits) -> Result<(), StartError> {
+    let cluster = ClusterId([1, 2, 3, 4]);
+    let founding = Founding { cluster, node: id(1), members, limits, erase_anyway: false };
+    Host::off().node.start(Instant::ZERO, &config(1), Boot::Found(&founding))
+}
+
+#[test]
+fn a_founding_that_could_not_work_is_refused_with_the_bound() {
+    let members = [Member::new(id(1)), Member::new(id(2))];
+    assert_eq!(founded(&members, LIMITS), Ok(()));
+    // Proposals would stop before half of the log is applied, when a snapshot is due.
+    let small = Limits { log_bytes: 600, ..LIMITS };
+    assert!(matches!(founded(&members, small), Err(StartError::Limits { limit: "log_bytes", .. })));
+    let returned = Member { generation: Generation(2), ..Member::new(id(2)) };
+    let refused = Err(StartError::Members { max: 5 });
+    assert_eq!(founded(&[Member::new(id(1)), returned], LIMITS), refused);
+    // Timeouts were reckoned for five members.
+    let six: Vec<_> = (1..=6).map(|n| Member::new(id(n))).collect();
+    assert_eq!(founded(&six, LIMITS), refused);
+}
+
+#[test]
+fn a_node_starts_once() {
+    let mut cluster = Cluster::new(1);
+    let again = cluster.hosts[0].node.start(Instant::ZERO, &config(1), Boot::Mount);
+    assert_eq!(again, Err(StartError::Started));
+}
+
+/// A frame that member 2 could have sent to member 1.
+fn forged(message: Message, payload: &[u8], bytes: usize) -> Vec<u8> {
+    let envelope = Envelope {
+        version: wire::VERSION,
+        cluster: ClusterId([1, 2, 3, 4]),
+        to: NodeSet::one(id(1)),
+        from: id(2),
+        generation: Generation(1),
+        message,
+    };
+    let mut frame = vec![0; bytes];
+    let head = wire::encode(&envelope, &mut frame).unwrap();
+    frame[head..head + payload.len()].copy_from_slice(payload);
+    let len = wire::seal(&mut frame, head + payload.len()).unwrap();
+    frame.truncate(len);
+    frame
+}
+
+#[test]
+fn frames_longer_than_the_limit_and_snapshots_that_are_none_do_no_harm() {
+    let mut cluster = Cluster::new(3);
+    cluster.run(2000);
+    let now = cluster.now;
+    let id = EntryId::new(Index(500), Term(70));
+    let heartbeat = Message::Heartbeat { term: Term(70), commit: id, round: 1, reply: true };
+    let host = &mut cluster.hosts[0];
+    host.node.handle_frame(now, &forged(heartbeat, &[0; 200], usize::from(FRAME_BYTES) + 150));
+    let _ = host.drive(now);
+    let refused = Event::FrameRefused { why: FrameRefusal::TooLong };
+    assert!(host.events.contains(&refused), "{:?}", host.events);
+    // All of a snapshot in one piece, its check right, and nothing in it that could be restored.
+    let nonsense = [0xa5; 30];
+    let check = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI).checksum(&nonsense);
+    let snapshot = Message::Snapshot { term: Term(70), id, offset: 0, bytes: 30, check };
+    host.node.handle_frame(now, &forged(snapshot, &nonsense, usize::from(FRAME_BYTES)));
+    let _ = host.drive(now);
+    assert_eq!(host.node.status().fault, None);
+    assert!(host.node.status().running);
+    cluster.run(3000);
+    same_everywhere(&cluster);
 }

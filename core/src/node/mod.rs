@@ -12,14 +12,14 @@ pub use output::{Boot, Founding, Limits, Output, ProposeError, StartError, Statu
 use crate::config::Config;
 use crate::entry::{HEAD_BYTES_MAX, Kind};
 use crate::event::{Event, Events, Fault, FrameRefusal};
-use crate::flash::FlashDone;
+use crate::flash::{FlashDone, Geometry};
 use crate::identity::Identity;
 use crate::log::Log;
 use crate::membership::{MEMBERS_MAX, Member, Membership};
 use crate::raft::{Options, Raft, Restored, Role, Stepped};
 use crate::storage::Storage;
 use crate::types::{ClusterId, EntryId, Generation, Index, Instant, NodeId};
-use crate::wal::{BUFFER_BYTES_MIN, Mounted, SNAP_DATA_AT, Tail, Wal};
+use crate::wal::{BUFFER_BYTES_MIN, CHUNK_OVERHEAD_BYTES_MAX, Mounted, SNAP_DATA_AT, Tail, Wal};
 use crate::wire::{self, Message};
 use snapshot::{Reading, Task};
 
@@ -69,6 +69,11 @@ pub struct Node<B: ?Sized = [u8], S = Wal> {
     kept_up: bool,
     /// The state has outgrown the limit.
     snapshots_off: bool,
+    /// No snapshot is begun before.
+    snapshot_after: Instant,
+    /// How far the members that get a snapshot have come, and how long that is waited for.
+    delivered: Option<u32>,
+    deliver_until: Instant,
     frames_refused: u32,
     log: Log<B>,
 }
@@ -95,6 +100,9 @@ impl<const N: usize, S: Storage> Node<[u8; N], S> {
             idle_at: Instant::ZERO,
             kept_up: false,
             snapshots_off: false,
+            snapshot_after: Instant::ZERO,
+            delivered: None,
+            deliver_until: Instant::ZERO,
             frames_refused: 0,
             log: Log::new(),
         }
@@ -118,6 +126,9 @@ impl<S: Storage> Node<[u8], S> {
         config: &Config,
         boot: Boot<'_>,
     ) -> Result<(), StartError> {
+        if self.phase != Phase::Off {
+            return Err(StartError::Started);
+        }
         config.check().map_err(StartError::Config)?;
         if let Boot::Found(founding) = boot {
             self.check_founding(config, founding)?;
@@ -148,8 +159,10 @@ impl<S: Storage> Node<[u8], S> {
         let members = founding.members;
         let twice = |m: &Member| members.iter().filter(|n| n.id == m.id).count() > 1;
         let here = members.iter().any(|m| m.id == founding.node);
-        if members.len() > MEMBERS_MAX || !here || members.iter().any(twice) {
-            return Err(StartError::Members { max: MEMBERS_MAX as u8 });
+        let max = MEMBERS_MAX.min(usize::from(config.members_max));
+        let first = members.iter().all(|m| m.generation == Generation(1));
+        if members.len() > max || !here || !first || members.iter().any(twice) {
+            return Err(StartError::Members { max: max as u8 });
         }
         let limits = founding.limits;
         let frame_bytes_min = wire::FRAME_BYTES_MIN as u16;
@@ -164,13 +177,15 @@ impl<S: Storage> Node<[u8], S> {
         }
         self.log.keep_aside(piece_bytes_max(limits.frame_bytes));
         let capacity = self.log.bytes_capacity();
+        // A snapshot is due when half of the log is applied: proposals must get that far.
         let needed = RESERVE_BYTES
             .saturating_add(usize::from(limits.entry_bytes))
-            .saturating_add(HEAD_BYTES_MAX);
+            .saturating_add(HEAD_BYTES_MAX)
+            .saturating_mul(2);
         if limits.log_bytes as usize > capacity || (limits.log_bytes as usize) < needed {
             return Err(StartError::Limits { limit: "log_bytes", bound: capacity as u32 });
         }
-        let live_bytes = (capacity as u32).saturating_add(limits.snapshot_bytes);
+        let live_bytes = live_bytes(capacity as u32, &limits, &config.flash.geometry);
         let buffer_bytes = flash_buffer_bytes_min(limits.frame_bytes);
         S::check(&config.flash.geometry, buffer_bytes, live_bytes).map_err(StartError::Geometry)
     }
@@ -184,6 +199,9 @@ impl<S: Storage> Node<[u8], S> {
         // it was acknowledged: the leader sends it again.
         if self.task.is_installing() {
             return;
+        }
+        if frame.len() > usize::from(self.limits.frame_bytes) {
+            return self.refuse_frame(FrameRefusal::TooLong);
         }
         let frame = match wire::decode(frame) {
             Ok(frame) => frame,
@@ -348,8 +366,9 @@ impl<S: Storage> Node<[u8], S> {
     fn check_buffers(&mut self, frame: &[u8], flash: &[u8]) -> bool {
         let frame_bytes = self.limits.frame_bytes;
         self.log.keep_aside(piece_bytes_max(frame_bytes));
+        let link_bytes = self.config.first().map_or(0, |config| config.link.frame_bytes);
         let needed = [
-            (frame.len(), usize::from(frame_bytes)),
+            (frame.len().min(usize::from(link_bytes)), usize::from(frame_bytes)),
             (flash.len(), flash_buffer_bytes_min(frame_bytes)),
             (self.log.bytes_capacity(), self.limits.log_bytes as usize),
         ];
@@ -401,6 +420,15 @@ impl<S: Storage> Node<[u8], S> {
             _ => Index::ZERO,
         }
     }
+}
+
+/// Bytes of flash that a log of `log_bytes` and a snapshot take at once, by the pieces that the snapshot is made of:
+/// what [`Wal::check`] asks for.
+pub fn live_bytes(log_bytes: u32, limits: &Limits, geometry: &Geometry) -> u32 {
+    let piece = piece_bytes_max(limits.frame_bytes).max(1) as u32;
+    let pieces = limits.snapshot_bytes.div_ceil(piece).saturating_add(3);
+    let each = geometry.padded(piece.saturating_add(CHUNK_OVERHEAD_BYTES_MAX));
+    log_bytes.saturating_add(pieces.saturating_mul(each))
 }
 
 /// The largest command that one frame carries, whatever the counters have grown to.

@@ -52,9 +52,12 @@ pub enum Boot<'a> {
 pub enum StartError {
     /// Timeouts, link and flash do not go together.
     Config(crate::config::ConfigError),
+    /// It is started, or was: a node starts once.
+    Started,
     /// The flash can't hold the cluster's log and a snapshot.
     Geometry(crate::wal::GeometryError),
-    /// More members than a cluster can have, or the same one twice, or this node is not among them.
+    /// More members than the cluster can have, the same one twice, one that is not of the first generation, or this node is
+    /// not among them.
     Members {
         /// The most there can be.
         max: u8,
@@ -71,10 +74,14 @@ pub enum StartError {
 impl core::fmt::Display for StartError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
+            Self::Started => f.write_str("the node is started already"),
             Self::Config(error) => error.fmt(f),
             Self::Geometry(error) => error.fmt(f),
             Self::Members { max } => {
-                write!(f, "members are 1 to {max} different ones, this node among them")
+                write!(
+                    f,
+                    "members are 1 to {max} different ones of generation 1, this node among them"
+                )
             }
             Self::Limits { limit, bound } => {
                 write!(f, "{limit} does not fit: the bound is {bound}")

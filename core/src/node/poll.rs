@@ -90,7 +90,7 @@ impl<S: Storage> Node<[u8], S> {
         }
         // What was just read belongs to the storage, which takes it in first.
         if !self.storage.is_busy() {
-            match self.poll_task(flash) {
+            match self.poll_task(now, flash) {
                 Flow::Rest => {}
                 other => return other,
             }
@@ -101,7 +101,8 @@ impl<S: Storage> Node<[u8], S> {
             hard_state: HardState {
                 term: self.raft.term(),
                 vote: self.raft.vote(),
-                commit: self.raft.commit(),
+                // No further than the entries that it counts: others may stand there in flash yet.
+                commit: self.raft.commit().min(self.log.durable()),
             },
             // What no seal has taken along is worth a record of its own in the end.
             commit_needed: if idle && self.kept_up {
@@ -129,7 +130,7 @@ impl<S: Storage> Node<[u8], S> {
             }
             Progress::SnapshotDurable(id) => self.snapshot_durable(now, id),
             Progress::ChunkWritten => self.chunk_written(),
-            Progress::SnapshotLost => self.snapshot_lost(),
+            Progress::SnapshotLost => self.snapshot_lost(now),
             Progress::ChunkRead { at, len, offset } => {
                 return self.chunk_read(at, len, offset, frame, flash);
             }

@@ -8,7 +8,7 @@ use super::poll::Flow;
 use super::{Limits, Node, Output, Phase, piece_bytes_max};
 use crate::encode::to_slice;
 use crate::event::{Event, Fault};
-use crate::membership::{Member, Membership};
+use crate::membership::{MEMBERS_MAX, Member, Membership};
 use crate::raft::{ProgressState, Role};
 use crate::storage::Storage;
 use crate::types::{EntryId, Instant, NodeId, NodeSet};
@@ -48,6 +48,8 @@ pub(super) enum Task {
         check: u32,
         /// Durable so far.
         offset: u32,
+        /// Members still to come, as of what is durable, and with the piece on its way; `None` before the head.
+        members: [Option<u8>; 2],
         /// Bytes put aside in the log, or on their way to flash.
         piece: u16,
         writing: bool,
@@ -130,9 +132,10 @@ impl<S: Storage> Node<[u8], S> {
 
     /// Is it time for a snapshot? When half of the log is applied and not covered by one, or when flash
     /// has no other way to free itself.
-    fn wants_snapshot(&mut self) -> bool {
+    fn wants_snapshot(&mut self, now: Instant) -> bool {
         let (applied, covered) = (self.raft.applied(), self.raft.snapshot().index);
-        if self.phase != Phase::Running || self.newer_schema.is_some() || self.snapshots_off {
+        let off = self.newer_schema.is_some() || self.snapshots_off;
+        if self.phase != Phase::Running || off || now < self.snapshot_after {
             return false;
         }
         if self.storage.wants_snapshot() {
@@ -143,23 +146,35 @@ impl<S: Storage> Node<[u8], S> {
             return false;
         }
         let covered = self.log.bytes_up_to(covered);
-        self.log.bytes_up_to(applied).saturating_sub(covered) >= half
+        let is_due = self.log.bytes_up_to(applied).saturating_sub(covered) >= half;
+        is_due && !self.is_delivering(now)
+    }
+
+    /// Is a member getting on with the snapshot that there is? A newer one would make it begin anew, time and
+    /// again under a steady load.
+    fn is_delivering(&mut self, now: Instant) -> bool {
+        let delivered = self.raft.snapshot_delivered();
+        if delivered != self.delivered {
+            let patience_ms = self.config.first().map_or(0, |config| config.election_ms);
+            (self.delivered, self.deliver_until) = (delivered, now.after(patience_ms));
+        }
+        delivered.is_some() && now < self.deliver_until
     }
 
     /// The next step of the snapshot that is being made; called when flash is free.
-    pub(super) fn poll_task(&mut self, flash: &mut [u8]) -> Flow {
-        if let Task::Receive { id, writing: false, .. } = self.task
-            && self.is_overtaken(id)
+    pub(super) fn poll_task(&mut self, now: Instant, flash: &mut [u8]) -> Flow {
+        if let Task::Receive { id, writing: false, piece, .. } = self.task
+            && (self.is_overtaken(id) || (piece == 0 && self.wants_snapshot(now)))
         {
-            // The log has come by itself to where the snapshot would have led. Kept on, it would stand in
-            // the way of this node's own snapshots.
+            // The log has come by itself to where the snapshot would have led, or nobody goes on with it. Kept
+            // on, it would stand in the way of this node's own snapshots.
             self.storage.abort_snapshot();
             self.task = Task::None;
         }
         match self.task {
             Task::None => {
                 let idle = matches!(self.reading, Reading::None) && self.applying.is_none();
-                if idle && self.wants_snapshot() {
+                if idle && self.wants_snapshot(now) {
                     let applied = self.raft.applied();
                     let term = self.log.term(applied).unwrap_or_default();
                     self.begin_snapshot(EntryId::new(applied, term));
@@ -217,7 +232,14 @@ impl<S: Storage> Node<[u8], S> {
                 }
                 let state_at = if state_at == 0 { offset } else { state_at };
                 let done = offset.saturating_sub(state_at);
-                if done > self.limits.snapshot_bytes {
+                let stage = Stage::Asked(state_at, piece_max as u16);
+                self.task = Task::Take { id, offset, stage, writing: false };
+                let (at, len_max) = (SNAP_DATA_AT, piece_max);
+                return Flow::Out(Output::TakeSnapshot { offset: done, at, len_max });
+            }
+            Stage::Answered(state_at, asked, given) => {
+                let state = offset.saturating_sub(state_at).saturating_add(u32::from(given));
+                if state > self.limits.snapshot_bytes {
                     self.storage.abort_snapshot();
                     self.task = Task::None;
                     self.snapshots_off = true;
@@ -225,12 +247,6 @@ impl<S: Storage> Node<[u8], S> {
                     self.events.push(Event::SnapshotTooLarge { bytes_max });
                     return Flow::Again;
                 }
-                let stage = Stage::Asked(state_at, piece_max as u16);
-                self.task = Task::Take { id, offset, stage, writing: false };
-                let (at, len_max) = (SNAP_DATA_AT, piece_max);
-                return Flow::Out(Output::TakeSnapshot { offset: done, at, len_max });
-            }
-            Stage::Answered(state_at, asked, given) => {
                 let next = if given < asked { Stage::Done } else { Stage::State(state_at) };
                 (usize::from(given), next)
             }
@@ -292,22 +308,37 @@ impl<S: Storage> Node<[u8], S> {
                     return;
                 }
                 self.storage.begin_snapshot(id);
-                let (piece, writing, reply_owed) = (0, false, false);
-                self.task =
-                    Task::Receive { id, bytes, check, offset: 0, piece, writing, reply_owed };
+                self.task = Task::Receive {
+                    id,
+                    bytes,
+                    check,
+                    offset: 0,
+                    members: [None; 2],
+                    piece: 0,
+                    writing: false,
+                    reply_owed: false,
+                };
             }
         }
-        let Task::Receive { offset: durable, piece, reply_owed, .. } = &mut self.task else {
+        let Task::Receive { offset: durable, members, piece, reply_owed, .. } = &mut self.task
+        else {
             return;
         };
         if *piece > 0 {
             return;
         }
-        let fits = payload.len() <= bytes.saturating_sub(offset) as usize && !payload.is_empty();
-        if offset != *durable || !fits {
+        let rest = (bytes.saturating_sub(offset) as usize).checked_sub(payload.len());
+        let Some(rest) = rest.filter(|_| offset == *durable && !payload.is_empty()) else {
             *reply_owed = true;
-        } else if self.log.put_aside(payload) {
-            *piece = payload.len() as u16;
+            return;
+        };
+        // What could not be restored is not even kept: no bytes from outside may stop a node.
+        let left = members_left(members[0], payload, &self.limits);
+        let Some(left) = left.filter(|left| rest > 0 || *left == 0) else {
+            return;
+        };
+        if self.log.put_aside(payload) {
+            (*piece, members[1]) = (payload.len() as u16, Some(left));
         }
     }
 
@@ -332,7 +363,8 @@ impl<S: Storage> Node<[u8], S> {
     pub(super) fn chunk_written(&mut self) {
         match &mut self.task {
             Task::Take { writing, .. } => *writing = false,
-            Task::Receive { id, bytes, check, offset, piece, writing, reply_owed } => {
+            Task::Receive { id, bytes, check, offset, members, piece, writing, reply_owed } => {
+                members[0] = members[1];
                 *offset = offset.saturating_add(u32::from(*piece));
                 *piece = 0;
                 *writing = false;
@@ -355,8 +387,10 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// Flash had to give the snapshot up: it is begun anew when it is wanted again.
-    pub(super) fn snapshot_lost(&mut self) {
+    pub(super) fn snapshot_lost(&mut self, now: Instant) {
         self.task = Task::None;
+        // What did not fit now will not fit at once.
+        self.snapshot_after = now.after(self.config.first().map_or(0, |config| config.election_ms));
         if self.founding {
             self.begin_founding_snapshot();
         }
@@ -527,4 +561,24 @@ impl<S: Storage> Node<[u8], S> {
             _ => self.stop(Fault::Snapshot),
         }
     }
+}
+
+/// Members still to come behind this piece of a snapshot, if `members` were before it (`None`: not even the
+/// head); `None` if it is no such piece of this cluster.
+fn members_left(members: Option<u8>, piece: &[u8], limits: &Limits) -> Option<u8> {
+    let mut rest = piece;
+    let mut left = match members {
+        Some(left) => left,
+        None => {
+            let (head, after) = postcard::take_from_bytes::<Head>(rest).ok()?;
+            rest = after;
+            (head.limits == *limits && usize::from(head.members) <= MEMBERS_MAX)
+                .then_some(head.members)?
+        }
+    };
+    while left > 0 && !rest.is_empty() {
+        (_, rest) = postcard::take_from_bytes::<Member>(rest).ok()?;
+        left = left.saturating_sub(1);
+    }
+    Some(left)
 }

@@ -267,6 +267,13 @@ impl Raft {
         Some((progress.id?, progress.snapshot_offset))
     }
 
+    /// Bytes of the snapshot that its receivers have, together; `None` if no member gets one.
+    pub fn snapshot_delivered(&self) -> Option<u32> {
+        let getting = self.progress.iter().filter(|p| p.state == ProgressState::Snapshot);
+        let leads = self.role == Role::Leader;
+        getting.filter(|_| leads).map(|p| p.snapshot_offset).reduce(u32::saturating_add)
+    }
+
     /// That piece went out.
     pub fn snapshot_sent(&mut self, to: NodeId) {
         self.owes_snapshot.remove(to);

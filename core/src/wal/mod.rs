@@ -93,6 +93,8 @@ pub struct Wal {
     identity: Option<Identity>,
     durable: HardState,
     checkpoint: Checkpoint,
+    /// Bytes that its chunks take in flash.
+    snapshot_flash: u32,
     /// The longest record that the log may hold.
     record_max: u32,
     /// The newest segment's place in the order of use.
@@ -114,8 +116,8 @@ pub struct Wal {
     order: heapless::Vec<u8, 32, u8>,
     retired: u32,
     /// What the board wants to be remembered: as it is in flash, and as it is to be.
+    note_durable: u32,
     note: u32,
-    note_wanted: u32,
     /// Free segments that begin with something that may turn into a first record yet.
     suspects: u32,
     /// The segments that are used next, erased, and how often they were.
@@ -151,6 +153,7 @@ impl Wal {
             identity: None,
             durable: HardState { term: Term::ZERO, vote: None, commit: Index::ZERO },
             checkpoint: Checkpoint::NONE,
+            snapshot_flash: 0,
             record_max: 0,
             seq: 0,
             tail: Place::NOWHERE,
@@ -162,8 +165,8 @@ impl Wal {
             written: None,
             order: heapless::Vec::new(),
             retired: 0,
+            note_durable: 0,
             note: 0,
-            note_wanted: 0,
             suspects: 0,
             ready: heapless::Vec::new(),
             erases_max: 0,
@@ -369,12 +372,12 @@ impl Wal {
     /// A number of the board's own, such as why it stopped last, that the mount has found or that was
     /// set since.
     pub const fn note(&self) -> u32 {
-        self.note_wanted
+        self.note
     }
 
     /// Has a number of the board's own remembered: written at the next poll if it differs from the last one.
     pub const fn set_note(&mut self, note: u32) {
-        self.note_wanted = note;
+        self.note = note;
     }
 
     /// What flash is known to hold.

@@ -343,7 +343,7 @@ impl Wal {
             start = self.checkpoint.first;
             self.matter = start.link();
             log.reset(self.checkpoint.id);
-            (mount.written, mount.chunk_at) = (None, 0);
+            (mount.written, mount.chunk_at, self.snapshot_flash) = (None, 0, 0);
             (mount.gap, mount.reached) = (false, false);
         }
         mount.walk = Walk::new(start, salt(mount.seq), limit);
@@ -415,7 +415,7 @@ impl Wal {
         }
         log.write_begins(log.last().index);
         log.write_ends();
-        self.note_wanted = self.note;
+        self.note = self.note_durable;
         if let Some(void) = mount.void {
             self.suspects |= 1u32.wrapping_shl(u32::from(void));
         }

@@ -21,6 +21,7 @@ pub(super) struct Begun {
     pub(super) first: Option<Place>,
     /// Bytes in flash, and their checksum.
     pub(super) bytes: u32,
+    flash_bytes: u32,
     crc: u32,
     crc_next: u32,
     /// A chunk that waits in the buffer, its length plus one.
@@ -51,6 +52,7 @@ impl Begun {
         id: EntryId::ZERO,
         first: None,
         bytes: 0,
+        flash_bytes: 0,
         crc: 0,
         crc_next: 0,
         chunk: 0,
@@ -173,7 +175,7 @@ impl Wal {
     }
 
     /// A chunk is durable.
-    pub(super) fn chunk_ends(&mut self, at: Place, bytes: u32) -> Option<Progress> {
+    pub(super) fn chunk_ends(&mut self, at: Place, bytes: u32, padded: u32) -> Option<Progress> {
         if !self.snap.active {
             return None;
         }
@@ -184,6 +186,7 @@ impl Wal {
             self.written = None;
         }
         self.snap.bytes = self.snap.bytes.saturating_add(bytes);
+        self.snap.flash_bytes = self.snap.flash_bytes.saturating_add(padded);
         self.snap.crc = self.snap.crc_next;
         self.snap.chunk = 0;
         (!self.snap.ending).then_some(Progress::ChunkWritten)
@@ -191,7 +194,7 @@ impl Wal {
 
     /// The checkpoint is durable: everything before the first chunk is dead.
     pub(super) fn checkpoint_ends(&mut self) -> Progress {
-        self.checkpoint = self.snap.checkpoint();
+        (self.checkpoint, self.snapshot_flash) = (self.snap.checkpoint(), self.snap.flash_bytes);
         let first = self.checkpoint.first.segment;
         let mut live = false;
         self.order.retain(|segment| {

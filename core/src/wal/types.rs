@@ -11,6 +11,10 @@ use crate::types::{EntryId, Index, NodeId, Term};
 /// Where a snapshot's bytes go in the flash buffer before [`Wal::put_chunk`].
 pub const SNAP_DATA_AT: usize = 128;
 
+/// What a chunk of a snapshot takes in flash beside its bytes, before it is padded to the word: checksum, length,
+/// tag, and the longest counters.
+pub const CHUNK_OVERHEAD_BYTES_MAX: u32 = 7 + 6 + 6 + 5;
+
 /// The smallest flash buffer, bytes.
 pub const BUFFER_BYTES_MIN: usize = 256;
 /// The largest flash buffer that is used, bytes; of a longer one the rest stays untouched.

@@ -282,7 +282,8 @@ impl Wal {
         let kind = tag & KIND;
         let tells_all = tells_all(kind);
         if tells_all {
-            (self.retired, self.record_max, self.note) = (it.retired, it.record_max, it.note);
+            (self.retired, self.record_max, self.note_durable) =
+                (it.retired, it.record_max, it.note);
             (self.identity, self.checkpoint) = (it.identity, it.checkpoint);
         }
         if tells_all || tag & HARD_STATE != 0 {
@@ -323,6 +324,8 @@ impl Wal {
                     && it.snap_at == mount.chunk_at =>
             {
                 mount.chunk_at = mount.chunk_at.saturating_add(data.len() as u32);
+                let padded = self.geometry.padded(head.total);
+                self.snapshot_flash = self.snapshot_flash.saturating_add(padded);
             }
             CHECKPOINT => mount.before = it.before,
             _ => {}

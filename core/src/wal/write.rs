@@ -70,9 +70,11 @@ impl Wal {
 
     /// Entries may be logged only while so many segments stay free: one for a boot, and what a snapshot takes.
     pub(super) fn spare(&self) -> u32 {
-        let snapshot = self.checkpoint.bytes;
-        let with_heads = snapshot.saturating_add(snapshot.wrapping_shr(2));
-        let segments = with_heads.div_ceil(self.geometry.segment_bytes().max(1)).max(1);
+        let segments = self
+            .snapshot_flash
+            .saturating_add(OPEN_BYTES_MAX)
+            .div_ceil(self.geometry.segment_bytes().max(1))
+            .max(1);
         segments.saturating_add(1)
     }
 
@@ -98,7 +100,7 @@ impl Wal {
         if self.snap.first.is_some() || self.order.is_empty() {
             return false;
         }
-        let likely = self.checkpoint.bytes.saturating_add(log.bytes_used() as u32);
+        let likely = self.snapshot_flash.saturating_add(log.bytes_used() as u32);
         let likely = likely.saturating_add(likely.wrapping_shr(1)).saturating_add(256);
         let short = self.room() < likely;
         if self.matter.0 == self.tail.segment.saturating_add(1) {
@@ -126,7 +128,7 @@ impl Wal {
             from: self.boot_from,
             retired: self.retired,
             record_max: self.buffer_bytes,
-            note: self.note_wanted,
+            note: self.note,
             identity: self.identity,
             checkpoint: self.checkpoint,
             hard_state,
@@ -338,7 +340,7 @@ impl Wal {
             self.durable.commit = out.hard_state.commit;
         }
         if tells_all {
-            self.note = out.note;
+            self.note_durable = out.note;
         }
         if out.tag & ENTRIES != 0 {
             log.write_ends();
@@ -367,7 +369,7 @@ impl Wal {
         }
         match kind {
             CHECKPOINT => Some(self.checkpoint_ends()),
-            CHUNK => self.chunk_ends(out.at, out.chunk_bytes),
+            CHUNK => self.chunk_ends(out.at, out.chunk_bytes, padded),
             SEAL => None,
             _ => Some(Progress::Durable),
         }
@@ -387,7 +389,7 @@ impl Wal {
         if (hard_state.term, hard_state.vote) != (self.durable.term, self.durable.vote) {
             tag |= HARD_STATE;
         }
-        if self.note_wanted != self.note {
+        if self.note != self.note_durable {
             // With no entries, which have kinds of their own.
             match self.record(NOTE, Data::None, 1, hard_state, log, buf) {
                 Err(Held::Room) => {}

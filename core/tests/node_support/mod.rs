@@ -69,7 +69,7 @@ impl Host {
         host
     }
 
-    fn off() -> Self {
+    pub(crate) fn off() -> Self {
         Self {
             node: Box::new(Node::<[u8; 1024], Ram>::new()),
             frame: vec![0; usize::from(FRAME_BYTES)],

@@ -76,6 +76,8 @@ impl Storage for Ram {
             return Progress::ChunkRead { at: 0, len, offset };
         }
         let hard_state = want.hard_state;
+        // A commit index in front of the entries that it counts would make others committed by a power cut.
+        assert!(hard_state.commit <= log.durable());
         let news = (hard_state.term, hard_state.vote) != (self.durable.term, self.durable.vote);
         if self.snapshot.is_some()
             && (news
@@ -148,5 +150,5 @@ impl Storage for Ram {
 }
 
 fn check(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5u32, |h, b| (h ^ u32::from(*b)).wrapping_mul(0x0100_0193))
+    crc::Crc::<u32>::new(&crc::CRC_32_ISCSI).checksum(bytes)
 }

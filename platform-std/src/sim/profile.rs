@@ -2,7 +2,7 @@
 
 use quorate::config::{Config, Flash, Link};
 use quorate::flash::Geometry;
-use quorate::node::{Limits, entry_bytes_max, flash_buffer_bytes_min, log_bytes_max};
+use quorate::node::{Limits, entry_bytes_max, flash_buffer_bytes_min, live_bytes, log_bytes_max};
 use quorate::typed::MapLimits;
 use quorate::wal::Wal;
 
@@ -157,7 +157,11 @@ impl Profile {
         let same = dice.chance(500);
         let slow = dice.chance(40);
         let first = if slow { STM32H7 } else { dice.pick(&PARTS) };
-        let log_bytes_min = dice.pick(&[1024, 1024, 2048]);
+        // Beside a piece of a snapshot and the reserve, half of the log has to be for entries.
+        let log_bytes_min = match link.frame_bytes {
+            ..=300 => dice.pick(&[1024, 1024, 2048]),
+            _ => 2048,
+        };
         let limits = Limits {
             frame_bytes: link.frame_bytes,
             entry_bytes: entry_bytes_max(link.frame_bytes).min(48),
@@ -170,7 +174,7 @@ impl Profile {
             let flash_buffer_bytes =
                 flash_buffer_bytes_min(link.frame_bytes) + dice.pick(&[0, 64, 256]);
             // From the smallest ring that is accepted.
-            let live_bytes = log_bytes as u32 + limits.snapshot_bytes;
+            let live_bytes = live_bytes(log_bytes as u32, &limits, &part.geometry);
             part.geometry.segments = 3;
             while Wal::check(&part.geometry, flash_buffer_bytes, live_bytes).is_err() {
                 part.geometry.segments += 1;

@@ -25,10 +25,11 @@ pub fn sweep(
         for _ in 0..jobs.max(1) {
             scope.spawn(|| {
                 loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end {
+                    let take = |seed| (seed < seeds.end).then(|| seed + 1);
+                    let Ok(seed) = next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+                    else {
                         break;
-                    }
+                    };
                     let (report, _) = run(&Options { seed, ..*options }, Trace::default());
                     done(&report);
                     // A poisoned lock: another thread has panicked, and the scope will tell.
