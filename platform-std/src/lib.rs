@@ -10,4 +10,5 @@ pub mod image;
 pub mod replicate;
 pub mod sim;
 pub mod wal_image;
+pub mod wal_life;
 mod wal_walk;

@@ -8,6 +8,7 @@ mod sim;
 mod wal;
 mod wal_json;
 mod wal_ring;
+mod wal_size;
 mod wal_text;
 
 use std::io::Write;
@@ -39,7 +40,7 @@ enum Command {
     /// Run whole boards in a deterministic simulation, with every fault that boards meet.
     #[command(subcommand)]
     Sim(sim::Args),
-    /// Look into the flash log of a board's image, and check it.
+    /// Look into the flash log of a board's image, or see how long a flash part will last.
     #[command(subcommand)]
     Wal(wal::Args),
 }

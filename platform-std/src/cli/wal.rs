@@ -1,11 +1,11 @@
-//! `quorate wal`: the flash log of an image.
+//! `quorate wal`: the flash log of an image, and how long a flash part will last.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::{Failure, config, print, wal_json, wal_text};
+use super::{Failure, config, print, wal_json, wal_size, wal_text};
 use crate::wal_image::{self, Verdict, WalImage};
 
 #[derive(Subcommand)]
@@ -20,6 +20,7 @@ pub(crate) enum Args {
     /// A write that a power cut has torn was never acknowledged: such an image is sound. What can't be read and is
     /// not needed any more is not looked at. Exit codes: 0 sound, 1 damaged or no log, 2 it could not be looked at.
     Verify(Verify),
+    Size(wal_size::Args),
 }
 
 #[derive(clap::Args)]
@@ -53,6 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
             print(&wal_text::image(&image, args.records))
         }
         Args::Verify(args) => verify(args),
+        Args::Size(args) => wal_size::run(args),
     }
 }
 

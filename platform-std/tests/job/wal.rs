@@ -157,3 +157,53 @@ fn what_is_no_log_is_no_sound_image_and_what_is_no_file_is_a_wrong_use() {
         assert_eq!(wal(temp.path(), args).code, 2, "{args}");
     }
 }
+
+fn size(args: &str) -> Ran {
+    wal(Path::new("."), &format!("size --entry-bytes 64 --entries-per-day 1440 {args}"))
+}
+
+#[test]
+fn size_tells_how_long_a_ring_lasts_and_how_long_a_ring_it_takes() {
+    let told = json(&size("--part nrf52840 --json"), 0);
+    assert_eq!((&told["cycles"], &told["ring_bytes"]), (&10_000.into(), &32_768.into()));
+    let years = told["years"].as_f64().unwrap();
+    // Three years or so, were it entries alone: seals and snapshots take half of it.
+    assert!((2.0..5.0).contains(&years), "{years}");
+    let text = size("--part nrf52840").out;
+    assert!(text.contains(&format!("{years:.1} years")), "{text}");
+    let longer = json(&size("--part nrf52840 --years 10 --json"), 0);
+    assert!(longer["years"].as_f64().unwrap() >= 10.0);
+    assert!(longer["ring_bytes"].as_u64().unwrap() > 65_536);
+    let again = format!(
+        "--cycles 10000 --json --ring-bytes {} --segment-bytes {}",
+        longer["ring_bytes"], longer["segment_bytes"]
+    );
+    assert_eq!(json(&size(&again), 0)["years"], longer["years"]);
+}
+
+#[test]
+fn size_knows_every_part_that_wears_and_refuses_what_can_not_be() {
+    for part in quorate::plan::PARTS.iter().filter(|part| part.name != "file") {
+        let told = json(&size(&format!("--part {} --json", part.name)), 0);
+        assert_eq!((&told["part"], &told["cycles"]), (&part.name.into(), &part.cycles.into()));
+        assert!(told["years"].as_f64().unwrap() > 0.0);
+    }
+    for (args, complaint) in [
+        ("", "--part"),
+        ("--part eeprom", "nrf52840"),
+        ("--part file", "nrf52840"),
+        (
+            "--part nrf52840 --ring-bytes 10000",
+            "3 to 32 segments of 4096 bytes are 12288 to 131072",
+        ),
+        ("--part nrf52840 --segment-bytes 5000", "an erase block has 4096 bytes"),
+        ("--part nrf52840 --ring-bytes 32768 --years 3", "cannot be used with"),
+        ("--part nrf52840 --years 0", "more than 0"),
+        ("--part nrf52840 --ring-bytes 12288 --snapshot-bytes 8000", "segments"),
+        ("--part nrf52840 --batch 100", "a batch of 6800 bytes"),
+    ] {
+        let ran = size(args);
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{args}");
+        assert!(ran.err.contains(complaint), "{args}: {}", ran.err);
+    }
+}
