@@ -1,4 +1,5 @@
-//! The step `planted`: bugs planted in a copy of the tree, each caught by the simulator.
+//! The step `planted`: bugs planted in a copy of the tree, each caught by the simulator or by a campaign
+//! of the flash log.
 //!
 //! A patch under `ci/planted/` is one bug; `ci/planted/README.md` has the format.
 
@@ -15,6 +16,8 @@ use crate::tools::{Context, Trouble, at, failed, output_within, read, run};
 
 /// The most seeds that a bug may take to be caught.
 pub(crate) const SEEDS_MAX: u32 = 1_000;
+/// Cuts in each cell of campaigns that are run until one catches the bug.
+const CUTS: &[u32] = &[20, 100, 500, 2_500];
 /// How long a bug may keep the simulator busy over one lot of seeds: some bugs never end a run.
 const SWEEP_MAX: Duration = Duration::from_secs(600);
 
@@ -27,6 +30,8 @@ struct Planted {
     expect: BTreeSet<String>,
     /// What is added to the sweep's command line.
     sweep: Vec<String>,
+    /// The command of `cargo ci` that catches it, if it is not the simulator.
+    campaign: Vec<String>,
     /// Caught so soon that every `cargo ci` plants it.
     quick: bool,
     diff: String,
@@ -42,6 +47,7 @@ impl Planted {
             bug: String::new(),
             expect: BTreeSet::new(),
             sweep: Vec::new(),
+            campaign: Vec::new(),
             quick: false,
             diff: diff.to_owned(),
         };
@@ -53,6 +59,7 @@ impl Planted {
                 "Bug" => patch.bug = value.trim().to_owned(),
                 "Expect" => patch.expect = words.collect(),
                 "Sweep" => patch.sweep = words.collect(),
+                "Campaign" => patch.campaign = words.collect(),
                 "Quick" => patch.quick = value.trim() == "yes",
                 _ => return Err(format!("head line `{field}:` is not known")),
             }
@@ -126,8 +133,8 @@ fn numbered(text: &str) -> BTreeSet<String> {
 
 /// How a bug ended.
 struct Caught {
-    /// The first seed that turned an expected number red.
-    seed: u64,
+    /// The first seed that turned an expected number red, or the campaign.
+    by: String,
     /// Every number that was red up to there.
     red: BTreeSet<String>,
 }
@@ -150,11 +157,14 @@ pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
     let mut escaped = 0;
     for patch in &chosen {
         println!("\nplanting {}: {}", patch.name, patch.bug);
-        let result = tree.plant(patch).and_then(|program| hunt(context, patch, &program));
+        let result = tree.plant(patch).and_then(|program| match patch.campaign.is_empty() {
+            true => hunt(context, patch, &program),
+            false => campaign(context, patch, &program, &tree.root),
+        });
         let row = match result {
             Ok(caught) => {
                 let red: Vec<String> = caught.red.into_iter().collect();
-                format!("{:<34} seed {:>4}  {}", patch.name, caught.seed, red.join(" "))
+                format!("{:<34} {:<18} {}", patch.name, caught.by, red.join(" "))
             }
             Err(trouble) => {
                 escaped += 1;
@@ -203,13 +213,50 @@ fn hunt(context: &Context, patch: &Planted, program: &Path) -> Result<Caught, Tr
         for (seed, number) in violations {
             red.insert(number);
             if patch.expect.is_subset(&red) {
-                return Ok(Caught { seed, red });
+                return Ok(Caught { by: format!("seed {seed:>4}"), red });
             }
         }
         (from, lot) = (to, lot * 4);
     }
     let missed: Vec<&String> = patch.expect.difference(&red).collect();
     failed(format!("{missed:?} stayed green over {from} seeds; red: {red:?}"))
+}
+
+/// Runs the patch's campaign, a short one of cuts first, until every expected number was red.
+fn campaign(
+    context: &Context,
+    patch: &Planted,
+    program: &Path,
+    tree: &Path,
+) -> Result<Caught, Trouble> {
+    let name = patch.campaign.join(" ");
+    let mut red = BTreeSet::new();
+    let counts = if name.starts_with("cuts") { CUTS } else { &[0] };
+    for count in counts {
+        let mut command = context.command(&program.to_string_lossy());
+        command.current_dir(tree).args(&patch.campaign);
+        if *count > 0 {
+            command.args(["--count", &count.to_string()]);
+        }
+        let printed = output_within(&mut command, SWEEP_MAX)?;
+        red.extend(printed.out.lines().filter_map(violated).map(str::to_owned));
+        if (printed.code == Some(0)) != red.is_empty() {
+            let code = printed.code;
+            return failed(format!("`{name}`: exit code {code:?} and {red:?}\n{}", printed.err));
+        }
+        if patch.expect.is_subset(&red) {
+            let count = if *count > 0 { format!(" {count}") } else { String::new() };
+            return Ok(Caught { by: format!("{name}{count}"), red });
+        }
+    }
+    let missed: Vec<&String> = patch.expect.difference(&red).collect();
+    failed(format!("{missed:?} stayed green in `{name}`; red: {red:?}"))
+}
+
+/// The number that a line of a campaign tells to be violated.
+fn violated(line: &str) -> Option<&str> {
+    let (rule, _) = line.split_once(" violated")?;
+    Some(rule).filter(|rule| rule.len() == 2)
 }
 
 /// The copy of the tree that bugs are planted in, and what is built of it.
@@ -239,13 +286,17 @@ impl<'a> Tree<'a> {
         }
         let folder = self.context.target.join("planted/target");
         // Only what the bug touches is built again, and without the last optimisations.
-        let mut build = self.context.cargo(&["build", "--release", "-q", "-p", "quorate-std"]);
+        let (package, program) = match patch.campaign.is_empty() {
+            true => ("quorate-std", "release/quorate"),
+            false => ("ci", "release/ci"),
+        };
+        let mut build = self.context.cargo(&["build", "--release", "-q", "-p", package]);
         build.current_dir(&self.root).env("CARGO_TARGET_DIR", &folder);
         build.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_DEBUG", "0");
         build.env("CARGO_PROFILE_RELEASE_INCREMENTAL", "true");
         build.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
         run(&mut build)?;
-        Ok(folder.join("release/quorate"))
+        Ok(folder.join(program))
     }
 
     fn put(&self, path: &Path, bytes: &[u8]) -> Result<(), Trouble> {
@@ -278,6 +329,14 @@ mod tests {
         assert_eq!(patch.expect.into_iter().collect::<Vec<_>>(), ["C2", "I1"]);
         assert_eq!(patch.sweep, ["--boards", "3"]);
         assert!(patch.quick);
+    }
+
+    #[test]
+    fn a_campaign_tells_what_is_violated() {
+        let patch = PATCH.replace("Sweep: --boards 3", "Campaign: cuts --cell 4-");
+        assert_eq!(Planted::parse("x", &patch).unwrap().campaign, ["cuts", "--cell", "4-"]);
+        assert_eq!(violated("F2 violated: cargo ci cuts --cell 4-bits"), Some("F2"));
+        assert_eq!(violated("100 cuts; 3 sessions violated a rule"), None);
     }
 
     #[test]

@@ -353,7 +353,7 @@ impl Flash {
     fn randomize(&mut self, place: usize, random: &mut Random) {
         let w = self.word();
         for byte in &mut self.bytes[place * w..(place + 1) * w] {
-            *byte = random.next() as u8;
+            *byte = random.draw() as u8;
         }
     }
 
@@ -404,7 +404,7 @@ impl Flash {
             1 | 2 => self.bytes[place * w..(place + 1) * w].copy_from_slice(new),
             3 => {
                 for (byte, new) in self.bytes[place * w..(place + 1) * w].iter_mut().zip(new) {
-                    let bits = random.next() as u8;
+                    let bits = random.draw() as u8;
                     *byte = (*byte & bits) | (new & !bits);
                 }
             }

@@ -79,7 +79,7 @@ impl Session {
         let mut random = Random(self.seed);
         let mut flash = Flash::new(self.geometry, self.faults);
         flash.trace = trace;
-        let mut board = Board::new(flash, self.buffer, random.next());
+        let mut board = Board::new(flash, self.buffer, random.draw());
         let mut tally = Tally { sessions: 1, ..Tally::default() };
         self.found(&mut board, &mut random, &mut tally);
         let mut in_a_row = 0;
@@ -165,7 +165,7 @@ impl Session {
 }
 
 fn reboot(board: &mut Board, random: &mut Random) {
-    let mut rest = Random(random.next());
+    let mut rest = Random(random.draw());
     board.flash.boot(&mut rest);
 }
 
@@ -234,7 +234,7 @@ fn live(board: &mut Board, random: &mut Random, tally: &mut Tally, steps: u64) -
                 say(board, "a snapshot that is given up");
                 board.abandon_snapshot(1 + random.below(60) as usize)?;
             }
-            17 if random.one_in(3) => board.set_note(random.next() as u32),
+            17 if random.one_in(3) => board.set_note(random.draw() as u32),
             _ => {}
         }
         if random.one_in(3) {

@@ -56,13 +56,19 @@ pub(crate) fn all() -> Vec<Cell> {
 }
 
 impl Cell {
+    /// Is one of these its name, the beginning of it, or another part?
+    pub(crate) fn is_called(&self, names: &[String]) -> bool {
+        let name = self.to_string();
+        names.iter().any(|part| name.starts_with(part) || name.contains(&format!("-{part}")))
+    }
+
     /// The seed of the cell's session number `i`, in a campaign with the seed `campaign`.
     pub(crate) fn seed(&self, campaign: u64, i: u64) -> u64 {
         let name = self.to_string().bytes().fold(campaign, |hash, byte| {
-            Random(hash.wrapping_mul(31).wrapping_add(u64::from(byte))).next()
+            Random(hash.wrapping_mul(31).wrapping_add(u64::from(byte))).draw()
         });
         // Short enough to be typed.
-        Random(name.wrapping_add(i)).next() >> 20
+        Random(name.wrapping_add(i)).draw() >> 20
     }
 
     /// The session of this seed: the layout of its flash follows from it, too.
@@ -107,6 +113,15 @@ mod tests {
         let seeds: BTreeSet<u64> =
             cells.iter().flat_map(|cell| (0..50).map(|i| cell.seed(1, i))).collect();
         assert_eq!(seeds.len(), 192 * 50);
+    }
+
+    #[test]
+    fn a_cell_is_found_by_its_name_or_a_part_of_it() {
+        let count = |part: &str| {
+            all().into_iter().filter(|cell| cell.is_called(&[part.to_owned()])).count()
+        };
+        let parts = ["2-", "decay", "32-bits", "4-bits-ecc-loop", "none"].map(count);
+        assert_eq!(parts, [32, 48, 8, 1, 0]);
     }
 
     #[test]

@@ -38,7 +38,10 @@ pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
         let found = match result {
             Ok(found) => found,
             Err(broken) => {
-                wrong.push(format!("word {word}, {name}: {} {}", broken.rule, broken.text));
+                wrong.push(format!(
+                    "{} violated, word {word}, {name}: {}",
+                    broken.rule, broken.text
+                ));
                 continue;
             }
         };
@@ -50,14 +53,16 @@ pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
         table.add_row(cells.into_iter().chain(numbers.map(|number| number.to_string())));
         if let Some(bit) = silent.first() {
             wrong.push(format!(
-                "word {word}, {name}: {} flips were silent, the first that of bit {} of byte {}",
+                "I7 violated, word {word}, {name}: {} flips were silent, the first that of bit {} of byte {}",
                 silent.len(),
                 bit % 8,
                 bit / 8
             ));
         }
         if sealed && last_record > 0 {
-            wrong.push(format!("word {word}: a sealed record was cut {last_record} times"));
+            wrong.push(format!(
+                "I7 violated, word {word}: a sealed record was cut {last_record} times"
+            ));
         }
     }
     println!("{table}");

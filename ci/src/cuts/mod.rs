@@ -54,11 +54,7 @@ impl Failure {
     fn text(&self) -> String {
         let Self { cell, seed, broken } = self;
         let session = cell.session(*seed);
-        let mut seen = broken.text.clone();
-        if seen.len() > 600 {
-            seen.truncate(seen.floor_char_boundary(600));
-            seen.push('…');
-        }
+        let seen: String = broken.text.chars().take(600).collect();
         format!(
             "{} violated: cargo ci cuts --cell {cell} --session {seed}\n  {seen}\n  {:?}\n  buffer {}, {:?}, crash loops: {}",
             broken.rule, session.geometry, session.buffer, session.faults, session.crash_loops
@@ -69,10 +65,7 @@ impl Failure {
 /// `cuts`.
 pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
     let campaign = &context.options.cuts;
-    let wanted = |cell: &Cell| {
-        let name = cell.to_string();
-        campaign.cells.is_empty() || campaign.cells.iter().any(|part| name.contains(part.as_str()))
-    };
+    let wanted = |cell: &Cell| campaign.cells.is_empty() || cell.is_called(&campaign.cells);
     let cells: Vec<Cell> = cell::all().into_iter().filter(wanted).collect();
     if let Some(seed) = campaign.session {
         let &[cell] = &cells[..] else {

@@ -5,8 +5,8 @@ use crate::flash::{Faults, Flash};
 use crate::image::{Flips, flips, founded, geometry, last_record, lived, shown};
 use crate::random::Random;
 use quorate::flash::Geometry;
-use quorate::wal::{GeometryError, HardState, MountError, Progress, SNAP_DATA_AT, Wal};
-use quorate::{EntryId, Index, NodeId, Term};
+use quorate::wal::{GeometryError, MountError, Progress, SNAP_DATA_AT, Wal};
+use quorate::{EntryId, Index, NodeId};
 
 #[test]
 fn no_flipped_bit_of_a_sealed_image_passes_in_silence() {
@@ -62,7 +62,7 @@ fn arbitrary_bytes_end_in_an_answer_after_a_bounded_number_of_reads() {
         let changes = 1 + random.below(200);
         for _ in 0..if round % 5 == 0 { 20_000 } else { changes } {
             let at = random.below(flash.bytes.len() as u64) as usize;
-            flash.bytes[at] = random.next() as u8;
+            flash.bytes[at] = random.draw() as u8;
         }
         let mut board = Board::new(flash, 512, 3);
         board.wal.mount(board.geometry(), 512).unwrap();
