@@ -162,6 +162,11 @@ pub struct WalImage {
 }
 
 impl WalImage {
+    /// Bytes from the start of the image, of an offset in a segment.
+    pub fn place(&self, segment: u8, offset: u32) -> u64 {
+        u64::from(segment) * u64::from(self.geometry.segment_bytes()) + u64::from(offset)
+    }
+
     /// The live segments, oldest first.
     pub fn live(&self) -> Vec<&Segment> {
         let mut live: Vec<_> =
@@ -319,7 +324,8 @@ impl Mount {
     fn damage_of_snapshot(&self, geometry: &Geometry, told: &Sections) -> Option<Damage> {
         let (used, newest) = (self.mounted.snapshot, told.checkpoint);
         let first = newest.first;
-        let offset = geometry.segment_bytes() * u32::from(first.segment) + first.offset;
+        let start = geometry.segment_bytes().saturating_mul(first.segment.into());
+        let offset = start.saturating_add(first.offset);
         let older = (used.id, used.crc) != (newest.id, newest.crc);
         let what = match (older, self.snapshot_reads) {
             (false, true) => return None,

@@ -232,3 +232,36 @@ fn a_snapshot_that_rots_is_told_though_the_board_falls_back_on_the_one_before() 
     assert!(damage.iter().all(|it| it.offset == start), "{damage:?} is not at {start}");
     assert_eq!((image.refused, image.snapshot.map(|it| it.id.index)), (None, Some(Index(2))));
 }
+
+#[test]
+fn whatever_was_overwritten_an_image_is_read_to_an_end() {
+    let mut random = Random(7);
+    let sound = WORDS.map(|word| image::last_record(word, true).1.bytes);
+    let (mut read, mut refused) = (0, 0);
+    for _ in 0..1500 {
+        let mut bytes = sound[random.below(6) as usize].clone();
+        for _ in 0..=random.below(4) {
+            let len = 1 + random.below(300) as usize;
+            let (from, to) = (random.below((bytes.len() - len) as u64) as usize, bytes.len() - len);
+            let other = match random.below(3) {
+                0 => random.bytes(len),
+                1 => vec![0xff; len],
+                // A piece of the same image in the wrong place.
+                _ => {
+                    let at = random.below(to as u64) as usize;
+                    bytes[at..at + len].to_vec()
+                }
+            };
+            bytes[from..from + len].copy_from_slice(&other);
+        }
+        match wal_image::read(&bytes) {
+            Ok(image) => {
+                let place = |it: &Found| (it.segment, it.offset);
+                assert!(image.records.windows(2).all(|pair| place(&pair[0]) < place(&pair[1])));
+                read += 1;
+            }
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(read > 1000, "{read} read, {refused} refused");
+}

@@ -211,8 +211,12 @@ mod tests {
 
     #[test]
     fn a_boot_continues_from_the_record_that_it_names_and_from_no_other() {
-        let (sound, end, [_, last]) = segment(4);
-        for (from, found) in [(last, true), (Place { seed: last.seed ^ 1, ..last }, false)] {
+        let (sound, end, [before, last]) = segment(4);
+        let other_seed = Place { seed: last.seed ^ 1, ..last };
+        let other_place = Place { offset: last.offset - 4, ..last };
+        for (from, found) in
+            [(last, true), (before, true), (other_seed, false), (other_place, false)]
+        {
             let mut bytes = sound.clone();
             let boot = says(BOOT, &Sections { from: from.offset, ..Sections::EMPTY });
             let mut at = Place { offset: end.offset + 64, ..from };

@@ -10,12 +10,11 @@ use crate::wal_image::{Found, RecordState, Segment, SegmentState, Verdict, WalIm
 /// All that is known of an image.
 pub(super) fn image(image: &WalImage, records: bool) -> Value {
     let geometry = &image.geometry;
-    let segment_bytes = geometry.segment_bytes();
     let mut object = json!({
         "geometry": {
             "bytes": geometry.bytes(),
             "segments": geometry.segments,
-            "segment_bytes": segment_bytes,
+            "segment_bytes": geometry.segment_bytes(),
             "word_bytes": geometry.word_bytes,
             "erased": geometry.erased,
         },
@@ -29,17 +28,17 @@ pub(super) fn image(image: &WalImage, records: bool) -> Value {
             "vote": image.hard_state.vote.map(|vote| vote.get()),
             "commit": image.hard_state.commit.0,
         },
-        "snapshot": image.snapshot.map(|it| snapshot(&it, segment_bytes)),
+        "snapshot": image.snapshot.map(|it| snapshot(image, &it)),
         "log": image.log.map(|(last, bytes)| json!({ "last": id(last), "bytes": bytes })),
         "note": image.note,
-        "segments": image.segments.iter().map(|it| segment(it, segment_bytes)).collect::<Vec<_>>(),
+        "segments": image.segments.iter().map(|it| segment(image, it)).collect::<Vec<_>>(),
         "cuts": image.cuts,
         "record_count": image.records.len(),
     });
     if let (Some(object), Value::Object(more)) = (object.as_object_mut(), judged(image)) {
         object.extend(more);
         if records {
-            let all = image.records.iter().map(|it| record(it, segment_bytes)).collect();
+            let all = image.records.iter().map(|it| record(image, it)).collect();
             object.insert("records".into(), Value::Array(all));
         }
     }
@@ -83,18 +82,18 @@ fn id(id: EntryId) -> Value {
     json!({ "index": id.index.0, "term": id.term.0 })
 }
 
-fn snapshot(it: &Checkpoint, segment_bytes: u32) -> Value {
+fn snapshot(image: &WalImage, it: &Checkpoint) -> Value {
     json!({
         "id": id(it.id),
         "bytes": it.bytes,
         "crc": format!("{:08x}", it.crc),
         "segment": it.first.segment,
-        "offset": u32::from(it.first.segment) * segment_bytes + it.first.offset,
+        "offset": image.place(it.first.segment, it.first.offset),
         "installed": it.installed != 0,
     })
 }
 
-fn segment(it: &Segment, segment_bytes: u32) -> Value {
+fn segment(image: &WalImage, it: &Segment) -> Value {
     json!({
         "segment": it.number,
         "state": state_name(it.state),
@@ -105,16 +104,16 @@ fn segment(it: &Segment, segment_bytes: u32) -> Value {
         "bytes_live": it.bytes_live,
         "records": it.records,
         "follows": it.link.map(|(segment, end)| {
-            json!({ "segment": segment, "end": u32::from(segment) * segment_bytes + end })
+            json!({ "segment": segment, "end": image.place(segment, end) })
         }),
     })
 }
 
-fn record(it: &Found, segment_bytes: u32) -> Value {
-    let (says, start) = (&it.says, u32::from(it.segment) * segment_bytes);
+fn record(image: &WalImage, it: &Found) -> Value {
+    let says = &it.says;
     let mut object = json!({
         "segment": it.segment,
-        "offset": start + it.offset,
+        "offset": image.place(it.segment, it.offset),
         "bytes": it.bytes,
         "kind": kind_name(it.kind),
         "state": record_state_name(it.state),
@@ -138,8 +137,8 @@ fn record(it: &Found, segment_bytes: u32) -> Value {
             "chunk",
             json!({ "of": id(says.snap), "from": says.snap_at, "bytes": it.data_bytes }),
         ),
-        Kind::Checkpoint => tell("snapshot", snapshot(&says.checkpoint, segment_bytes)),
-        Kind::Boot => tell("voids_from", (start + says.from).into()),
+        Kind::Checkpoint => tell("snapshot", snapshot(image, &says.checkpoint)),
+        Kind::Boot => tell("voids_from", image.place(it.segment, says.from).into()),
         Kind::Open => {
             tell("order", says.seq.into());
             tell("erases", says.erases.into());

@@ -77,7 +77,7 @@ fn heading(image: &WalImage) -> String {
             it.id.index,
             it.bytes,
             it.first.segment,
-            u32::from(it.first.segment) * geometry.segment_bytes() + it.first.offset
+            image.place(it.first.segment, it.first.offset)
         );
     }
     if let Some((last, bytes)) = image.log {
@@ -127,14 +127,14 @@ fn record_table(image: &WalImage) -> String {
     let order = |number: u8| image.segments.get(usize::from(number)).and_then(|it| it.order);
     records.sort_by_key(|it| (order(it.segment), it.segment, it.offset));
     for it in records {
-        let at = u32::from(it.segment) * image.geometry.segment_bytes() + it.offset;
+        let at = image.place(it.segment, it.offset);
         table.add_row([
             at.to_string(),
             it.segment.to_string(),
             it.bytes.to_string(),
             kind_name(it.kind).to_owned(),
             record_state_name(it.state).to_owned(),
-            says(it, image.geometry.segment_bytes()),
+            says(image, it),
         ]);
     }
     for column in [0, 1, 2] {
@@ -145,7 +145,7 @@ fn record_table(image: &WalImage) -> String {
     table.trim_fmt()
 }
 
-fn says(it: &Found, segment_bytes: u32) -> String {
+fn says(image: &WalImage, it: &Found) -> String {
     let (says, mut parts) = (&it.says, vec![]);
     match it.kind {
         Kind::Open => {
@@ -154,12 +154,12 @@ fn says(it: &Found, segment_bytes: u32) -> String {
                 says.seq, says.erases
             ));
             if let Some(before) = says.link.0.checked_sub(1) {
-                let end = u32::from(before) * segment_bytes + says.link.1;
+                let end = image.place(before, says.link.1);
                 parts.push(format!("behind segment {before} up to byte {end}"));
             }
         }
         Kind::Boot => {
-            let from = u32::from(it.segment) * segment_bytes + says.from;
+            let from = image.place(it.segment, says.from);
             parts.push(format!("a start; void from byte {from} on"));
         }
         Kind::Chunk => parts.push(format!(
