@@ -10,7 +10,7 @@ use quorate_flash_lab::flash::{Faults, Flash};
 use quorate_flash_lab::image::{self, geometry, lived, shown};
 use quorate_flash_lab::random::Random;
 use quorate_std::image::ImageError;
-use quorate_std::wal_image::{self, Found, RecordState, SegmentState, Verdict, WalImage};
+use quorate_std::wal_image::{self, Damage, Found, RecordState, SegmentState, Verdict, WalImage};
 
 const WORDS: [u8; 6] = [1, 2, 4, 8, 16, 32];
 
@@ -71,6 +71,22 @@ fn flash_that_is_blanked_to_zeros_is_read_as_well() {
     assert!(erased >= 2, "{:?}", image.segments);
 }
 
+/// Records that a boot has made void: how many, none of them called live.
+fn void_ranges(image: &WalImage) -> usize {
+    let live = |it: &&Found| it.state == RecordState::Live;
+    let boots = image.records.iter().filter(live).filter(|it| it.kind == Kind::Boot);
+    boots
+        .flat_map(|boot| {
+            let range = boot.says.from..boot.offset;
+            image
+                .records
+                .iter()
+                .filter(move |it| it.segment == boot.segment && range.contains(&it.offset))
+        })
+        .inspect(|it| assert_eq!(it.state, RecordState::Void, "{it:?}"))
+        .count()
+}
+
 /// A step of a life.
 fn step(board: &mut Board, random: &mut Random) -> Result<(), Stop> {
     board.want.idle = random.one_in(2);
@@ -102,7 +118,7 @@ fn step(board: &mut Board, random: &mut Random) -> Result<(), Stop> {
 
 #[test]
 fn a_power_cut_is_never_taken_for_damage_and_what_is_told_is_what_the_next_boot_finds() {
-    let (mut torn, mut cuts_told) = (0, 0);
+    let (mut torn, mut cuts_told, mut voids) = (0, 0, 0);
     for word in WORDS {
         for seed in 0..25 {
             let mut random = Random(seed * 64 + u64::from(word));
@@ -119,6 +135,7 @@ fn a_power_cut_is_never_taken_for_damage_and_what_is_told_is_what_the_next_boot_
                 assert_eq!(image.geometry.segment_bytes(), geometry.segment_bytes());
                 torn += u32::from(matches!(image.verdict, Verdict::Torn { .. }));
                 cuts_told += image.cuts.len();
+                voids += void_ranges(&image);
                 let found = {
                     let mut flash = board.flash.clone();
                     flash.fuse = None;
@@ -137,6 +154,7 @@ fn a_power_cut_is_never_taken_for_damage_and_what_is_told_is_what_the_next_boot_
         }
     }
     assert!(torn > 200 && cuts_told > 200, "{torn} torn, {cuts_told} told of older cuts");
+    assert!(voids > 200, "{voids} records made void by a boot");
 }
 
 #[test]
@@ -230,6 +248,8 @@ fn a_snapshot_that_rots_is_told_though_the_board_falls_back_on_the_one_before() 
     let image = read(&bytes);
     let Verdict::Damaged(damage) = &image.verdict else { panic!("{:?}", image.verdict) };
     assert!(damage.iter().all(|it| it.offset == start), "{damage:?} is not at {start}");
+    let told = |it: &Damage| it.what.ends_with("the one up to 2 is used");
+    assert!(damage.iter().any(told), "{damage:?}");
     assert_eq!((image.refused, image.snapshot.map(|it| it.id.index)), (None, Some(Index(2))));
 }
 
