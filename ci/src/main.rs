@@ -1,5 +1,6 @@
 //! Everything that CI does, as one program: `cargo ci` runs it all, `cargo ci STEP…` some of it.
 
+mod bench;
 mod checks;
 mod cuts;
 mod embedded;
@@ -37,6 +38,12 @@ struct Cli {
 enum Task {
     /// Everything, with long campaigns: every planted bug, fuzzing for minutes, wide sweeps.
     Full,
+    /// Put this library next to others that do the same, on the same ground.
+    Bench {
+        /// What is compared.
+        #[arg(value_parser = ["flash"])]
+        what: String,
+    },
     /// Cut the power of a board inside its flash operations, in every cell of word size and faults.
     Cuts(CutsArgs),
     /// Try every short history of a flash log, with a cut at every operation and in every word.
@@ -102,6 +109,7 @@ fn main() -> ExitCode {
     let (run, options) = match cli.command {
         None if cli.steps.is_empty() => (Run::Default, Options::default()),
         None => (Run::Named(cli.steps), Options::default()),
+        Some(Task::Bench { what }) => (Run::only(&format!("bench-{what}")), Options::default()),
         Some(Task::Full) => (Run::Full, Options::full()),
         Some(Task::Cuts(args)) => {
             let CutsArgs { count, seed, cells, session } = args;

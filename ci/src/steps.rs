@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::tools::{Context, Trouble};
-use crate::{checks, cuts, embedded, fuzz, planted, readme, sim};
+use crate::{bench, checks, cuts, embedded, fuzz, planted, readme, sim};
 
 /// When a step belongs to a run that names no step.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -90,6 +90,12 @@ const STEPS: &[Step] = &[
         about: "every flipped bit of a flash image is harmless or reported",
         when: When::Always,
         run: cuts::flips::step,
+    },
+    Step {
+        name: "bench-flash",
+        about: "the flash log next to a queue and a key-value store",
+        when: When::Full,
+        run: bench::step,
     },
     Step {
         name: "fuzz",

@@ -141,6 +141,10 @@ impl<S: Storage> Node<[u8], S> {
         if self.storage.wants_snapshot() {
             return true;
         }
+        // What the leader sent did not fit: each entry that can be dropped counts.
+        if self.raft.is_short_of_room() && applied > covered {
+            return true;
+        }
         let half = self.log.bytes_capacity().min(self.limits.log_bytes as usize).wrapping_shr(1);
         if applied <= covered || self.log.bytes_used() < half {
             return false;

@@ -118,6 +118,11 @@ impl Raft {
         log.bytes_capacity().saturating_sub(kept.saturating_sub(covered))
     }
 
+    /// Has the leader sent what did not fit?
+    pub(crate) const fn is_short_of_room(&self) -> bool {
+        self.reply.full
+    }
+
     pub(super) fn poll_reply(&mut self, log: &mut Log) -> Option<(NodeSet, Message)> {
         if !self.owes_term.is_empty() {
             let to = core::mem::take(&mut self.owes_term);
