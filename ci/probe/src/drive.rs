@@ -4,7 +4,8 @@ use quorate::config::{Config, Flash, Link};
 use quorate::flash::{FlashDone, FlashOp, Geometry};
 use quorate::membership::{Address, Member};
 use quorate::node::{
-    Boot, Founding, Limits, Node, Output, entry_bytes_max, flash_buffer_bytes_min, log_bytes_max,
+    Boot, Founding, Limits, Node, Output, entry_bytes_max, flash_buffer_bytes_min, live_bytes,
+    log_bytes_max,
 };
 use quorate::{ClusterId, Generation, Instant, NodeId, NodeSet};
 
@@ -39,6 +40,7 @@ pub fn drive(node: &mut Node, frame: &mut [u8], flash: &mut [u8]) {
         12 => crate::layers::look(node.raft()),
         13 => show((entry_bytes_max(half()), flash_buffer_bytes_min(half()))),
         14 => show(log_bytes_max(size(), half())),
+        15 => show(live_bytes(word(), &limits(), &geometry())),
         _ => output(node, now, frame, flash),
     }
 }
@@ -92,15 +94,14 @@ pub fn member() -> Member {
 }
 
 fn founding<'a>(members: &'a [Member]) -> Founding<'a> {
-    let limits = Limits {
-        frame_bytes: half(),
-        entry_bytes: half(),
-        log_bytes: word(),
-        snapshot_bytes: word(),
-    };
+    let limits = limits();
     let cluster = ClusterId(word().to_le_bytes());
     let members = members.get(..size()).unwrap_or(members);
     Founding { cluster, node: id(), members, limits, erase_anyway: flag() }
+}
+
+fn limits() -> Limits {
+    Limits { frame_bytes: half(), entry_bytes: half(), log_bytes: word(), snapshot_bytes: word() }
 }
 
 pub fn geometry() -> Geometry {

@@ -94,6 +94,8 @@ fn wal_calls(wal: &mut Wal, log: &mut Log, bytes: &mut [u8]) {
         7 => wal.end_snapshot(flag()),
         8 => wal.abort_snapshot(),
         9 => wal.read_snapshot(word(), size()),
+        10 => wal.set_note(word()),
+        11 => show((wal.note(), Wal::check(&geometry(), size(), word()))),
         _ => show((wal.wants_snapshot(), wal.bytes_until_pressure())),
     }
 }

@@ -268,7 +268,7 @@ impl Raft {
     }
 
     /// Bytes of the snapshot that its receivers have, together; `None` if no member gets one.
-    pub fn snapshot_delivered(&self) -> Option<u32> {
+    pub(crate) fn snapshot_delivered(&self) -> Option<u32> {
         let getting = self.progress.iter().filter(|p| p.state == ProgressState::Snapshot);
         let leads = self.role == Role::Leader;
         getting.filter(|_| leads).map(|p| p.snapshot_offset).reduce(u32::saturating_add)
