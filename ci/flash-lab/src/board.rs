@@ -318,9 +318,6 @@ impl Board {
         content: &[u8],
         installed: bool,
     ) -> Result<bool, Stop> {
-        let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI).checksum(content);
-        let info = SnapshotInfo { id, bytes: content.len() as u32, crc };
-        self.contents.insert((id.index.0, crc), content.to_vec());
         if !installed {
             self.committed = self.committed.max(id.index.0);
         }
@@ -330,19 +327,45 @@ impl Board {
         while at < content.len() {
             let most = self.wal.chunk_bytes_max().min(content.len() - at) as u64;
             let len = 1 + self.random.below(most) as usize;
-            self.buf[SNAP_DATA_AT..SNAP_DATA_AT + len].copy_from_slice(&content[at..at + len]);
-            ensure!(self.wal.put_chunk(at as u32, len), "F2", "no chunk is taken");
-            loop {
-                match self.step()? {
-                    Progress::ChunkWritten => break,
-                    Progress::SnapshotLost => return Ok(false),
-                    Progress::Durable => {}
-                    other => panic!("F2: {other:?}"),
-                }
+            if !self.put_chunk(at, &content[at..at + len])? {
+                return Ok(false);
             }
             at += len;
         }
+        self.end_snapshot(id, content, installed)
+    }
+
+    /// Writes a part of the snapshot that was begun; `false` if flash has given that up.
+    ///
+    /// # Errors
+    /// The power went.
+    pub fn put_chunk(&mut self, at: usize, chunk: &[u8]) -> Result<bool, Stop> {
+        self.buf[SNAP_DATA_AT..SNAP_DATA_AT + chunk.len()].copy_from_slice(chunk);
+        ensure!(self.wal.put_chunk(at as u32, chunk.len()), "F2", "no chunk is taken");
+        loop {
+            match self.step()? {
+                Progress::ChunkWritten => return Ok(true),
+                Progress::SnapshotLost => return Ok(false),
+                Progress::Durable => {}
+                other => panic!("F2: {other:?}"),
+            }
+        }
+    }
+
+    /// Ends the snapshot that was begun, all of which is written; `false` if flash has given it up.
+    ///
+    /// # Errors
+    /// The power went.
+    pub fn end_snapshot(
+        &mut self,
+        id: EntryId,
+        content: &[u8],
+        installed: bool,
+    ) -> Result<bool, Stop> {
+        let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI).checksum(content);
+        let info = SnapshotInfo { id, bytes: content.len() as u32, crc };
         ensure!(self.wal.begun_crc() == crc, "I7", "another snapshot was written");
+        self.contents.insert((id.index.0, crc), content.to_vec());
         self.snapshots.push(info);
         if installed {
             self.versions.push(Version { min: id.index.0, entries: Held::new() });

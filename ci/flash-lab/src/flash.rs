@@ -80,8 +80,8 @@ pub const ERASE_STAGES: usize = 8;
 /// An exact cut.
 #[derive(Clone, Copy, Debug)]
 pub struct Leaves {
-    /// The word of the operation that is being programmed. An erase has come so many of its
-    /// [`ERASE_STAGES`] far.
+    /// The word of the operation that is being programmed; the last one, if it has fewer. An erase has
+    /// come so many of its [`ERASE_STAGES`] far.
     pub word: usize,
     /// What it reads as.
     pub pattern: Pattern,
@@ -261,7 +261,10 @@ impl Flash {
         let cut = self.burns(false);
         let torn = match cut {
             None => words..words,
-            Some(Fuse { leaves: Some(leaves), .. }) => leaves.word..leaves.word + 1,
+            Some(Fuse { leaves: Some(leaves), .. }) => {
+                let word = leaves.word.min(words - 1);
+                word..word + 1
+            }
             Some(_) => self.torn_words(from / w, words, random),
         };
         for i in 0..torn.end {
