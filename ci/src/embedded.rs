@@ -9,7 +9,7 @@ use crate::symbols::{Findings, inspect};
 use crate::tools::{self, Context, Trouble, at, failed, output, quiet_output, read, run};
 
 /// The Cortex-M0: no division, no atomics, the smallest there is.
-const TARGET: &str = "thumbv6m-none-eabi";
+pub(crate) const TARGET: &str = "thumbv6m-none-eabi";
 /// The function of the probe that panics on purpose, if asked to.
 const PLANTED: &str = "planted";
 
@@ -17,7 +17,7 @@ const PLANTED: &str = "planted";
 const DEBIAN: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
 
 /// Where the library for the target comes from.
-enum Toolchain {
+pub(crate) enum Toolchain {
     /// From rustup, ready-made.
     Rustup,
     /// From Debian: its compiler builds the library too. The linker is rustup's.
@@ -26,7 +26,7 @@ enum Toolchain {
 
 impl Toolchain {
     /// The first that this machine has or can get.
-    fn find(context: &Context) -> Result<Self, Trouble> {
+    pub(crate) fn find(context: &Context) -> Result<Self, Trouble> {
         if Self::rustup_has_it(context) {
             return Ok(Self::Rustup);
         }
@@ -71,21 +71,32 @@ impl Toolchain {
         }
     }
 
-    /// The probe, linked. Its image is unstripped and its relocations are kept.
-    fn probe(&self, context: &Context, features: &str) -> Result<Findings, Trouble> {
-        let arguments = [
-            "build",
-            "--release",
-            "--manifest-path",
-            "ci/probe/Cargo.toml",
-            "--features",
-            features,
-        ];
-        let mut command = self.cargo(context, &arguments);
+    /// The compiler, by its version.
+    pub(crate) fn compiler(&self, context: &Context) -> Result<String, Trouble> {
+        let program = match self {
+            Self::Rustup => "rustc",
+            Self::Debian { .. } => "/usr/bin/rustc",
+        };
+        Ok(quiet_output(context.command(program).arg("--version"))?.out.trim().to_owned())
+    }
+
+    /// A firmware of `ci`, linked: the folder of its images, which are unstripped.
+    pub(crate) fn firmware(
+        &self,
+        context: &Context,
+        arguments: &[&str],
+    ) -> Result<PathBuf, Trouble> {
+        let mut command = self.cargo(context, &[&["build", "--release"], arguments].concat());
         run(&mut command)?;
         let folder = command.get_envs().find(|(name, _)| *name == "CARGO_TARGET_DIR");
         let folder = folder.and_then(|(_, value)| value).map(PathBuf::from).unwrap_or_default();
-        let image = folder.join(TARGET).join("release/probe");
+        Ok(folder.join(TARGET).join("release"))
+    }
+
+    /// The probe, linked. Its relocations are kept.
+    fn probe(&self, context: &Context, features: &str) -> Result<Findings, Trouble> {
+        let arguments = ["--manifest-path", "ci/probe/Cargo.toml", "--features", features];
+        let image = self.firmware(context, &arguments)?.join("probe");
         let bytes = fs::read(&image).map_err(|error| at(&image, error))?;
         inspect(&bytes).map_err(|error| at(&image, error))
     }

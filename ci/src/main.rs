@@ -8,6 +8,7 @@ mod fuzz;
 mod planted;
 mod readme;
 mod sim;
+mod size;
 mod steps;
 mod symbols;
 mod tidy;
@@ -58,7 +59,9 @@ enum Task {
     Fuzz(FuzzArgs),
     /// Plant bugs in a copy of the tree, one at a time, and see the simulator catch each.
     Planted(PlantedArgs),
-    /// Make the tables of figures in README.md anew.
+    /// Measure what the core costs a board in code and RAM, and compare it with the budgets.
+    Size(SizeArgs),
+    /// Make the tables of figures in README.md and core/docs/figures.md anew.
     Readme {
         /// Change nothing; fail if a figure that must repeat differs.
         #[arg(long)]
@@ -89,6 +92,19 @@ struct FuzzArgs {
     seconds: u32,
     /// The targets; without any, all.
     targets: Vec<String>,
+}
+
+#[derive(Args)]
+struct SizeArgs {
+    /// So many of the largest functions of an image, too.
+    #[arg(long, default_value_t = 0)]
+    functions: usize,
+    /// That image.
+    #[arg(long, default_value = "flash_log", value_parser = PossibleValuesParser::new(size::images()))]
+    image: String,
+    /// Set the budgets to what is measured.
+    #[arg(long)]
+    update: bool,
 }
 
 #[derive(Args)]
@@ -132,6 +148,10 @@ fn main() -> ExitCode {
             Run::only("planted"),
             Options { planted_seeds: args.seeds, planted_names: args.patches, ..Options::full() },
         ),
+        Some(Task::Size(SizeArgs { functions, image, update })) => {
+            let size = size::Wishes { functions, image, update };
+            (Run::only("size"), Options { size, ..Options::default() })
+        }
         Some(Task::Readme { check }) => {
             (Run::only("readme"), Options { readme_check: check, ..Options::default() })
         }

@@ -1,29 +1,38 @@
-//! The step `readme`: the tables of figures in README.md, each made by a program.
+//! The step `readme`: the tables of figures in README.md and in the documentation, each made by a program.
 //!
 //! A table stands between `<!-- figures:NAME -->` and `<!-- /figures -->`.
 
 use std::fs;
 
-use crate::sim;
 use crate::tools::{Context, Trouble, at, failed, output, read};
+use crate::{bench, sim, size};
 
 /// Makes one table.
 struct Generator {
     name: &'static str,
-    /// The same on every machine: CI compares it.
-    repeats: bool,
-    make: fn(&Context) -> Result<String, Trouble>,
+    file: &'static str,
+    /// The table; none if this machine can't make it, and what stands is to stay.
+    make: fn(&Context) -> Result<Option<String>, Trouble>,
 }
 
-/// All tables, in the order of the README.
-const GENERATORS: &[Generator] = &[Generator { name: "run", repeats: true, make: main_job }];
+/// All tables, in the order of their files.
+const GENERATORS: &[Generator] = &[
+    Generator { name: "run", file: README, make: main_job },
+    Generator { name: "flash", file: README, make: |_| Ok(Some(bench::flash_short())) },
+    Generator { name: "size", file: README, make: size::short },
+    Generator { name: "flash-all", file: FIGURES, make: |_| Ok(Some(bench::flash())) },
+    Generator { name: "size-all", file: FIGURES, make: size::long },
+];
+
+const README: &str = "README.md";
+const FIGURES: &str = "core/docs/figures.md";
 
 /// What the main job prints in the end.
-fn main_job(context: &Context) -> Result<String, Trouble> {
+fn main_job(context: &Context) -> Result<Option<String>, Trouble> {
     let program = sim::program(context)?;
     let printed = output(&mut context.command(&program.to_string_lossy()))?;
     match printed.code {
-        Some(0) => Ok(format!("```text\n{}\n```", printed.out.trim_end())),
+        Some(0) => Ok(Some(format!("```text\n{}\n```", printed.out.trim_end()))),
         code => failed(format!("the main job ended with {code:?}: {}", printed.err)),
     }
 }
@@ -32,33 +41,56 @@ const END: &str = "<!-- /figures -->";
 
 /// `readme`.
 pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
-    let check = context.options.readme_check;
-    let path = context.root.join("README.md");
-    let text = read(&path)?;
-    let made = regenerate(&text, |name| {
-        let generator = GENERATORS.iter().find(|generator| generator.name == name);
-        match generator {
-            None => failed(format!("no generator makes the table {name}")),
-            Some(generator) if check && !generator.repeats => Ok(None),
-            Some(generator) => (generator.make)(context).map(Some),
+    let (mut anew, mut left) = (Vec::new(), Vec::new());
+    for file in [README, FIGURES] {
+        if make(context, file, &mut left)? {
+            anew.push(file);
         }
+    }
+    let made = match anew[..] {
+        [] => format!("{} tables as they are", GENERATORS.len()),
+        _ => format!("{} made anew", anew.join(", ")),
+    };
+    match left[..] {
+        [] => Ok(made),
+        _ => Ok(format!("{made}; not compared, the compiler is another one: {}", left.join(", "))),
+    }
+}
+
+/// Makes the tables of one file; true if it had to be written.
+fn make(
+    context: &Context,
+    file: &'static str,
+    left: &mut Vec<&'static str>,
+) -> Result<bool, Trouble> {
+    let path = context.root.join(file);
+    let text = read(&path)?;
+    let here = GENERATORS.iter().filter(|generator| generator.file == file);
+    if let Some(absent) = here.clone().find(|generator| !text.contains(&begin(generator.name))) {
+        return failed(format!("{file} has no place for the table {}", absent.name));
+    }
+    let made = regenerate(&text, |name| {
+        let Some(generator) = here.clone().find(|generator| generator.name == name) else {
+            return failed(format!("no generator makes the table {name} of {file}"));
+        };
+        let table = (generator.make)(context)?;
+        if table.is_none() {
+            left.push(generator.name);
+        }
+        Ok(table)
     })?;
-    if let Some(absent) = GENERATORS.iter().find(|generator| !text.contains(&begin(generator.name)))
-    {
-        return failed(format!("README.md has no place for the table {}", absent.name));
-    }
     if made == text {
-        return Ok(format!("{} tables as they are", GENERATORS.len()));
+        return Ok(false);
     }
-    if check {
+    if context.options.readme_check {
         let differs = made.lines().zip(text.lines()).find(|(new, old)| new != old);
         let (new, old) = differs.unwrap_or_default();
         return failed(format!(
-            "README.md differs; `cargo ci readme` makes it anew\n  stands:    {old}\n  should be: {new}"
+            "{file} differs; `cargo ci readme` makes it anew\n  stands:    {old}\n  should be: {new}"
         ));
     }
     fs::write(&path, made).map_err(|error| at(&path, error))?;
-    Ok("README.md was made anew".to_owned())
+    Ok(true)
 }
 
 fn begin(name: &str) -> String {

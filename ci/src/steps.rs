@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::tools::{Context, Trouble};
-use crate::{bench, checks, cuts, embedded, fuzz, planted, readme, sim};
+use crate::{bench, checks, cuts, embedded, fuzz, planted, readme, sim, size};
 
 /// When a step belongs to a run that names no step.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,6 +54,12 @@ const STEPS: &[Step] = &[
         about: "the core links for a Cortex-M0 without a panic or an allocator",
         when: When::Always,
         run: embedded::step,
+    },
+    Step {
+        name: "size",
+        about: "code and RAM on a Cortex-M0 are within their budgets",
+        when: When::Always,
+        run: size::step,
     },
     Step {
         name: "msrv",
@@ -111,7 +117,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "readme",
-        about: "the figures in README.md are those of this tree",
+        about: "the figures in README.md and core/docs are those of this tree",
         when: When::Always,
         run: readme::step,
     },
@@ -127,6 +133,7 @@ pub(crate) struct Options {
     pub(crate) planted_seeds: u32,
     pub(crate) planted_names: Vec<String>,
     pub(crate) readme_check: bool,
+    pub(crate) size: size::Wishes,
     pub(crate) sweep_seeds: u32,
     /// Every planted bug, not just the quick ones.
     pub(crate) full: bool,
@@ -142,6 +149,7 @@ impl Default for Options {
             planted_seeds: planted::SEEDS_MAX,
             planted_names: Vec::new(),
             readme_check: true,
+            size: size::Wishes::default(),
             sweep_seeds: 100,
             full: false,
         }

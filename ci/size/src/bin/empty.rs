@@ -1,0 +1,6 @@
+//! Nothing: what the others are compared with.
+
+#![no_std]
+#![no_main]
+
+use size as _;

@@ -1,0 +1,6 @@
+//! The log in RAM.
+
+#![no_std]
+#![no_main]
+
+size::keep_log!();
