@@ -53,6 +53,8 @@ pub struct Board {
     pub hard_states: Vec<(u64, Option<NodeId>)>,
     /// The notes that flash may hold.
     pub notes: Vec<u32>,
+    /// A snapshot of a leader's up to here is about to stand in place of the whole log.
+    pub installing: Option<u64>,
     /// The snapshots that flash may hold, the newest acknowledged one first.
     pub snapshots: Vec<SnapshotInfo>,
     /// What each snapshot holds, by index and checksum.
@@ -111,6 +113,7 @@ impl Board {
             versions: vec![Version { min: 0, entries: Held::new() }],
             hard_states: vec![(0, None)],
             notes: vec![0],
+            installing: None,
             snapshots: vec![],
             contents: BTreeMap::new(),
             founded: false,
@@ -249,13 +252,16 @@ impl Board {
                 })
         };
         ensure!(
-            self.versions.iter().any(fits) || (log.is_empty() && last >= self.versions[0].min),
+            self.versions.iter().any(fits)
+                || (log.is_empty() && last >= self.versions[0].min)
+                || (log.is_empty() && self.installing == Some(last)),
             "I7",
             "the log shown ({} to {last}) is none that was written: {:?}\n{:?}",
             snapshot.id.index.0 + 1,
             log,
             self.versions
         );
+        self.installing = None;
         self.notes = vec![note];
         self.hard_states = vec![shown];
         self.want.hard_state = mounted.hard_state;
@@ -367,12 +373,10 @@ impl Board {
         ensure!(self.wal.begun_crc() == crc, "I7", "another snapshot was written");
         self.contents.insert((id.index.0, crc), content.to_vec());
         self.snapshots.push(info);
-        if installed {
-            self.versions.push(Version { min: id.index.0, entries: Held::new() });
-        }
+        self.installing = installed.then_some(id.index.0);
         // What has given way in RAM, and is not replaced in flash yet, need not outlive the checkpoint.
         let durable = self.log.durable().0;
-        let older = self.versions.len() - 1;
+        let older = self.versions.len() - usize::from(!installed);
         for version in &mut self.versions[..older] {
             version.min = version.min.min(durable);
         }
@@ -385,15 +389,14 @@ impl Board {
                 }
                 Progress::SnapshotLost => {
                     self.snapshots.pop();
-                    if installed {
-                        self.versions.pop();
-                    }
+                    self.installing = None;
                     return Ok(false);
                 }
                 Progress::Durable => {}
                 other => panic!("F2: {other:?}"),
             }
         }
+        self.installing = None;
         if installed {
             self.log.reset(id);
             self.committed = self.committed.max(id.index.0);

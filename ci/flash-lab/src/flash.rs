@@ -170,6 +170,17 @@ impl Flash {
         }
     }
 
+    /// Flash that holds these bytes: what is not blank was programmed.
+    pub fn holding(geometry: Geometry, faults: Faults, bytes: &[u8]) -> Self {
+        let mut flash = Self::new(geometry, faults);
+        flash.bytes.copy_from_slice(bytes);
+        let word = flash.word();
+        for (touched, word) in flash.touched.iter_mut().zip(bytes.chunks(word)) {
+            *touched = word.iter().any(|byte| *byte != geometry.erased);
+        }
+        flash
+    }
+
     /// The power goes in the operation after the next `after` ones.
     pub fn cut_after(&mut self, after: u64) {
         self.fuse = Some(Fuse { after, erases_only: false, leaves: None });
