@@ -80,8 +80,8 @@ fn from_image(text: &str) -> Flash {
     for row in rows.lines() {
         let (at, hex) = row.split_once(' ').unwrap();
         let at = usize::from_str_radix(at, 16).unwrap();
-        for i in 0..hex.len() / 2 {
-            bytes[at + i] = u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap();
+        for (place, digits) in bytes[at..].iter_mut().zip(hex.as_bytes().chunks(2)) {
+            *place = u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap();
         }
     }
     Flash::holding(geometry, Faults::MILD, &bytes)

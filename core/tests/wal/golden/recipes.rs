@@ -32,9 +32,11 @@ fn write(board: &mut Board, term: u64, count: u64) {
     board.settle().unwrap();
 }
 
+type Recipe = fn() -> Board;
+
 /// Every image: its name, and the flash.
 pub(crate) fn all() -> Vec<(&'static str, Flash)> {
-    let images: [(&str, fn() -> Board); 17] = [
+    let images: [(&str, Recipe); 17] = [
         ("v1-01-founded-word-4", || founded(geometry(4, 3))),
         ("v1-02-conflict-word-1", || conflict(geometry(1, 3))),
         ("v1-03-conflict-word-32", || conflict(geometry(32, 3))),
