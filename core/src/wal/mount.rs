@@ -3,7 +3,7 @@
 use super::read::{Header, Opened};
 use super::record::{Checkpoint, Link, Place, SEAL, VERSION, geometry_word, salt};
 use super::types::{MountError, Progress, Tail};
-use super::walk::{Walk, Walked};
+use super::walk::Walk;
 use super::{Boot, Phase, Wal, Work};
 use crate::flash::FlashOp;
 use crate::log::Log;
@@ -45,8 +45,10 @@ pub(super) struct Mount {
     pub(super) format: bool,
     pub(super) erase_anyway: bool,
     newest: Option<u8>,
-    /// Where the newest segment links to.
+    /// Where the newest segment links to, where its last record ends, and where nothing is written behind.
     link: Link,
+    end: u32,
+    dirty: u32,
     refused: Option<MountError>,
     /// Segments that begin with nothing.
     blank: u32,
@@ -100,6 +102,8 @@ impl Mount {
             erase_anyway,
             newest: None,
             link: (0, 0),
+            end: 0,
+            dirty: 0,
             refused: None,
             blank: 0,
             blank_at: 0,
@@ -258,6 +262,10 @@ impl Wal {
 
     fn tail_step(&mut self, mount: &mut Mount, log: &mut Log, buf: &[u8]) -> Result<(), Halt> {
         self.walk(mount, false, log, buf)?;
+        (mount.end, mount.dirty) = (mount.walk.at.offset, mount.walk.dirty);
+        if mount.end == 0 {
+            return Err(Halt::Unstable);
+        }
         self.suspects &= !self.retired;
         mount.walk = Walk::START;
         mount.step = Step::Suspects;
@@ -329,7 +337,7 @@ impl Wal {
     fn link_step(&mut self, mount: &mut Mount, log: &mut Log, buf: &[u8]) -> Result<(), Halt> {
         let i = usize::from(mount.segment);
         let segment = self.order.get(i).copied().unwrap_or_default();
-        let mut limit = 0;
+        let mut limit = mount.end;
         if let Some(next) = self.order.get(i.saturating_add(1)).copied() {
             match self.header(next, buf)? {
                 Header::Open(open) if open.link.0 == segment.saturating_add(1) => {
@@ -352,15 +360,13 @@ impl Wal {
     }
 
     fn load_step(&mut self, mount: &mut Mount, log: &mut Log, buf: &[u8]) -> Result<(), Halt> {
-        let last = match self.walk(mount, true, log, buf)? {
-            Walked::Link => {
-                mount.segment = mount.segment.saturating_add(1);
-                mount.seq = mount.seq_next;
-                mount.step = Step::Link;
-                return Ok(());
-            }
-            Walked::End(last) => last,
-        };
+        let last = self.walk(mount, true, log, buf)?;
+        mount.segment = mount.segment.saturating_add(1);
+        if usize::from(mount.segment) < self.order.len() {
+            mount.seq = mount.seq_next;
+            mount.step = Step::Link;
+            return Ok(());
+        }
         let whole = mount.reached && mount.chunk_at == self.checkpoint.bytes && !mount.gap;
         let Some(last) = last.filter(|_| whole) else {
             // The newest snapshot is damaged. The one before will do if all that followed it is still here.
@@ -386,7 +392,7 @@ impl Wal {
     /// The log is loaded; its last record starts at `last`.
     fn end_mount(&mut self, mount: &Mount, last: Place, log: &mut Log) {
         let end = mount.walk.at;
-        let dirty = mount.walk.dirty.max(end.offset);
+        let dirty = mount.dirty.max(end.offset);
         let torn = dirty > end.offset;
         self.tail_found =
             if torn { Tail::Torn { offset: self.offset_of(&end) } } else { Tail::Clean };

@@ -160,15 +160,14 @@ impl Wal {
 
     /// What the beginning of `segment` says.
     pub(super) fn header(&mut self, segment: u8, buf: &[u8]) -> Result<Header, FlashOp> {
-        self.window.ahead = 64;
+        self.window.ahead = 0;
         let place = Place::start_of(segment);
         if let Some((head, at)) = self.look(0, &place, buf)?
             && head.kind() == OPEN
         {
-            let body = body_of(&head, at, buf).get(3..).unwrap_or_default();
-            let version = body.first().copied().unwrap_or_default();
+            let version = body_of(&head, at, buf).get(3).copied().unwrap_or_default();
             // Another version may go on otherwise behind its number.
-            let (it, _) = Sections::decode(head.tag, body).unwrap_or((Sections::EMPTY, 0));
+            let (it, _) = says(&head, at, buf).unwrap_or((Sections::EMPTY, &[]));
             return Ok(Header::Open(Opened {
                 version,
                 geometry: it.geometry,
@@ -205,4 +204,11 @@ impl Wal {
 pub(super) fn body_of<'a>(head: &Head, at: usize, buf: &'a [u8]) -> &'a [u8] {
     let end = at.saturating_add(head.total as usize);
     buf.get(at.saturating_add(4)..end).unwrap_or_default()
+}
+
+/// What a record in the buffer says, and its data; `None` if it is not what its tag says.
+pub(super) fn says<'a>(head: &Head, at: usize, buf: &'a [u8]) -> Option<(Sections, &'a [u8])> {
+    let body = body_of(head, at, buf).get(3..)?;
+    let (it, data_at) = Sections::decode(head.tag, body)?;
+    Some((it, body.get(data_at..)?))
 }

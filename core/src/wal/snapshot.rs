@@ -1,7 +1,7 @@
 //! Snapshots: written as chunks through the log itself, read back from it (Raft §7).
 
-use super::read::{Header, body_of};
-use super::record::{CHECKPOINT, CHUNK, Checkpoint, Place, Sections, checksum, salt};
+use super::read::{Header, says};
+use super::record::{CHECKPOINT, CHUNK, Checkpoint, Place, checksum, salt};
 use super::types::{HardState, Progress, SnapshotInfo, Want};
 use super::write::{Data, Held};
 use super::{SNAP_DATA_AT, Wal, Work};
@@ -269,8 +269,7 @@ impl Wal {
                 self.cursor.salt = Some(salt(open.seq));
                 continue;
             };
-            let body = body_of(&head, start, buf).get(3..).unwrap_or_default();
-            let Some((it, data_at)) = Sections::decode(head.tag, body) else {
+            let Some((it, data)) = says(&head, start, buf) else {
                 return Ok(None);
             };
             if head.kind() == CHECKPOINT {
@@ -278,7 +277,7 @@ impl Wal {
             }
             let ours = head.kind() == CHUNK && it.snap == checkpoint.id;
             if ours && it.snap_at == self.cursor.chunk_at {
-                let bytes = body.len().saturating_sub(data_at) as u32;
+                let bytes = data.len() as u32;
                 let skip = offset.saturating_sub(it.snap_at);
                 if skip < bytes {
                     let data_at = (head.total.saturating_sub(bytes)) as usize;

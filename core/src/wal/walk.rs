@@ -2,7 +2,7 @@
 
 use super::Wal;
 use super::mount::{Halt, Mount};
-use super::read::body_of;
+use super::read::{body_of, says};
 use super::record::{
     BOOT, CHECKPOINT, CHUNK, COMMIT, ENTRIES, FIRST, HARD_STATE, HEAD_BYTES, Head, KIND, OPEN,
     Place, SEAL, Sections, checksum, tells_all,
@@ -20,7 +20,7 @@ pub(super) struct Walk {
     pub(super) at: Place,
     /// The segment's.
     salt: u32,
-    /// Where the next segment links to; 0 if there is none.
+    /// Where the segment ends, if that is known; else 0.
     limit: u32,
     stage: Stage,
     /// The record before, which is loaded once its successor, or the end, is known: until then a boot that
@@ -51,14 +51,6 @@ enum Stage {
     /// A chunk of a snapshot, by what is left of it; its successor would be here.
     Skip(Place),
     Search,
-}
-
-/// How a walk ended.
-pub(super) enum Walked {
-    /// At the link of the next segment.
-    Link,
-    /// At the end of the log; the last good record, if there is one.
-    End(Option<Place>),
 }
 
 impl Walk {
@@ -96,7 +88,12 @@ impl Wal {
         Halt::Refused(MountError::Corrupt { segment: place.segment, offset: self.offset_of(place) })
     }
 
-    /// Follows the chain to its end. Without `load` it takes over what the records say of everything but
+    /// There should be a record. In the newest segment there was one a moment ago: its end is known.
+    fn lost(&self, at: &Place) -> Halt {
+        if self.order.last() == Some(&at.segment) { Halt::Unstable } else { self.corrupt(at) }
+    }
+
+    /// Follows the chain to its end; the last good record, if there is one. Without `load` it takes over what the records say of everything but
     /// the log; with it, only the entries and the chunks of the newest snapshot.
     pub(super) fn walk(
         &mut self,
@@ -104,18 +101,19 @@ impl Wal {
         load: bool,
         log: &mut Log,
         buf: &[u8],
-    ) -> Result<Walked, Halt> {
-        self.window.ahead = self.buffer_bytes;
+    ) -> Result<Option<Place>, Halt> {
         // Every turn moves on along the segment.
         loop {
             let Walk { at, limit, pending, .. } = mount.walk;
+            let all = self.buffer_bytes;
+            self.window.ahead = if limit > 0 { limit.saturating_sub(at.offset) } else { all };
             match mount.walk.stage {
                 Stage::Follow if limit > 0 && at.offset >= limit => {
                     if at.offset > limit {
-                        return Err(self.corrupt(&at));
+                        return Err(self.lost(&at));
                     }
                     self.load_pending(mount, load, log, buf)?;
-                    return Ok(Walked::Link);
+                    return Ok(pending);
                 }
                 Stage::Follow => {
                     let base = pending.unwrap_or(at).offset;
@@ -125,9 +123,7 @@ impl Wal {
                     };
                     let next = self.end_of(&at, &head, mount.walk.salt);
                     if !load {
-                        let body = body_of(&head, start, buf).get(3..).unwrap_or_default();
-                        let (it, _) =
-                            Sections::decode(head.tag, body).ok_or_else(|| self.corrupt(&at))?;
+                        let (it, _) = says(&head, start, buf).ok_or_else(|| self.corrupt(&at))?;
                         self.take_over(head.tag, &it);
                     }
                     mount.walk.stage = Stage::Count(next);
@@ -155,10 +151,11 @@ impl Wal {
                     // A founding that was cut short, and then erased and cut short, leaves records behind too.
                     let founded = mount.walk.founded || !self.checkpoint.is_none();
                     if (mount.walk.rotten && founded) || limit > 0 {
-                        return Err(self.corrupt(&at));
+                        return Err(self.lost(&at));
                     }
+                    self.window.ahead = 0;
                     self.load_pending(mount, load, log, buf)?;
-                    return Ok(Walked::End(pending));
+                    return Ok(pending);
                 }
             }
         }
@@ -245,7 +242,7 @@ impl Wal {
         let body = body_of(&head, start, buf);
         let follows = |seed: u32| checksum(seed, body) == head.crc;
         let it = if matches!(kind, BOOT | SEAL) {
-            Sections::decode(head.tag, body.get(3..).unwrap_or_default()).map(|(it, _)| it)
+            says(&head, start, buf).map(|(it, _)| it)
         } else {
             None
         };
@@ -306,9 +303,7 @@ impl Wal {
             return Ok(());
         };
         let (head, start) = self.look(at.offset, &at, buf)?.ok_or(Halt::Unstable)?;
-        let body = body_of(&head, start, buf).get(3..).unwrap_or_default();
-        let (it, data_at) = Sections::decode(head.tag, body).ok_or_else(|| self.corrupt(&at))?;
-        let data = body.get(data_at..).unwrap_or_default();
+        let (it, data) = says(&head, start, buf).ok_or_else(|| self.corrupt(&at))?;
         let kind = head.kind();
         mount.walk.pending = None;
         mount.last_tag = head.tag;

@@ -96,15 +96,16 @@ impl Wal {
 
     /// A snapshot that would end in another segment than it begins, or that is to free the very segment it
     /// would begin in, begins in a new one.
-    fn wants_fresh_segment(&self, log: &Log) -> bool {
+    fn wants_fresh_segment(&self, log: &mut Log) -> bool {
         if self.snap.first.is_some() || self.order.is_empty() {
             return false;
         }
-        let likely = self.snapshot_flash.saturating_add(log.bytes_used() as u32);
+        let restated = log.fit(self.snap.id.index, log.last().index, usize::MAX).1 as u32;
+        let likely = self.snapshot_flash.saturating_add(restated);
         let likely = likely.saturating_add(likely.wrapping_shr(1)).saturating_add(256);
         let short = self.room() < likely;
         if self.matter.0 == self.tail.segment.saturating_add(1) {
-            return short || self.wants_snapshot();
+            return short || (self.order.len() == 1 && self.wants_snapshot());
         }
         short && self.room() < self.geometry.segment_bytes().wrapping_shr(1)
     }
