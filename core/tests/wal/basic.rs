@@ -149,3 +149,32 @@ fn a_note_is_remembered_until_another_one_is_set() {
     board.mount().unwrap();
     assert_eq!(board.wal.note(), 0);
 }
+
+#[test]
+fn a_mount_reads_the_heads_of_the_segments_the_newest_segment_and_what_is_live() {
+    for word in [1, 4, 32] {
+        for segments in [4, 16] {
+            for behind in [0, 40] {
+                let mut board = founded(geometry(word, segments));
+                board.want.idle = true;
+                let mut live = 0;
+                for i in 0..700u64 {
+                    assert!(board.append(1, &i.to_le_bytes().repeat(5)));
+                    board.settle().unwrap();
+                    if i == 650 - behind || board.wal.wants_snapshot() {
+                        live = board.flash.counters.words * u64::from(word);
+                        board.take_snapshot(board.log.last(), &[7; 100], false).unwrap();
+                    }
+                }
+                live = board.flash.counters.words * u64::from(word) - live;
+                let before = board.flash.counters.bytes_read;
+                board.mount().unwrap();
+                let read = board.flash.counters.bytes_read - before;
+                let heads = u64::from(segments) * 256;
+                // What lies across the end of a buffer is read twice.
+                let once = heads + 2048 + live;
+                assert!(read <= once + once / 8, "{word} {segments}: {read} for {once}");
+            }
+        }
+    }
+}
