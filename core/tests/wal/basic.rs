@@ -161,7 +161,8 @@ fn a_mount_reads_the_heads_of_the_segments_the_newest_segment_and_what_is_live()
                 for i in 0..700u64 {
                     assert!(board.append(1, &i.to_le_bytes().repeat(5)));
                     board.settle().unwrap();
-                    if i == 650 - behind || board.wal.wants_snapshot() {
+                    let full = board.wal.wants_snapshot() || board.log.bytes_free() < 1024;
+                    if full || i == 650 - behind {
                         live = board.flash.counters.words * u64::from(word);
                         board.take_snapshot(board.log.last(), &[7; 100], false).unwrap();
                     }
