@@ -322,7 +322,8 @@ impl Wal {
                 let padded = self.geometry.padded(head.total);
                 self.snapshot_flash = self.snapshot_flash.saturating_add(padded);
             }
-            CHECKPOINT => mount.before = it.before,
+            // What a snapshot of a leader's has made void can't take its place.
+            CHECKPOINT if it.checkpoint.installed == 0 => mount.before = it.before,
             _ => {}
         }
         if tells_all(kind) && !mount.reached && it.checkpoint == self.checkpoint {

@@ -6,7 +6,7 @@ use crate::image::{Flips, flips, founded, geometry, last_record, lived, shown};
 use crate::random::Random;
 use quorate::flash::Geometry;
 use quorate::wal::{GeometryError, MountError, Progress, SNAP_DATA_AT, Wal};
-use quorate::{EntryId, Index, NodeId};
+use quorate::{EntryId, Index, NodeId, Term};
 
 #[test]
 fn no_flipped_bit_of_a_sealed_image_passes_in_silence() {
@@ -91,6 +91,24 @@ fn a_damaged_newest_snapshot_gives_way_to_the_older_one_while_the_log_still_reac
     if segment != at / 2048 * 2048 {
         board.flash.bytes[segment..segment + 2048].fill(0xff);
         assert!(matches!(crate::image::shown(board.flash), Err(MountError::Corrupt { .. })));
+    }
+}
+
+#[test]
+fn a_damaged_snapshot_of_a_leaders_never_gives_way_to_the_log_that_it_had_made_void() {
+    for index in [2, 100] {
+        let mut board = founded(4, 6);
+        for i in 0..4u8 {
+            board.append(1, &[i; 40]);
+            board.settle().unwrap();
+        }
+        assert!(board.take_snapshot(EntryId::new(Index(index), Term(3)), &[9; 64], true).unwrap());
+        board.want.idle = true;
+        board.settle().unwrap();
+        let at = board.flash.bytes.windows(8).position(|bytes| bytes == [9; 8]).unwrap();
+        board.flash.bytes[at] ^= 1;
+        let refused = shown(board.flash);
+        assert!(matches!(refused, Err(MountError::Corrupt { .. })), "{index}: {refused:?}");
     }
 }
 
