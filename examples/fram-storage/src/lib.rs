@@ -32,7 +32,9 @@
 
 #![cfg_attr(not(test), no_std)]
 
+mod commit;
 mod mount;
+mod snapshot;
 pub mod state;
 
 use mount::Step;
@@ -41,14 +43,12 @@ use quorate::flash::{FlashDone, FlashOp, Geometry};
 use quorate::log::Log;
 use quorate::storage::Storage;
 use quorate::wal::{
-    BUFFER_BYTES_MIN, GeometryError, HardState, Progress, SNAP_DATA_AT, SnapshotInfo, Status,
-    WalFault, Want,
+    BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, GeometryError, HardState, Progress, SNAP_DATA_AT,
+    SnapshotInfo, Status, WalFault, Want,
 };
 use quorate::{EntryId, Identity, Index};
-use state::{BANKS_AT, SLOT_BYTES, SLOTS_AT, State, checksum, copy};
-
-/// Length and checksum in front of each piece of a snapshot.
-const PIECE_HEAD_BYTES: usize = 6;
+use snapshot::{Begun, Cursor, PIECE_HEAD_BYTES};
+use state::{BANKS_AT, SLOT_BYTES, Slot, State};
 
 /// A part of so many bytes, for `Config`. `byte_us` is how long one byte takes to be written: 9 µs on I2C at 1 MHz.
 pub const fn part(bytes: u32, byte_us: u32) -> Flash {
@@ -64,6 +64,8 @@ pub const fn part(bytes: u32, byte_us: u32) -> Flash {
 }
 
 /// The operation that was yielded last.
+// With a number of its own, as what follows, so that `None` is all zeros.
+#[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Op {
     None,
@@ -72,6 +74,7 @@ enum Op {
 }
 
 /// What that operation is part of.
+#[repr(u8)]
 #[derive(Clone, Copy)]
 enum Work {
     None,
@@ -85,32 +88,6 @@ enum Work {
     /// Entries behind a snapshot: up to which, how many bytes, and the checksum up to their end.
     Behind(Index, u32, u32),
     Read,
-}
-
-/// The snapshot that is being written, to the bank that does not count.
-#[derive(Clone, Copy)]
-struct Begun {
-    active: bool,
-    ending: bool,
-    installed: bool,
-    /// A piece that waits in the buffer.
-    piece: Option<usize>,
-    /// Entries up to here stand behind it.
-    copied: Index,
-    /// What the state is going to say of it.
-    state: State,
-}
-
-/// A place in the snapshot that counts: where a piece begins in it and in the bank, and the checksum up to there.
-#[derive(Clone, Copy)]
-struct Cursor {
-    offset: u32,
-    at: u32,
-    crc: u32,
-}
-
-impl Cursor {
-    const START: Self = Self { offset: 0, at: 0, crc: 0 };
 }
 
 /// A storage in byte-writable memory: put it under a node as `Node<[u8; N], Fram>`.
@@ -129,8 +106,8 @@ pub struct Fram {
     /// The last entry that they count.
     last: Index,
     next_last: Index,
-    /// The copy of the state that a mount writes anew: the second one, or the first.
-    mend: Option<bool>,
+    /// The copy of the state that a mount writes anew.
+    mend: Option<Slot>,
     /// Entries wait for room, which only a snapshot makes.
     short: bool,
     begun: Begun,
@@ -153,7 +130,8 @@ impl Fram {
     fn begin(&mut self, geometry: &Geometry, buffer_bytes: usize) -> Result<(), GeometryError> {
         Self::check(geometry, buffer_bytes, 0)?;
         *self = Self::OFF;
-        (self.bytes, self.buffer_bytes) = (geometry.bytes(), buffer_bytes);
+        self.bytes = geometry.bytes();
+        self.buffer_bytes = buffer_bytes.min(BUFFER_BYTES_MAX);
         Ok(())
     }
 
@@ -171,13 +149,9 @@ impl Fram {
     }
 
     /// Writes one copy of the next state.
-    fn write_copy(&mut self, second: bool, work: Work, buf: &mut [u8]) -> Progress {
+    fn write_copy(&mut self, slot: Slot, work: Work, buf: &mut [u8]) -> Progress {
         self.next.encode(buf.get_mut(..SLOT_BYTES).unwrap_or_default());
-        self.write(self.slot_at(second), SLOT_BYTES, work)
-    }
-
-    const fn slot_at(&self, second: bool) -> u32 {
-        SLOTS_AT.saturating_add(if second { SLOT_BYTES as u32 } else { 0 })
+        self.write(slot.at(), SLOT_BYTES, work)
     }
 
     fn stop(&mut self, fault: WalFault) -> Progress {
@@ -213,190 +187,6 @@ impl Fram {
             self.cursor = Cursor::START;
         }
         self.read_piece(Work::Read)
-    }
-
-    /// What the caller wants to be durable and is not yet.
-    fn commit(&mut self, want: &Want, log: &mut Log, buf: &mut [u8]) -> Option<Progress> {
-        let mut next = self.state;
-        next.hard_state = want.hard_state;
-        next.hard_state.commit = want.hard_state.commit.max(self.state.hard_state.commit);
-        self.next_last = self.last;
-        // Entries gave way: they must not count any more when others are written over them.
-        if self.last > log.durable() {
-            (next.entries_bytes, next.entries_crc) =
-                measure(log, self.state.snapshot.id.index, log.durable(), buf);
-            self.begun.forget_entries();
-            self.next_last = log.durable();
-            self.next = next;
-            return Some(self.write_copy(false, Work::FirstCopy, buf));
-        }
-        if log.last().index > log.durable() {
-            let counted = self.state.pieces_bytes.saturating_add(self.state.entries_bytes);
-            let room = self.bank_bytes().saturating_sub(counted) as usize;
-            let (last, bytes) = log.fit(log.durable(), log.last().index, room.min(buf.len()));
-            if bytes > 0 {
-                let place = buf.get_mut(..bytes).unwrap_or_default();
-                log.copy(log.durable(), last, place);
-                next.entries_bytes = next.entries_bytes.saturating_add(bytes as u32);
-                next.entries_crc = checksum(next.entries_crc, place);
-                log.write_begins(last);
-                (self.next, self.next_last) = (next, last);
-                let offset = self.bank_at(self.state.bank).saturating_add(counted);
-                return Some(self.write(offset, bytes, Work::Entries));
-            }
-            if room >= buf.len() {
-                // An entry that the buffer does not hold.
-                return Some(self.stop(WalFault::Misused));
-            }
-            self.short = true;
-        }
-        let HardState { term, vote, commit } = self.state.hard_state;
-        let news = (next.hard_state.term, next.hard_state.vote) != (term, vote);
-        if !news && want.commit_needed <= commit {
-            return None;
-        }
-        next.hard_state.commit = next.hard_state.commit.max(want.commit_needed);
-        self.next = next;
-        Some(self.write_copy(false, Work::FirstCopy, buf))
-    }
-
-    fn write_piece(&mut self, len: usize, buf: &mut [u8]) -> Progress {
-        let total = len.saturating_add(PIECE_HEAD_BYTES);
-        let at = self.begun.state.pieces_bytes;
-        if self.bank_bytes() < at.saturating_add(total as u32) {
-            self.abort_snapshot();
-            return Progress::SnapshotLost;
-        }
-        // Byte by byte: the two places overlap.
-        for i in 0..len {
-            let byte = buf.get(SNAP_DATA_AT.saturating_add(i)).copied().unwrap_or_default();
-            if let Some(place) = buf.get_mut(PIECE_HEAD_BYTES.saturating_add(i)) {
-                *place = byte;
-            }
-        }
-        let bytes = buf.get(PIECE_HEAD_BYTES..total).unwrap_or_default();
-        let crc = checksum(self.begun.state.snapshot.crc, bytes);
-        let [low, high] = (len as u16).to_le_bytes();
-        let [a, b, c, d] = crc.to_le_bytes();
-        copy(buf, &[low, high, a, b, c, d]);
-        let offset = self.bank_at(self.begun.state.bank).saturating_add(at);
-        self.write(offset, total, Work::Piece(len, crc))
-    }
-
-    /// All pieces are written: the entries behind the snapshot follow, then the state.
-    fn end_step(&mut self, want: &Want, log: &mut Log, buf: &mut [u8]) -> Progress {
-        let Begun { copied, state, installed, .. } = self.begun;
-        if !installed && copied < log.durable() {
-            let counted = state.pieces_bytes.saturating_add(state.entries_bytes);
-            let room = self.bank_bytes().saturating_sub(counted) as usize;
-            let (last, bytes) = log.fit(copied, log.durable(), room.min(buf.len()));
-            if bytes == 0 {
-                self.abort_snapshot();
-                return Progress::SnapshotLost;
-            }
-            let place = buf.get_mut(..bytes).unwrap_or_default();
-            log.copy(copied, last, place);
-            let crc = checksum(state.entries_crc, place);
-            let offset = self.bank_at(state.bank).saturating_add(counted);
-            return self.write(offset, bytes, Work::Behind(last, bytes as u32, crc));
-        }
-        let commit = want.hard_state.commit.max(self.state.hard_state.commit);
-        self.next = State { hard_state: HardState { commit, ..self.state.hard_state }, ..state };
-        self.next_last = if installed { state.snapshot.id.index } else { log.durable() };
-        self.write_copy(false, Work::FirstCopy, buf)
-    }
-
-    /// Both copies of the state are written.
-    fn state_ends(&mut self, log: &mut Log) -> Progress {
-        let turned = self.next.bank != self.state.bank;
-        (self.state, self.last) = (self.next, self.next_last);
-        self.commits = self.commits.saturating_add(1);
-        if !turned {
-            log.write_ends();
-            return Progress::Durable;
-        }
-        self.abort_snapshot();
-        (self.cursor, self.short) = (Cursor::START, false);
-        Progress::SnapshotDurable(self.state.snapshot.id)
-    }
-
-    /// Reads the piece at the cursor.
-    fn read_piece(&mut self, work: Work) -> Progress {
-        let bank = self.bank_at(self.state.bank);
-        let end = bank.saturating_add(self.state.pieces_bytes);
-        self.read(bank.saturating_add(self.cursor.at), end, work)
-    }
-
-    /// The piece at the cursor lies in the buffer: its length, and the checksum up to its end; nothing if it is
-    /// damaged.
-    fn look(&self, buf: &[u8]) -> Option<(usize, u32)> {
-        let (head, rest) = buf.split_at_checked(PIECE_HEAD_BYTES)?;
-        let &[low, high, a, b, c, d] = head else {
-            return None;
-        };
-        let len = usize::from(u16::from_le_bytes([low, high]));
-        let crc = checksum(self.cursor.crc, rest.get(..len)?);
-        (crc == u32::from_le_bytes([a, b, c, d])).then_some((len, crc))
-    }
-
-    fn step_over(&mut self, len: usize, crc: u32) {
-        let Cursor { offset, at, .. } = self.cursor;
-        let total = len.saturating_add(PIECE_HEAD_BYTES) as u32;
-        let offset = offset.saturating_add(len as u32);
-        self.cursor = Cursor { offset, at: at.saturating_add(total), crc };
-    }
-
-    /// A piece was read: it is the one that is asked for, or the next one may be.
-    fn piece_read(&mut self, ok: bool, want: &Want, log: &mut Log, buf: &mut [u8]) -> Progress {
-        // Meanwhile, something that stands before it may have been asked for.
-        let asked = self.read.filter(|(offset, _)| *offset >= self.cursor.offset);
-        let Some((offset, len_max)) = asked else {
-            return self.next(want, log, buf);
-        };
-        let piece = self.look(buf).filter(|_| ok && self.cursor.at < self.state.pieces_bytes);
-        let Some((len, crc)) = piece else {
-            (self.read, self.cursor) = (None, Cursor::START);
-            return Progress::ChunkUnreadable;
-        };
-        let skipped = offset.saturating_sub(self.cursor.offset) as usize;
-        if skipped >= len {
-            self.step_over(len, crc);
-            return self.next(want, log, buf);
-        }
-        self.read = None;
-        let at = PIECE_HEAD_BYTES.saturating_add(skipped);
-        Progress::ChunkRead { at, len: len.saturating_sub(skipped).min(len_max), offset }
-    }
-}
-
-impl Begun {
-    const NONE: Self = Self {
-        active: false,
-        ending: false,
-        installed: false,
-        piece: None,
-        copied: Index::ZERO,
-        state: State::NONE,
-    };
-
-    /// The entries behind the snapshot have to be copied from the first one on.
-    fn forget_entries(&mut self) {
-        self.copied = self.state.snapshot.id.index;
-        (self.state.entries_bytes, self.state.entries_crc) = (0, 0);
-    }
-}
-
-/// How many bytes the entries behind `after` up to `last` take, and their checksum.
-fn measure(log: &mut Log, after: Index, last: Index, buf: &mut [u8]) -> (u32, u32) {
-    let (mut at, mut sum, mut crc) = (after, 0u32, 0);
-    loop {
-        let (upto, bytes) = log.fit(at, last, buf.len());
-        if bytes == 0 {
-            return (sum, crc);
-        }
-        let place = buf.get_mut(..bytes).unwrap_or_default();
-        log.copy(at, upto, place);
-        (at, sum, crc) = (upto, sum.saturating_add(bytes as u32), checksum(crc, place));
     }
 }
 
@@ -478,8 +268,8 @@ impl Storage for Fram {
             Work::Mount(step) => self.mount_step(step, ok, log, buf),
             Work::Read => self.piece_read(ok, want, log, buf),
             _ if !ok => self.stop(WalFault::WornOut),
-            Work::Entries => self.write_copy(false, Work::FirstCopy, buf),
-            Work::FirstCopy => self.write_copy(true, Work::SecondCopy, buf),
+            Work::Entries => self.write_copy(Slot::First, Work::FirstCopy, buf),
+            Work::FirstCopy => self.write_copy(Slot::Second, Work::SecondCopy, buf),
             Work::SecondCopy => self.state_ends(log),
             Work::Piece(len, crc) => {
                 let state = &mut self.begun.state;

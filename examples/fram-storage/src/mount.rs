@@ -1,7 +1,8 @@
 //! Mounting and formatting: what is on the medium, and is it whole?
 
-use crate::state::{BANKS_AT, MARK, SLOT_BYTES, SLOTS_AT, State, VERSION, checksum, copy};
-use crate::{Cursor, Fram, Work};
+use crate::snapshot::Cursor;
+use crate::state::{BANKS_AT, MARK, SLOT_BYTES, SLOTS_AT, Slot, State, VERSION, checksum, copy};
+use crate::{Fram, Work};
 use quorate::Index;
 use quorate::entry::Entries;
 use quorate::log::Log;
@@ -119,7 +120,8 @@ impl Fram {
         }
         self.state = state;
         // A copy that differs is the older one, or is not whole.
-        self.mend = (first != second).then_some(first.is_some());
+        let broken = if first.is_some() { Slot::Second } else { Slot::First };
+        self.mend = (first != second).then_some(broken);
         if pieces_bytes.saturating_add(entries_bytes) > self.bank_bytes() {
             return self.corrupt(0);
         }
@@ -196,9 +198,9 @@ impl Fram {
         log.write_ends();
         self.last = last;
         match self.mend {
-            Some(second) => {
+            Some(slot) => {
                 self.next = self.state;
-                self.write_copy(second, Work::Mount(Step::Mended), buf)
+                self.write_copy(slot, Work::Mount(Step::Mended), buf)
             }
             None => self.mounted(),
         }
@@ -210,7 +212,7 @@ impl Fram {
         };
         self.running = true;
         let tail = match self.mend {
-            Some(second) => Tail::Torn { offset: self.slot_at(second) },
+            Some(slot) => Tail::Torn { offset: slot.at() },
             None => Tail::Clean,
         };
         let State { hard_state, snapshot, .. } = self.state;

@@ -29,6 +29,25 @@ pub(crate) fn copy(to: &mut [u8], from: &[u8]) {
     to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
 }
 
+/// One of the two copies of the state.
+// Numbered from 1, so that none of them is all zeros.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Slot {
+    First = 1,
+    Second,
+}
+
+impl Slot {
+    /// Where it is.
+    pub(crate) const fn at(self) -> u32 {
+        match self {
+            Self::First => SLOTS_AT,
+            Self::Second => SLOTS_AT.saturating_add(SLOT_BYTES as u32),
+        }
+    }
+}
+
 /// What the medium says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct State {
@@ -56,12 +75,12 @@ type Fields = (
 );
 
 impl State {
-    /// Before the founding, whose snapshot is going to be in bank 0.
+    /// Before the founding; all zeros.
     pub(crate) const NONE: Self = Self {
         medium_bytes: 0,
         owner: None,
         hard_state: HardState { term: Term::ZERO, vote: None, commit: Index::ZERO },
-        bank: 1,
+        bank: 0,
         snapshot: SnapshotInfo { id: EntryId::ZERO, bytes: 0, crc: 0 },
         pieces_bytes: 0,
         entries_bytes: 0,

@@ -124,6 +124,7 @@ fn a_founding_that_is_cut_at_any_byte_can_be_done_again() {
 fn entries_that_find_no_room_wait_for_a_snapshot_and_votes_do_not() {
     let mut board = Board::founded(1);
     board.take_snapshot(200).unwrap();
+    board.settle().unwrap();
     while !board.store.wants_snapshot() && board.log.bytes_free() > 40 {
         board.append(30);
         board.settle().unwrap();
@@ -135,9 +136,27 @@ fn entries_that_find_no_room_wait_for_a_snapshot_and_votes_do_not() {
     // One that covers nothing new, and is as large, makes no room either.
     assert!(board.store.wants_snapshot());
     board.take_snapshot(200).unwrap();
+    board.settle().unwrap();
     assert!(board.store.wants_snapshot());
     board.take_snapshot(20).unwrap();
+    board.settle().unwrap();
     assert_eq!(board.log.durable(), board.log.last().index);
     assert!(!board.store.wants_snapshot());
     board.boot().unwrap();
+}
+
+#[test]
+fn entries_that_give_way_while_they_are_copied_are_not_copied() {
+    for operations in 0..10 {
+        let mut board = Board::founded(operations);
+        (0..4).for_each(|_| board.happens(Event::Batch).unwrap());
+        board.settle().unwrap();
+        board.take_snapshot(40).unwrap();
+        board.run(operations).unwrap();
+        board.happens(Event::Conflict).unwrap();
+        board.settle().unwrap();
+        board.happens(Event::Append).unwrap();
+        board.settle().unwrap();
+        board.boot().unwrap();
+    }
 }

@@ -1,6 +1,6 @@
 //! Bits that flip, buses that fail.
 
-use crate::board::{Board, Event};
+use crate::board::{BANK_BYTES, Board, Event};
 use quorate::storage::Storage;
 use quorate::wal::{MountError, Progress, WalFault};
 
@@ -70,8 +70,9 @@ fn a_snapshot_that_went_bad_since_the_mount_is_told_when_it_is_read() {
     let mut board = lived();
     let content = board.store.snapshot().unwrap().bytes;
     let sound = board.medium.bytes.clone();
-    for byte in board.medium.bytes.iter_mut().skip(256) {
-        *byte ^= 0x10;
+    // A bit in the first piece, whichever bank it is in.
+    for bank in [256, 256 + BANK_BYTES] {
+        board.medium.bytes[bank + 10] ^= 0x10;
     }
     board.store.read_snapshot(content - 1, 10);
     assert_eq!(board.answer().unwrap(), Progress::ChunkUnreadable);
