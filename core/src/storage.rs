@@ -6,12 +6,23 @@ use crate::log::Log;
 use crate::types::EntryId;
 use crate::wal::{GeometryError, HardState, Progress, SnapshotInfo, Status, Wal, Want};
 
-/// What a [`Node`](crate::node::Node) keeps its state in: the flash log [`Wal`], or something of the
-/// board's own (FRAM, a file, memory in a test).
+/// What a [`Node`](crate::node::Node) keeps its state in: the flash log [`Wal`], or something of the board's own,
+/// such as byte-writable memory (`examples/fram-storage`, which is there to be copied), a file, memory in a test.
 ///
-/// Sans-IO, at most one operation at a time; every promise is the flash log's, and is written there
-/// ([`Wal`]'s methods of the same names). What was confirmed as durable, or shown by a mount, must still be
-/// there after a power cut at any instant.
+/// Sans-IO, at most one operation at a time. The methods do what [`Wal`]'s of the same names do; what is said there
+/// of segments, erasing and seals is the flash log's own affair ([`Want::idle`] and [`Want::allow_erase`] too). Of
+/// any storage it holds that:
+///
+/// - What was confirmed as durable, or shown by a mount, is there after a power cut at any instant. What was begun
+///   and not confirmed may be there or not, but nothing else in its place.
+/// - [`Log::durable`] tells which entries are missing. [`Log::write_begins`] and [`Log::write_ends`] enclose the
+///   operations that write them. Where it falls, entries gave way to a later leader's: they may be forgotten from
+///   then on, while what stands before them may not.
+/// - The commit index never comes to be durable ahead of the entries that it counts; at a mount it is a hint.
+/// - A snapshot keeps the pieces that it was put in: [`Progress::ChunkRead`] never goes beyond the end of one.
+/// - Nothing aborts or replaces a snapshot that was ended, until [`Progress::SnapshotDurable`] or
+///   [`Progress::SnapshotLost`] is told.
+/// - What is not blank is formatted only if that is asked for, but for a founding that was cut short.
 pub trait Storage {
     /// A storage that is not in use; all zeros, so that a node in a `static` costs no flash.
     const OFF: Self;
