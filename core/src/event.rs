@@ -118,6 +118,52 @@ pub enum Fault {
     },
 }
 
+/// What a board remembers of its last stop and reset, in the flash log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Note(pub u32);
+
+impl Note {
+    const SNAPSHOT: u8 = 1;
+    const INVARIANT: u8 = 2;
+    const BUFFERS: u8 = 3;
+
+    /// The same, with this fault; where flash itself is what failed, it can't remember that.
+    pub(crate) const fn with_fault(self, fault: Fault) -> Self {
+        let (code, detail) = match fault {
+            Fault::Snapshot => (Self::SNAPSHOT, 0),
+            Fault::Invariant(number) => (Self::INVARIANT, number),
+            Fault::Buffers { .. } => (Self::BUFFERS, 0),
+            Fault::Mount(_) | Fault::Geometry(_) | Fault::Flash(_) => return self,
+        };
+        let [low, high, ..] = self.0.to_le_bytes();
+        Self(u32::from_le_bytes([low, high, detail, code]))
+    }
+
+    /// The same, with this number of the board's own.
+    pub(crate) const fn with_own(self, own: u16) -> Self {
+        Self(self.0 & 0xffff_0000 | own as u32)
+    }
+
+    /// A number of the board's own, such as why it was reset.
+    pub const fn own(self) -> u16 {
+        self.0 as u16
+    }
+
+    /// The last [`Fault`] that this board stopped with, told in words; `None` if it never did.
+    pub const fn fault(self) -> Option<&'static str> {
+        let [_, _, detail, code] = self.0.to_le_bytes();
+        Some(match (code, detail) {
+            (0, _) => return None,
+            (Self::SNAPSHOT, _) => "its snapshot could not be restored",
+            (Self::INVARIANT, 5) => "invariant 5 did not hold",
+            (Self::INVARIANT, _) => "an invariant did not hold",
+            (Self::BUFFERS, _) => "a buffer was smaller than the cluster's limits ask for",
+            _ => "a fault that newer firmware knows",
+        })
+    }
+}
+
 /// Room for what one input can cause.
 const EVENTS_MAX: usize = 8;
 

@@ -93,6 +93,19 @@ pub trait Storage {
     /// See [`Wal::wants_snapshot`].
     fn wants_snapshot(&self) -> bool;
 
+    /// See [`Wal::note`]; a storage may do without.
+    fn note(&self) -> u32 {
+        0
+    }
+
+    /// See [`Wal::set_note`].
+    fn set_note(&mut self, _note: u32) {}
+
+    /// See [`Wal::is_noted`].
+    fn is_noted(&self) -> bool {
+        true
+    }
+
     /// See [`Wal::status`].
     fn status(&self) -> Status;
 }
@@ -168,6 +181,18 @@ impl Storage for Wal {
 
     fn wants_snapshot(&self) -> bool {
         self.wants_snapshot()
+    }
+
+    fn note(&self) -> u32 {
+        self.note()
+    }
+
+    fn set_note(&mut self, note: u32) {
+        self.set_note(note);
+    }
+
+    fn is_noted(&self) -> bool {
+        self.is_noted()
     }
 
     fn status(&self) -> Status {

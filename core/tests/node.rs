@@ -10,9 +10,11 @@
 mod node_support;
 
 use node_support::{Cluster, FRAME_BYTES, Host, LIMITS, config, id};
-use quorate::event::{Event, FrameRefusal};
+use quorate::event::{Event, Fault, FrameRefusal, Note};
+use quorate::flash::{FlashDone, FlashOp};
 use quorate::membership::Member;
-use quorate::node::{Boot, Founding, Limits, ProposeError, StartError};
+use quorate::node::{Boot, Founding, Limits, Node, Output, ProposeError, StartError, Status};
+use quorate::wal::Wal;
 use quorate::wire::{self, Envelope, Message};
 use quorate::{ClusterId, EntryId, Generation, Index, Instant, NodeSet, Term};
 
@@ -163,4 +165,95 @@ fn frames_longer_than_the_limit_and_snapshots_that_are_none_do_no_harm() {
     assert!(host.node.status().running);
     cluster.run(3000);
     same_everywhere(&cluster);
+}
+
+/// A board with flash of its own, whose reads can be made to fail.
+struct Flashed {
+    node: Box<Node<[u8], Wal>>,
+    flash: Vec<u8>,
+    /// The snapshot can't be read when it is to be restored.
+    unlucky: bool,
+    unreadable: bool,
+}
+
+impl Flashed {
+    fn start(flash: Vec<u8>, boot: Boot<'_>) -> Self {
+        let mut node: Box<Node<[u8], Wal>> = Box::new(Node::<[u8; 1024], Wal>::new());
+        let mut config = config(1);
+        config.flash.geometry.block_bytes = 4096;
+        node.start(Instant::ZERO, &config, boot).unwrap();
+        Self { node, flash, unlucky: false, unreadable: false }
+    }
+
+    /// Does what there is to do; the flash operations that were carried out.
+    fn drive(&mut self, now: Instant) -> u32 {
+        let (mut frame, mut buffer) = ([0; FRAME_BYTES as usize], [0; 512]);
+        let mut ops = 0;
+        loop {
+            match self.node.poll_output(now, &mut frame, &mut buffer) {
+                Output::Flash(op) => {
+                    ops += 1;
+                    let done = match op {
+                        FlashOp::Read { .. } if self.unreadable => FlashDone::Failed,
+                        FlashOp::Read { offset, len } => {
+                            buffer[..len as usize]
+                                .copy_from_slice(&self.flash[offset as usize..][..len as usize]);
+                            FlashDone::Ok
+                        }
+                        FlashOp::Write { offset, len } => {
+                            self.flash[offset as usize..][..len as usize]
+                                .copy_from_slice(&buffer[..len as usize]);
+                            FlashDone::Ok
+                        }
+                        FlashOp::Erase { offset, len } => {
+                            self.flash[offset as usize..][..len as usize].fill(0xff);
+                            FlashDone::Ok
+                        }
+                    };
+                    self.node.handle_flash(now, done);
+                }
+                Output::TakeSnapshot { .. } => self.node.handle_snapshot(0),
+                Output::Event(Event::Started { .. }) => self.unreadable = self.unlucky,
+                Output::Event(Event::Stopped(_)) => self.unreadable = false,
+                Output::Wait { .. } => return ops,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn why_a_board_stopped_and_was_reset_is_remembered_in_flash() {
+    let members = [Member::new(id(1))];
+    let cluster = ClusterId([1, 2, 3, 4]);
+    let founding =
+        Founding { cluster, node: id(1), members: &members, limits: LIMITS, erase_anyway: false };
+    let mut board = Flashed::start(vec![0xff; 8 * 4096], Boot::Found(&founding));
+    board.drive(Instant::ZERO);
+    assert_eq!(board.node.status().note, Note(0));
+
+    let mut board = Flashed::start(board.flash, Boot::Mount);
+    board.unlucky = true;
+    board.drive(Instant::ZERO);
+    assert_eq!(board.node.status().fault, Some(Fault::Snapshot));
+    // Stopped, and quiet for good.
+    assert_eq!(board.drive(Instant::FOREVER), 0);
+
+    let mut board = Flashed::start(board.flash, Boot::Mount);
+    board.drive(Instant::ZERO);
+    let Status { fault, note, running, .. } = board.node.status();
+    assert!(running && fault.is_none(), "{fault:?}");
+    assert_eq!(note.fault(), Some("its snapshot could not be restored"));
+    // Why it was reset, told before its log is mounted or later, does not hide the fault.
+    for (early, own) in [(false, 7), (true, 8)] {
+        if early {
+            board = Flashed::start(board.flash, Boot::Mount);
+        }
+        board.node.remember(own);
+        board.drive(Instant::ZERO);
+        board = Flashed::start(board.flash, Boot::Mount);
+        board.drive(Instant::ZERO);
+        let note = board.node.status().note;
+        assert!(note.fault().is_some() && note.own() == own, "{note:?}");
+    }
 }

@@ -180,6 +180,12 @@ impl WalImage {
         let counts = || self.segments.iter().filter_map(|segment| segment.erases);
         Some((counts().max()?, counts().min()?))
     }
+
+    /// Of so many erases that the part endures, what is left to the most worn segment, in percent.
+    pub fn life_left_percent(&self, cycles: u32) -> u8 {
+        let most = self.erases().map_or(0, |(most, _)| most);
+        quorate::wal::life_left_percent(most, cycles)
+    }
 }
 
 /// Looks at the flash log in `image`.

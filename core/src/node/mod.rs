@@ -11,7 +11,7 @@ pub use output::{Boot, Founding, Limits, Output, ProposeError, StartError, Statu
 
 use crate::config::Config;
 use crate::entry::{HEAD_BYTES_MAX, Kind};
-use crate::event::{Event, Events, Fault, FrameRefusal};
+use crate::event::{Event, Events, Fault, FrameRefusal, Note};
 use crate::flash::{FlashDone, Geometry};
 use crate::identity::Identity;
 use crate::log::Log;
@@ -48,6 +48,8 @@ pub struct Node<B: ?Sized = [u8], S = Wal> {
     phase: Phase,
     /// One or none. Unlike an `Option`, none is all zeros whatever the type is.
     fault: heapless::Vec<Fault, 1>,
+    /// What the board wants to be remembered.
+    own: Option<u16>,
     identity: Option<Identity>,
     founding: bool,
     erase_anyway: bool,
@@ -84,6 +86,7 @@ impl<const N: usize, S: Storage> Node<[u8; N], S> {
         Self {
             phase: Phase::Off,
             fault: heapless::Vec::new(),
+            own: None,
             identity: None,
             founding: false,
             erase_anyway: false,
@@ -343,7 +346,22 @@ impl<S: Storage> Node<[u8], S> {
             newer_schema: self.newer_schema,
             frames_refused: self.frames_refused,
             events_lost: self.events.lost(),
+            note: Note(self.storage.note()),
             flash: self.storage.status(),
+        }
+    }
+
+    /// Has a number of the board's own remembered in flash, such as why it was reset; see [`Status::note`].
+    pub fn remember(&mut self, own: u16) {
+        self.own = Some(own);
+        if self.phase == Phase::Running {
+            self.note_own();
+        }
+    }
+
+    fn note_own(&mut self) {
+        if let Some(own) = self.own {
+            self.storage.set_note(Note(self.storage.note()).with_own(own).0);
         }
     }
 
@@ -384,6 +402,7 @@ impl<S: Storage> Node<[u8], S> {
     fn stop(&mut self, fault: Fault) {
         self.phase = Phase::Stopped;
         if self.fault.push(fault).is_ok() {
+            self.storage.set_note(Note(self.storage.note()).with_fault(fault).0);
             self.events.push(Event::Stopped(fault));
         }
     }
@@ -408,6 +427,7 @@ impl<S: Storage> Node<[u8], S> {
         };
         self.raft.start(now, mounted.identity.node, options, &restored, &self.log);
         self.identity = Some(mounted.identity);
+        self.note_own();
         let torn = mounted.tail != Tail::Clean;
         self.events.push(Event::Started { last: self.log.last(), torn });
     }

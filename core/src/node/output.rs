@@ -1,6 +1,6 @@
 //! What goes in when a node starts, what comes out of it, what it reports.
 
-use crate::event::{Event, Fault};
+use crate::event::{Event, Fault, Note};
 use crate::flash::FlashOp;
 use crate::membership::{Member, Membership};
 use crate::raft::Role;
@@ -229,6 +229,8 @@ pub struct Status {
     pub frames_refused: u32,
     /// Events that nobody polled in time.
     pub events_lost: u32,
+    /// What flash remembers of the last stop and reset.
+    pub note: Note,
     /// The flash log.
     pub flash: crate::wal::Status,
 }

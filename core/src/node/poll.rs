@@ -4,7 +4,7 @@ use super::{Node, Output, Phase, snapshot::Reading};
 use crate::entry::Kind;
 use crate::event::Fault;
 use crate::storage::Storage;
-use crate::types::{EntryId, Instant, NodeSet};
+use crate::types::{EntryId, Index, Instant, NodeSet};
 use crate::wal::{HardState, Mounted, Progress, Tail, Want};
 use crate::wire::{self, Envelope, Message};
 
@@ -30,7 +30,8 @@ impl<S: Storage> Node<[u8], S> {
                 return Output::Event(event);
             }
             match self.phase {
-                Phase::Off | Phase::Stopped => return Output::Wait { until: Instant::FOREVER },
+                Phase::Off => return Output::Wait { until: Instant::FOREVER },
+                Phase::Stopped => return self.poll_note(flash),
                 Phase::Boot => {
                     self.open(frame, flash);
                     continue;
@@ -53,6 +54,20 @@ impl<S: Storage> Node<[u8], S> {
                 Flow::Rest => return Output::Wait { until: self.deadline(now) },
             }
         }
+    }
+
+    /// A node that has stopped has its flash remember why, and does nothing else.
+    fn poll_note(&mut self, flash: &mut [u8]) -> Output {
+        let hard_state = self.storage.durable();
+        let want = Want { hard_state, commit_needed: Index::ZERO, idle: false, allow_erase: true };
+        while !self.storage.is_noted() {
+            match self.storage.poll(&want, &mut self.log, flash) {
+                Progress::Op(op) => return Output::Flash(op),
+                Progress::Idle | Progress::Fault(_) | Progress::Refused(_) => break,
+                _ => {}
+            }
+        }
+        Output::Wait { until: Instant::FOREVER }
     }
 
     fn deadline(&self, now: Instant) -> Instant {

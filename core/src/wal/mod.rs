@@ -50,9 +50,7 @@ enum Work {
     None,
     Write(Outgoing),
     Verify(Outgoing),
-    /// Reading how often a segment was erased, then erasing it.
-    Count(u8),
-    Erase(u8, u32),
+    Erase(u8),
     Mount(Mount),
 }
 
@@ -120,10 +118,9 @@ pub struct Wal {
     note: u32,
     /// Free segments that begin with something that may turn into a first record yet.
     suspects: u32,
-    /// The segments that are used next, erased, and how often they were.
-    ready: heapless::Vec<(u8, u32), 2>,
-    erases_max: u32,
-    erases_min: u32,
+    /// The segments that are used next, erased.
+    ready: heapless::Vec<u8, 2>,
+    wear: Wear,
     snap: Begun,
     cursor: Cursor,
     tail_found: Tail,
@@ -169,8 +166,7 @@ impl Wal {
             note: 0,
             suspects: 0,
             ready: heapless::Vec::new(),
-            erases_max: 0,
-            erases_min: 0,
+            wear: Wear::NONE,
             snap: Begun::NONE,
             cursor: Cursor::START,
             tail_found: Tail::Clean,
@@ -258,9 +254,8 @@ impl Wal {
             let progress = match core::mem::replace(&mut self.work, Work::None) {
                 Work::None => Some(self.next(want, log, buf)),
                 Work::Write(out) | Work::Verify(out) => self.verify(ok, out, log, buf),
-                Work::Count(segment) => self.erase_step(segment, buf),
-                Work::Erase(segment, erases) => {
-                    self.erased(ok, segment, erases);
+                Work::Erase(segment) => {
+                    self.erased(ok, segment);
                     None
                 }
                 Work::Mount(mount) => self.poll_mount(mount, log, buf),
@@ -314,7 +309,7 @@ impl Wal {
         match record {
             Some(Ok(progress)) => return progress,
             Some(Err(Held::Erase)) if want.allow_erase => {
-                if let Some(progress) = self.erase_next(buf) {
+                if let Some(progress) = self.erase_next() {
                     return progress;
                 }
             }
@@ -339,7 +334,7 @@ impl Wal {
             }
             if want.allow_erase
                 && !self.checkpoint.is_none()
-                && let Some(progress) = self.erase_next(buf)
+                && let Some(progress) = self.erase_next()
             {
                 return progress;
             }
@@ -369,15 +364,19 @@ impl Wal {
         self.op != Op::None
     }
 
-    /// A number of the board's own, such as why it stopped last, that the mount has found or that was
-    /// set since.
+    /// What the board has remembered, as the mount has found it or as it was set since.
     pub const fn note(&self) -> u32 {
         self.note
     }
 
-    /// Has a number of the board's own remembered: written at the next poll if it differs from the last one.
+    /// Has the board remember this: written at the next poll if it differs from what flash holds.
     pub const fn set_note(&mut self, note: u32) {
         self.note = note;
+    }
+
+    /// Flash holds what was set.
+    pub const fn is_noted(&self) -> bool {
+        self.note == self.note_durable
     }
 
     /// What flash is known to hold.
@@ -411,8 +410,8 @@ impl Wal {
     /// How the flash is doing.
     pub fn status(&self) -> Status {
         Status {
-            erases_max: self.erases_max,
-            erases_min: self.erases_min,
+            segments: self.geometry.segments,
+            wear: self.wear,
             segments_free: self.free() as u8,
             segments_ready: self.ready.len() as u8,
             segments_retired: self.retired.count_ones() as u8,

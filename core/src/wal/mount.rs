@@ -192,7 +192,7 @@ impl Wal {
             *segment != FOUNDED_FIRST && mount.blank.wrapping_shr(u32::from(*segment)) & 1 == 1
         };
         if let Some(segment) = (0..self.geometry.segments).find(may_mark) {
-            self.add_ready(segment, 0);
+            let _ = self.ready.push(segment);
         }
         self.phase = Phase::Founding;
     }
@@ -201,6 +201,7 @@ impl Wal {
         let segment = mount.segment;
         if segment >= self.geometry.segments {
             mount.segment = 0;
+            self.wear.guess(segment, mount.blank, self.suspects);
             if mount.format && mount.erase_anyway {
                 mount.blank = 0;
                 self.begin_founding(mount);
@@ -227,8 +228,7 @@ impl Wal {
                     mount.refused = mount.refused.or(Some(error));
                 }
                 let none = mount.newest.is_none();
-                self.erases_max = self.erases_max.max(open.erases);
-                self.erases_min = if none { open.erases } else { self.erases_min.min(open.erases) };
+                self.wear.set(segment, open.erases);
                 if none || open.seq > self.seq {
                     mount.newest = Some(segment);
                     mount.link = open.link;

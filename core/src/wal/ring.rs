@@ -4,10 +4,9 @@
 //! returned since the mount; flash that merely reads blank is never believed, for an erase that was cut short
 //! may read blank and decay.
 
-use super::record::{HEAD_BYTES, Head, OPEN, OPEN_BYTES_MAX, Place, VERSION, geometry_word};
+use super::record::OPEN_BYTES_MAX;
 use super::types::{GeometryError, Progress, WalFault};
 use super::{BUFFER_BYTES_MIN, Wal, Work};
-use crate::entry::decode_varint;
 use crate::flash::{FlashOp, Geometry};
 
 /// The fewest segments that a log can live in.
@@ -45,10 +44,6 @@ pub(super) fn check(geometry: &Geometry, buffer_bytes: usize) -> Result<(), Geom
         _ => Err(GeometryError::SegmentBytes { min, max: SEGMENT_BYTES_MAX }),
     }
 }
-
-/// As much of a segment's first record as tells how often it was erased; less than where a chunk may wait
-/// in the buffer.
-const ERASES_BYTES: u32 = 20;
 
 /// Refuses a ring that can't hold so many bytes of log and snapshot twice, with a segment to spare: a new
 /// snapshot, and what it restates behind it, is written while the old one is still there.
@@ -88,19 +83,10 @@ impl Wal {
         u32::from(self.geometry.segments).saturating_sub(self.retired.count_ones())
     }
 
-    /// The segment that is used next, if one is ready.
-    pub(super) fn next_ready(&self) -> Option<(u8, u32)> {
-        self.ready.first().copied()
-    }
-
-    pub(super) fn add_ready(&mut self, segment: u8, erases: u32) {
-        let _ = self.ready.push((segment, erases));
-    }
-
     /// Takes `segment` out of use for good.
     pub(super) fn retire(&mut self, segment: u8) {
         self.retired |= Self::bit(segment);
-        self.ready.retain(|(ready, _)| *ready != segment);
+        self.ready.retain(|ready| *ready != segment);
         if self.segments_usable() < u32::from(SEGMENTS_MIN) {
             self.fault = Some(WalFault::WornOut);
         }
@@ -109,55 +95,34 @@ impl Wal {
     /// The segment that is erased next: one that begins with what may yet turn into a first record, else the
     /// free one that comes after all that are ready.
     fn next_to_erase(&self) -> Option<u8> {
-        let last = self.ready.last().map_or(self.tail.segment, |(segment, _)| *segment);
+        let last = *self.ready.last().unwrap_or(&self.tail.segment);
         let segments = self.geometry.segments;
         let cyclic = (last.saturating_add(1)..segments).chain(0..last.saturating_add(1));
-        let mut free = cyclic.filter(|segment| {
-            self.is_free(*segment) && !self.ready.iter().any(|(ready, _)| ready == segment)
-        });
+        let mut free =
+            cyclic.filter(|segment| self.is_free(*segment) && !self.ready.contains(segment));
         let first = free.clone().next();
         free.find(|segment| self.suspects & Self::bit(*segment) != 0)
             .or(first.filter(|_| !self.ready.is_full()))
     }
 
     /// Starts to make a free segment ready, if fewer than two are.
-    pub(super) fn erase_next(&mut self, buf: &[u8]) -> Option<Progress> {
+    pub(super) fn erase_next(&mut self) -> Option<Progress> {
         let segment = self.next_to_erase()?;
         self.window.forget();
-        self.erase_step(segment, buf)
-    }
-
-    /// How often was it erased? A count that is lost is taken to be the highest; what is blank was erased last, or
-    /// never.
-    pub(super) fn erase_step(&mut self, segment: u8, buf: &[u8]) -> Option<Progress> {
-        self.work = Work::Count(segment);
-        let at = match self.fetch(0, &Place::start_of(segment), ERASES_BYTES) {
-            Ok(at) => at,
-            Err(op) => return Some(Progress::Op(op)),
-        };
-        let bytes = at.and_then(|at| buf.get(at..)).unwrap_or_default();
-        let [a, b, c, d] = geometry_word(&self.geometry).to_le_bytes();
-        let ours = Head::decode(bytes).is_some_and(|head| head.kind() == OPEN)
-            && bytes.get(7..12) == Some(&[VERSION, a, b, c, d]);
-        let erases = bytes.get(12..).and_then(decode_varint).filter(|_| ours);
-        let blank = self.is_blank(bytes.get(..HEAD_BYTES as usize).unwrap_or_default());
-        let lost = if blank { self.erases_min } else { self.erases_max };
-        let erases = erases.map_or(lost, |(erases, _)| erases as u32).saturating_add(1);
-        self.window.forget();
-        self.work = Work::Erase(segment, erases);
+        self.work = Work::Erase(segment);
         let (offset, len) = (self.segment_at(segment), self.geometry.segment_bytes());
         Some(Progress::Op(FlashOp::Erase { offset, len }))
     }
 
     /// The erase has ended.
-    pub(super) fn erased(&mut self, ok: bool, segment: u8, erases: u32) {
+    pub(super) fn erased(&mut self, ok: bool, segment: u8) {
         self.suspects &= !Self::bit(segment);
         if !ok {
             return self.retire(segment);
         }
-        self.erases_max = self.erases_max.max(erases);
+        self.wear.set(segment, self.wear.erases(segment).saturating_add(1));
         if !self.ready.is_full() {
-            self.add_ready(segment, erases);
+            let _ = self.ready.push(segment);
         }
     }
 }

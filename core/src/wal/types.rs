@@ -280,10 +280,10 @@ pub enum Progress {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Status {
-    /// The most often erased segment's erases.
-    pub erases_max: u32,
-    /// The least often erased segment's erases.
-    pub erases_min: u32,
+    /// How many segments there are.
+    pub segments: u8,
+    /// How often each of them was erased.
+    pub wear: Wear,
     /// Segments that hold nothing live.
     pub segments_free: u8,
     /// Free segments that were erased since the mount, and are used next.
@@ -294,4 +294,66 @@ pub struct Status {
     pub bytes_written: u32,
     /// Records written since the mount.
     pub records: u32,
+}
+
+/// How often each segment was erased.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Wear {
+    most: u32,
+    /// How many erases less than the most worn one each has; wear is even, so that a byte is enough.
+    less: [u8; 32],
+}
+
+impl Wear {
+    pub(super) const NONE: Self = Self { most: 0, less: [0; 32] };
+
+    /// The most often erased segment's erases.
+    pub const fn most(&self) -> u32 {
+        self.most
+    }
+
+    /// How often this segment was erased: from its first record, or, where that is gone, as good a guess as can be.
+    pub fn erases(&self, segment: u8) -> u32 {
+        let less = self.less.get(usize::from(segment)).copied().unwrap_or_default();
+        self.most.saturating_sub(u32::from(less))
+    }
+
+    /// What is left to the most worn segment of the erases that the part endures, in percent.
+    pub fn life_left_percent(&self, cycles: u32) -> u8 {
+        life_left_percent(self.most, cycles)
+    }
+
+    pub(super) fn set(&mut self, segment: u8, erases: u32) {
+        let more = erases.saturating_sub(self.most);
+        self.most = self.most.saturating_add(more);
+        for less in &mut self.less {
+            *less = less.saturating_add(more.min(255) as u8);
+        }
+        if let Some(less) = self.less.get_mut(usize::from(segment)) {
+            *less = self.most.saturating_sub(erases).min(255) as u8;
+        }
+    }
+
+    /// Of segments whose count can't be read: what is blank was erased last, or never, and is taken to be the
+    /// least worn; others as the most worn.
+    pub(super) fn guess(&mut self, segments: u8, blank: u32, others: u32) {
+        let has = |set: u32, segment: usize| set.wrapping_shr(segment as u32) & 1 == 1;
+        let here = self.less.iter().enumerate().take(usize::from(segments));
+        let known = here.filter(|(i, _)| !has(blank | others, *i));
+        let least = known.map(|(_, less)| *less).max().unwrap_or_default();
+        for (i, less) in self.less.iter_mut().enumerate() {
+            if has(blank, i) {
+                *less = least;
+            } else if has(others, i) {
+                *less = 0;
+            }
+        }
+    }
+}
+
+/// What is left after so many erases of those that a part endures (its datasheet's cycles), in percent.
+pub fn life_left_percent(erases: u32, cycles: u32) -> u8 {
+    let left = u64::from(cycles.saturating_sub(erases));
+    left.saturating_mul(100).checked_div(u64::from(cycles)).unwrap_or_default() as u8
 }

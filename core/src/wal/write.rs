@@ -177,8 +177,8 @@ impl Wal {
         if tag & KIND == SEAL || left < hold || self.free() == 0 {
             return Err(Held::Room);
         }
-        let (segment, erases) = self.next_ready().ok_or(Held::Erase)?;
-        it.erases = erases;
+        let segment = *self.ready.first().ok_or(Held::Erase)?;
+        it.erases = self.wear.erases(segment);
         it.written = self.written.unwrap_or_default();
         it.checkpoint = self.checkpoint;
         tag = OPEN | (tag & (ENTRIES | FIRST));
@@ -323,7 +323,7 @@ impl Wal {
             let _ = self.order.push(out.at.segment);
             self.matter = out.link;
             self.seq = self.seq.saturating_add(1);
-            self.ready.retain(|(segment, _)| *segment != out.at.segment);
+            self.ready.retain(|segment| *segment != out.at.segment);
             self.closed = false;
         }
         self.tail = Place {
@@ -449,7 +449,7 @@ impl Wal {
             return Some(progress);
         }
         let dead = self.order.len().saturating_sub(self.kept_by(self.link_next())) as u32;
-        if self.free().saturating_add(dead) <= self.spare() || self.next_ready().is_none() {
+        if self.free().saturating_add(dead) <= self.spare() || self.ready.is_empty() {
             return None;
         }
         self.closed = true;

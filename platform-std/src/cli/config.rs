@@ -86,7 +86,7 @@ fn to_json(board: &BoardImage) -> serde_json::Value {
             "bytes": board.geometry.bytes(),
             "segments": board.geometry.segments,
             "word_bytes": board.geometry.word_bytes,
-            "erases_max": status.flash.erases_max,
+            "erases_max": status.flash.wear.most(),
         },
         "revision": board.revision,
         "hash": format!("{:016x}", board.hash),

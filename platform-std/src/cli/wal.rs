@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use clap::builder::TypedValueParser;
+use quorate::plan::Part;
 
 use super::{Failure, config, print, wal_json, wal_size, wal_text};
 use crate::wal_image::{self, Verdict, WalImage};
@@ -27,6 +29,12 @@ pub(crate) enum Args {
 pub(crate) struct Inspect {
     /// The flash image, as it was read from a board: the whole partition of the log
     image: PathBuf,
+    /// The flash part, to tell how much of its life is left
+    #[arg(long, value_parser = wal_size::part_names().try_map(|name| wal_size::part(&name)))]
+    part: Option<&'static Part>,
+    /// How often a block of it can be erased, if it is not what is known of the part
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    cycles: Option<u32>,
     /// List every record
     #[arg(long)]
     records: bool,
@@ -48,10 +56,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     match args {
         Args::Inspect(args) => {
             let image = look(&args.image)?.map_err(|e| failed(&args.image, e))?;
+            let cycles = args.cycles.or(args.part.map(|part| part.cycles));
             if args.json {
-                return print(&format!("{:#}\n", wal_json::image(&image, args.records)));
+                return print(&format!("{:#}\n", wal_json::image(&image, cycles, args.records)));
             }
-            print(&wal_text::image(&image, args.records))
+            print(&wal_text::image(&image, cycles, args.records))
         }
         Args::Verify(args) => verify(args),
         Args::Size(args) => wal_size::run(args),

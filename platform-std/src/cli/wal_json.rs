@@ -1,6 +1,7 @@
 //! `quorate wal --json`.
 
 use quorate::EntryId;
+use quorate::event::Note;
 use quorate::wal::inspect::{Checkpoint, Kind};
 use serde_json::{Value, json};
 
@@ -8,7 +9,7 @@ use crate::image::ImageError;
 use crate::wal_image::{Found, RecordState, Segment, SegmentState, Verdict, WalImage};
 
 /// All that is known of an image.
-pub(super) fn image(image: &WalImage, records: bool) -> Value {
+pub(super) fn image(image: &WalImage, cycles: Option<u32>, records: bool) -> Value {
     let geometry = &image.geometry;
     let mut object = json!({
         "geometry": {
@@ -30,7 +31,9 @@ pub(super) fn image(image: &WalImage, records: bool) -> Value {
         },
         "snapshot": image.snapshot.map(|it| snapshot(image, &it)),
         "log": image.log.map(|(last, bytes)| json!({ "last": id(last), "bytes": bytes })),
-        "note": image.note,
+        "life_left_percent": cycles.map(|cycles| image.life_left_percent(cycles)),
+        "last_fault": Note(image.note).fault(),
+        "note": Note(image.note).own(),
         "segments": image.segments.iter().map(|it| segment(image, it)).collect::<Vec<_>>(),
         "cuts": image.cuts,
         "record_count": image.records.len(),

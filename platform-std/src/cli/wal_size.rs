@@ -67,13 +67,13 @@ fn positive(text: &str) -> Result<f64, &'static str> {
 }
 
 /// The parts that wear.
-fn part_names() -> PossibleValuesParser {
+pub(super) fn part_names() -> PossibleValuesParser {
     PossibleValuesParser::new(
         PARTS.iter().filter(|part| part.cycles < u32::MAX).map(|part| part.name),
     )
 }
 
-fn part(name: &str) -> Result<&'static Part, &'static str> {
+pub(super) fn part(name: &str) -> Result<&'static Part, &'static str> {
     plan::part(name).ok_or("no such part")
 }
 

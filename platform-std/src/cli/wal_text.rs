@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use comfy_table::CellAlignment;
+use quorate::event::Note;
 use quorate::wal::inspect::Kind;
 
 use super::wal_json::{kind_name, record_state_name, state_name};
@@ -10,8 +11,8 @@ use super::{table, wal_ring};
 use crate::wal_image::{Found, Verdict, WalImage};
 
 /// All that is known of an image, the picture of the ring among it.
-pub(super) fn image(image: &WalImage, records: bool) -> String {
-    let mut text = heading(image);
+pub(super) fn image(image: &WalImage, cycles: Option<u32>, records: bool) -> String {
+    let mut text = heading(image, cycles);
     let _ = write!(text, "\n{}\n{}\n", wal_ring::draw(image), segments(image));
     if records {
         let _ = write!(text, "\n{}\n", record_table(image));
@@ -42,7 +43,7 @@ pub(super) fn verdict(image: &WalImage) -> String {
     }
 }
 
-fn heading(image: &WalImage) -> String {
+fn heading(image: &WalImage, cycles: Option<u32>) -> String {
     let geometry = &image.geometry;
     let mut text = match image.identity {
         Some(it) => {
@@ -89,10 +90,19 @@ fn heading(image: &WalImage) -> String {
         };
     }
     if let Some((most, least)) = image.erases() {
-        let _ = writeln!(text, "erases: {least} to {most} for each segment in use");
+        let _ = write!(text, "erases: {least} to {most} for each segment in use");
+        let left = cycles.map(|cycles| (cycles, image.life_left_percent(cycles)));
+        let _ = match left {
+            Some((cycles, left)) => writeln!(text, "; {left} % of {cycles} are left"),
+            None => writeln!(text),
+        };
     }
-    if image.note != 0 {
-        let _ = writeln!(text, "note of the board: {}", image.note);
+    let note = Note(image.note);
+    if let Some(fault) = note.fault() {
+        let _ = writeln!(text, "last fault: {fault}");
+    }
+    if note.own() != 0 {
+        let _ = writeln!(text, "note of the board: {}", note.own());
     }
     text
 }

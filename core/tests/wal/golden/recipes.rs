@@ -95,7 +95,7 @@ fn wrapped(geometry: Geometry) -> Board {
     }
     board.want.idle = false;
     write(&mut board, 7, 2);
-    assert!(board.wal.status().erases_max >= 4, "{:?}", board.wal.status());
+    assert!(board.wal.status().wear.most() >= 4, "{:?}", board.wal.status());
     board
 }
 
