@@ -36,7 +36,7 @@ pub(crate) fn test(context: &Context) -> Result<String, Trouble> {
 /// `doc`: the packages that others build on.
 pub(crate) fn doc(context: &Context) -> Result<String, Trouble> {
     let packages = ["-p", "quorate", "-p", "quorate-std", "-p", "quorate-embedded"];
-    let mut command = context.cargo(&["doc", "--no-deps", "--lib"]);
+    let mut command = context.cargo(&["doc", "--no-deps", "--lib", "-p", "quorate-fram"]);
     run(command.args(packages).env("RUSTDOCFLAGS", "-D warnings"))?;
     Ok("no warning, no dead link".to_owned())
 }

@@ -18,7 +18,7 @@ impl Fram {
         let mut next = self.state;
         next.hard_state = want.hard_state;
         next.hard_state.commit = want.hard_state.commit.max(self.state.hard_state.commit);
-        self.next_last = self.last;
+        (self.next_last, self.short) = (self.last, false);
         // Entries gave way: they must not count any more when others are written over them.
         if self.last > log.durable() {
             (next.entries_bytes, next.entries_crc) =
@@ -68,7 +68,7 @@ impl Fram {
             return Progress::Durable;
         }
         self.begun = Begun::NONE;
-        (self.cursor, self.short) = (Cursor::START, false);
+        self.cursor = Cursor::START;
         Progress::SnapshotDurable(self.state.snapshot.id)
     }
 }

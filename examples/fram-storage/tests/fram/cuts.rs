@@ -146,6 +146,22 @@ fn entries_that_find_no_room_wait_for_a_snapshot_and_votes_do_not() {
 }
 
 #[test]
+fn entries_that_gave_way_wait_for_no_room() {
+    let mut board = Board::founded(1);
+    board.take_snapshot(200).unwrap();
+    board.settle().unwrap();
+    while !board.store.wants_snapshot() {
+        board.append(30);
+        board.settle().unwrap();
+    }
+    while board.log.durable() < board.log.last().index {
+        board.happens(Event::Conflict).unwrap();
+        board.settle().unwrap();
+    }
+    assert!(!board.store.wants_snapshot());
+}
+
+#[test]
 fn entries_that_give_way_while_they_are_copied_are_not_copied() {
     for operations in 0..10 {
         let mut board = Board::founded(operations);
