@@ -1,4 +1,4 @@
-//! The step `fuzz`: libFuzzer on hostile frames, input sequences and flash images.
+//! The step `fuzz`: libFuzzer on hostile frames, input sequences, flash images and what a flash log is asked for.
 //!
 //! The targets in `ci/fuzz` need no sanitizer, as the core has no unsafe code, and so no nightly
 //! compiler; what counts is a panic, an overflow, an endless loop or a broken promise.
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::tools::{Context, Trouble, at, failed, run, works};
 
 /// The targets, by the names of their files in `ci/fuzz/fuzz_targets`.
-const TARGETS: &[&str] = &["wire", "node", "wal_image"];
+const TARGETS: &[&str] = &["wire", "node", "wal_image", "wal_ops"];
 
 /// `fuzz`.
 pub(crate) fn step(context: &Context) -> Result<String, Trouble> {

@@ -63,3 +63,13 @@ fn images_that_were_kept_do_no_harm() {
 fn random_images_do_no_harm() {
     at_random(quorate_fuzz::wal_image::run);
 }
+
+#[test]
+fn operations_that_were_kept_do_no_harm() {
+    corpus("wal_ops", quorate_fuzz::wal_ops::run);
+}
+
+#[test]
+fn random_operations_do_no_harm() {
+    at_random(quorate_fuzz::wal_ops::run);
+}

@@ -222,6 +222,7 @@ impl Board {
         let mounted = match self.step()? {
             Progress::Mounted(mounted) => mounted,
             Progress::Refused(error) => return Err(Stop::Refused(error)),
+            Progress::Fault(fault) => return Err(Stop::Refused(MountError::Fault(fault))),
             other => panic!("F2: {other:?}"),
         };
         self.check(&mounted);

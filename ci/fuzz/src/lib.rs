@@ -5,4 +5,5 @@ pub mod board;
 pub mod input;
 pub mod node;
 pub mod wal_image;
+pub mod wal_ops;
 pub mod wire;

@@ -19,8 +19,13 @@ const fn part(word_bytes: u8, page_bytes: u16, block_bytes: u32, segments: u8) -
     Geometry { word_bytes, erased: 0xFF, page_bytes, block_bytes, blocks_per_segment: 1, segments }
 }
 
-/// Operations that one mount may take: each word read several times over would be less.
-const OPERATIONS_MAX: u32 = 20_000;
+/// So many times its bytes a mount may read of the partition, whatever stands there: once or twice, but damage that
+/// looks like cells which read now so and now so makes it begin anew, up to 32 times.
+const READ_TIMES_MAX: u32 = 100;
+/// A read has at least so many bytes: the head of a record.
+const READ_BYTES_MIN: u32 = 7;
+/// Besides, it writes and erases, each segment a few times.
+const CHANGES_MAX: u32 = 100;
 
 /// Mounts the image, and what that has left, again.
 pub fn run(data: &[u8]) {
@@ -94,7 +99,9 @@ fn mount(flash: &mut Nor, geometry: Geometry) -> Option<(Mounted, Vec<u8>)> {
     let log: &mut Log = &mut log;
     let (mut wal, mut buffer) = (Wal::new(), [0; BUFFER_BYTES]);
     wal.mount(geometry, buffer.len()).expect("the geometry is sound");
-    for _ in 0..OPERATIONS_MAX {
+    let partition = flash.bytes.len() as u32;
+    let mut bytes_read = 0;
+    for _ in 0..READ_TIMES_MAX * partition / READ_BYTES_MIN + CHANGES_MAX {
         let want = Want {
             hard_state: HardState::default(),
             commit_needed: Index::ZERO,
@@ -106,6 +113,12 @@ fn mount(flash: &mut Nor, geometry: Geometry) -> Option<(Mounted, Vec<u8>)> {
                 if let FlashOp::Read { offset, len } | FlashOp::Write { offset, len } = op {
                     assert!(offset as usize + len as usize <= flash.bytes.len(), "{op:?}");
                     assert!(len as usize <= buffer.len(), "{op:?}");
+                }
+                if let FlashOp::Read { len, .. } = op {
+                    assert!(len >= READ_BYTES_MIN, "{op:?}");
+                    bytes_read += len;
+                    let bounded = bytes_read <= READ_TIMES_MAX * partition;
+                    assert!(bounded, "{bytes_read} bytes were read of {partition}");
                 }
                 flash.carry_out(op, &mut buffer, None);
                 wal.handle(FlashDone::Ok);
