@@ -1,7 +1,7 @@
 //! Entries, term and vote: what a node wants to be durable, and when it is.
 
 use crate::snapshot::{Begun, Cursor};
-use crate::state::{Slot, checksum};
+use crate::state::{Slot, State, checksum};
 use crate::{Fram, Work};
 use quorate::Index;
 use quorate::log::Log;
@@ -15,7 +15,7 @@ impl Fram {
         log: &mut Log,
         buf: &mut [u8],
     ) -> Option<Progress> {
-        let mut next = self.state;
+        let mut next = State { note: self.note, ..self.state };
         next.hard_state = want.hard_state;
         next.hard_state.commit = want.hard_state.commit.max(self.state.hard_state.commit);
         (self.next_last, self.short) = (self.last, false);
@@ -50,6 +50,7 @@ impl Fram {
         }
         let HardState { term, vote, commit } = self.state.hard_state;
         let news = (next.hard_state.term, next.hard_state.vote) != (term, vote);
+        let news = news || next.note != self.state.note;
         if !news && want.commit_needed <= commit {
             return None;
         }

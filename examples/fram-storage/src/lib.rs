@@ -106,6 +106,7 @@ pub struct Fram {
     /// The last entry that they count.
     last: Index,
     next_last: Index,
+    note: u32,
     /// The copy of the state that a mount writes anew.
     mend: Option<Slot>,
     /// Entries wait for room, which only a snapshot makes.
@@ -203,6 +204,7 @@ impl Storage for Fram {
         next: State::NONE,
         last: Index::ZERO,
         next_last: Index::ZERO,
+        note: 0,
         mend: None,
         short: false,
         begun: Begun::NONE,
@@ -358,6 +360,18 @@ impl Storage for Fram {
 
     fn wants_snapshot(&self) -> bool {
         self.short
+    }
+
+    fn note(&self) -> u32 {
+        self.note
+    }
+
+    fn set_note(&mut self, note: u32) {
+        self.note = note;
+    }
+
+    fn is_noted(&self) -> bool {
+        self.note == self.state.note
     }
 
     fn status(&self) -> Status {

@@ -210,7 +210,7 @@ impl Fram {
         let Some(identity) = self.state.owner else {
             return self.corrupt(0);
         };
-        self.running = true;
+        (self.running, self.note) = (true, self.state.note);
         let tail = match self.mend {
             Some(slot) => Tail::Torn { offset: slot.at() },
             None => Tail::Clean,

@@ -94,7 +94,8 @@ impl Fram {
             return self.write(offset, bytes, Work::Behind(last, bytes as u32, crc));
         }
         let commit = want.hard_state.commit.max(self.state.hard_state.commit);
-        self.next = State { hard_state: HardState { commit, ..self.state.hard_state }, ..state };
+        let hard_state = HardState { commit, ..self.state.hard_state };
+        self.next = State { hard_state, note: self.note, ..state };
         self.next_last = if installed { state.snapshot.id.index } else { log.durable() };
         self.write_copy(Slot::First, Work::FirstCopy, buf)
     }

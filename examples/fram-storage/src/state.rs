@@ -56,6 +56,8 @@ pub(crate) struct State {
     /// Whose it is; nobody's before it is founded, which is never written.
     pub(crate) owner: Option<Identity>,
     pub(crate) hard_state: HardState,
+    /// What the board wants to be remembered.
+    pub(crate) note: u32,
     /// The bank that counts.
     pub(crate) bank: u8,
     pub(crate) snapshot: SnapshotInfo,
@@ -69,7 +71,7 @@ pub(crate) struct State {
 /// The fields in the order in which they are written.
 type Fields = (
     (u32, ClusterId, NodeId, Generation),
-    (Term, Option<NodeId>, Index),
+    (Term, Option<NodeId>, Index, u32),
     (u8, EntryId, u32, u32),
     (u32, u32, u32),
 );
@@ -80,6 +82,7 @@ impl State {
         medium_bytes: 0,
         owner: None,
         hard_state: HardState { term: Term::ZERO, vote: None, commit: Index::ZERO },
+        note: 0,
         bank: 0,
         snapshot: SnapshotInfo { id: EntryId::ZERO, bytes: 0, crc: 0 },
         pieces_bytes: 0,
@@ -98,7 +101,7 @@ impl State {
             let SnapshotInfo { id, bytes, crc } = self.snapshot;
             let fields: Fields = (
                 (self.medium_bytes, cluster, node, generation),
-                (term, vote, commit),
+                (term, vote, commit, self.note),
                 (self.bank, id, bytes, crc),
                 (self.pieces_bytes, self.entries_bytes, self.entries_crc),
             );
@@ -115,11 +118,12 @@ impl State {
             return None;
         }
         let (fields, _) = postcard::take_from_bytes::<Fields>(body).ok()?;
-        let (owner, (term, vote, commit), snapshot, sizes) = fields;
+        let (owner, (term, vote, commit, note), snapshot, sizes) = fields;
         Some(Self {
             medium_bytes: owner.0,
             owner: Some(Identity { cluster: owner.1, node: owner.2, generation: owner.3 }),
             hard_state: HardState { term, vote, commit },
+            note,
             bank: snapshot.0 & 1,
             snapshot: SnapshotInfo { id: snapshot.1, bytes: snapshot.2, crc: snapshot.3 },
             pieces_bytes: sizes.0,
@@ -143,6 +147,7 @@ mod tests {
             medium_bytes: u32::MAX,
             owner: node.map(|node| Identity { cluster, node, generation }),
             hard_state: HardState { term: Term(u64::MAX), vote: node, commit: index },
+            note: u32::MAX,
             bank: 1,
             snapshot: SnapshotInfo {
                 id: EntryId::new(index, Term(u64::MAX)),

@@ -33,6 +33,8 @@ pub(crate) enum Event {
     /// A term and a vote.
     Vote,
     Append,
+    /// A number of the board's own.
+    Note,
     /// Three entries at once.
     Batch,
     /// Entries of an older leader give way to one of a newer.
@@ -48,7 +50,8 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
+        Self::Note,
         Self::Vote,
         Self::Append,
         Self::Batch,
@@ -81,6 +84,7 @@ pub(crate) struct Board {
     versions: Vec<Held>,
     hard_states: Vec<(Term, Option<NodeId>)>,
     commit: Index,
+    notes: Vec<u32>,
     snapshots: Vec<SnapshotInfo>,
     contents: BTreeMap<(u64, u32), Vec<u8>>,
     /// Entries with these numbers are never the same twice.
@@ -123,6 +127,7 @@ impl Board {
             versions: vec![Held::new()],
             hard_states: vec![(Term(0), None)],
             commit: Index::ZERO,
+            notes: vec![0],
             snapshots: vec![],
             contents: BTreeMap::new(),
             next: 0,
@@ -233,6 +238,9 @@ impl Board {
                 self.hard_states.drain(..at.expect("a term and vote that were asked for"));
                 self.commit = self.commit.max(commit);
                 self.kept = self.log.durable().0;
+                if self.store.is_noted() {
+                    self.notes = vec![self.store.note()];
+                }
             }
             Progress::SnapshotDurable(id) => {
                 let info = self.store.snapshot().unwrap();
@@ -269,6 +277,8 @@ impl Board {
         assert_eq!(mounted.identity, IDENTITY);
         assert!(self.hard_states.contains(&(term, vote)), "{term:?} {vote:?}");
         assert!(commit >= self.commit, "commit {commit} of {}", self.commit);
+        assert!(self.notes.contains(&self.store.note()), "note {}", self.store.note());
+        self.notes = vec![self.store.note()];
         assert!(self.snapshots.contains(&mounted.snapshot), "{:?}", mounted.snapshot);
         let (shown, last) = (held(&mut self.log), self.log.last().index);
         assert_eq!(self.log.base(), mounted.snapshot.id);
@@ -291,6 +301,11 @@ impl Board {
                 let vote = NodeId::new(1 + self.random.below(3) as u8);
                 (self.want.hard_state.term, self.want.hard_state.vote) = (term, vote);
                 self.hard_states.push((term, vote));
+            }
+            Event::Note => {
+                let note = self.random.draw() as u32;
+                self.notes.push(note);
+                self.store.set_note(note);
             }
             Event::Append => self.append(self.next % 90),
             Event::Batch => (0..3).for_each(|_| self.append(20)),

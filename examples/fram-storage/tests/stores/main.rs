@@ -35,7 +35,7 @@ fn files() -> Vec<PathBuf> {
 /// Compares every transcript with what `run` makes of its script.
 fn compare(run: impl Fn(&str) -> String) {
     let files = files();
-    assert!(files.len() >= 15, "{} transcripts were found", files.len());
+    assert!(files.len() >= 16, "{} transcripts were found", files.len());
     let mut differ = Vec::new();
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();

@@ -26,6 +26,7 @@ pub(crate) enum Content {
 pub(crate) struct Kept {
     identity: Identity,
     hard_state: HardState,
+    note: u32,
     id: EntryId,
     pieces: Vec<Vec<u8>>,
     entries: Vec<u8>,
@@ -45,6 +46,7 @@ pub(crate) struct Ram {
     ended: bool,
     /// To be told at the next poll.
     next: Option<Progress>,
+    note: u32,
     mounting: bool,
     begun: Option<(EntryId, Vec<Vec<u8>>)>,
     put: Option<usize>,
@@ -90,6 +92,7 @@ impl Ram {
             snapshot: info(&kept),
             tail: Tail::Clean,
         };
+        self.note = kept.note;
         self.kept = Some(kept);
         Progress::Mounted(mounted)
     }
@@ -136,6 +139,7 @@ impl Storage for Ram {
         out: None,
         ended: false,
         next: None,
+        note: 0,
         mounting: false,
         begun: None,
         put: None,
@@ -183,11 +187,12 @@ impl Storage for Ram {
         if let Some(kept) = &self.kept {
             let (old, hard_state) = (kept.hard_state, want.hard_state);
             let news = (hard_state.term, hard_state.vote) != (old.term, old.vote);
+            let news = news || self.note != kept.note;
             let last = log.last().index;
             if news || log.durable() < last || want.commit_needed > old.commit {
                 let entries = entries(log, kept.id.index, last);
                 log.write_begins(last);
-                let kept = Kept { hard_state, entries, ..kept.clone() };
+                let kept = Kept { hard_state, note: self.note, entries, ..kept.clone() };
                 return self.begin_write(Some(kept), Progress::Durable);
             }
         }
@@ -197,7 +202,8 @@ impl Storage for Ram {
             let entries = if installed { vec![] } else { entries(log, id.index, durable) };
             let hard_state = HardState { commit: want.hard_state.commit, ..self.durable() };
             let identity = self.kept.as_ref().map_or(self.identity, |kept| Some(kept.identity));
-            let kept = Kept { identity: identity.unwrap(), hard_state, id, pieces, entries };
+            let (identity, note) = (identity.unwrap(), self.note);
+            let kept = Kept { identity, hard_state, note, id, pieces, entries };
             return self.begin_write(Some(kept), Progress::SnapshotDurable(id));
         }
         match self.read.take() {
@@ -255,6 +261,18 @@ impl Storage for Ram {
 
     fn wants_snapshot(&self) -> bool {
         false
+    }
+
+    fn note(&self) -> u32 {
+        self.note
+    }
+
+    fn set_note(&mut self, note: u32) {
+        self.note = note;
+    }
+
+    fn is_noted(&self) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.note == self.note)
     }
 
     fn status(&self) -> Status {

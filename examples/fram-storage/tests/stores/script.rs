@@ -11,6 +11,7 @@
 //! | `off N`, `restart N` | a power cut while nothing happens; the start after a cut |
 //! | `isolate N`, `heal` | a board that hears nobody and is not heard |
 //! | `damage N`, `fill N` | a bit that matters flips; somebody else's data is all over the memory |
+//! | `remember N NUMBER`, `remembered N` | a number of the board's own, which it keeps; what it has kept |
 //! | `found N` | the founding once more |
 //! | `kept`, `state`, `commands` | look: at what is stored, at everything, at what was applied |
 //! | `quietly COMMAND` | without its output |
@@ -98,6 +99,14 @@ fn command<M: Medium>(cluster: &mut Cluster<M>, line: &str, words: &[&str]) {
         ["restart", n] => {
             cluster.restart(board(n));
             cluster.settle();
+        }
+        ["remember", n, number] => {
+            cluster.node(board(n)).remember(number.parse().unwrap());
+            cluster.settle();
+        }
+        ["remembered", n] => {
+            let own = cluster.node(board(n)).status().note.own();
+            cluster.note(board(n), &format!("remembers {own}"));
         }
         ["found", n] => cluster.found(board(n)),
         ["isolate", n] => cluster.isolated.insert(id(board(n))),
