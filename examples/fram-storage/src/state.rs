@@ -1,4 +1,8 @@
 //! The state: what counts of a medium, in one block that is there twice.
+//!
+//! Its fields, in this order: bytes of the medium, cluster, member, generation · term, vote, commit index, the board's
+//! note · the bank that counts, the last entry of the snapshot (index, term), its bytes, their checksum · bytes of its
+//! pieces with their heads, bytes of the entries, their checksum.
 
 use crc::{CRC_32_ISCSI, Crc, Table};
 use quorate::wal::{HardState, SnapshotInfo};

@@ -1,10 +1,11 @@
 //! What is on a medium before there is a log, and what may be founded.
 
-use crate::board::{Board, IDENTITY, MEDIUM_BYTES, geometry};
+use crate::board::{Board, Event, IDENTITY, MEDIUM_BYTES, geometry};
 use crate::medium::Medium;
 use quorate::flash::Geometry;
 use quorate::storage::Storage;
 use quorate::wal::{GeometryError, MountError, Progress};
+use quorate_fram::state::VERSION;
 use quorate_fram::{Fram, part};
 
 fn formatted(board: &mut Board, erase_anyway: bool) -> Progress {
@@ -104,4 +105,15 @@ fn memory_that_does_not_hold_a_log_and_a_snapshot_twice_is_refused_with_what_wou
     assert_eq!(Fram::check(&geometry, 256, 1921), Err(small));
     let words = Geometry { word_bytes: 4, ..geometry };
     assert_eq!(Fram::check(&words, 256, 0), Err(GeometryError::Word));
+}
+
+#[test]
+fn a_medium_of_this_version_has_these_bytes() {
+    let mut board = Board::founded(1);
+    board.append(20);
+    board.happens(Event::Vote).unwrap();
+    board.settle().unwrap();
+    let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI).checksum(&board.medium.bytes);
+    // If it differs, boards in the field can't be mounted any more: that asks for a new version.
+    assert_eq!((VERSION, crc), (1, 0x2f5f_f87e));
 }
