@@ -57,9 +57,9 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// Bytes of a segment.
+    /// Bytes of a segment, in a geometry that [`Wal::check`](crate::wal::Wal::check) takes.
     pub const fn segment_bytes(&self) -> u32 {
-        self.block_bytes.saturating_mul(self.blocks_per_segment as u32)
+        self.block_bytes.wrapping_mul(self.blocks_per_segment as u32)
     }
 
     /// Bytes of the partition.
@@ -69,9 +69,7 @@ impl Geometry {
 
     /// `bytes` rounded up to whole words.
     pub const fn padded(&self, bytes: u32) -> u32 {
-        match bytes.checked_next_multiple_of(self.word_bytes as u32) {
-            Some(padded) => padded,
-            None => u32::MAX,
-        }
+        let rest = (self.word_bytes as u32).saturating_sub(1);
+        bytes.saturating_add(rest) & !rest
     }
 }

@@ -114,7 +114,8 @@ impl Progress {
         self.paused = false;
         let count = usize::from(self.inflight_count);
         let acked = self.inflight.iter().take(count).filter(|last| **last <= index).count();
-        self.inflight.rotate_left(acked.min(INFLIGHT_MAX));
+        let waiting = self.inflight.into_iter().skip(acked);
+        self.inflight.iter_mut().zip(waiting).for_each(|(place, last)| *place = last);
         self.inflight_count = count.saturating_sub(acked) as u8;
         self.beat_frames = self.beat_frames.saturating_sub(acked as u8);
         true

@@ -222,7 +222,7 @@ impl Wal {
         mount: Mount,
     ) -> Result<(), GeometryError> {
         ring::check(&geometry, buffer_bytes)?;
-        *self = Self::new();
+        *self = const { Self::new() };
         self.geometry = geometry;
         let bytes = buffer_bytes.min(BUFFER_BYTES_MAX) as u32;
         self.buffer_bytes = bytes & !self.word().saturating_sub(1);
@@ -402,8 +402,8 @@ impl Wal {
         let Some(more) = free.checked_sub(self.spare()) else {
             return 0;
         };
-        let left = segment.saturating_mul(more).saturating_add(self.room());
-        let most = self.segments_usable().saturating_sub(self.spare()).saturating_mul(segment);
+        let left = segment.wrapping_mul(more).saturating_add(self.room());
+        let most = self.segments_usable().saturating_sub(self.spare()).wrapping_mul(segment);
         left.saturating_sub(most.wrapping_shr(2))
     }
 

@@ -1,11 +1,13 @@
 //! Mounting: finding the end of the log, and loading what is live.
 
-use super::read::{Header, Opened};
-use super::record::{Checkpoint, Link, Place, SEAL, VERSION, geometry_word, salt};
+use super::read::{Header, Miss, Opened};
+use super::record::{
+    Checkpoint, ENTRIES, HEAD_BYTES, Link, OPEN, OPEN_BYTES_MAX, Place, SEAL, Sections, VERSION,
+    geometry_word, salt,
+};
 use super::types::{MountError, Progress, Tail};
 use super::walk::Walk;
 use super::{Boot, Phase, Wal, Work};
-use crate::flash::FlashOp;
 use crate::log::Log;
 use crate::types::{EntryId, Index};
 
@@ -74,6 +76,8 @@ pub(super) struct Mount {
     pub(super) last_from: u32,
     pub(super) last_prev: Option<Index>,
     retries: u8,
+    /// A suspect is looked at as the segment after the newest, not as what it says itself.
+    last_try: bool,
     /// A segment whose only record is its first one, which says nothing new: it is taken as never opened.
     void: Option<u8>,
 }
@@ -81,15 +85,15 @@ pub(super) struct Mount {
 /// Why a step can't go on.
 pub(super) enum Halt {
     /// A read comes first.
-    Read(FlashOp),
+    Read,
     Refused(MountError),
     /// What was read a moment ago reads otherwise now.
     Unstable,
 }
 
-impl From<FlashOp> for Halt {
-    fn from(op: FlashOp) -> Self {
-        Self::Read(op)
+impl From<Miss> for Halt {
+    fn from(_: Miss) -> Self {
+        Self::Read
     }
 }
 
@@ -120,6 +124,7 @@ impl Mount {
             last_from: 0,
             last_prev: None,
             retries: 0,
+            last_try: false,
             void: None,
         }
     }
@@ -152,9 +157,9 @@ impl Wal {
             };
             match ended {
                 Ok(()) => {}
-                Err(Halt::Read(op)) => {
+                Err(Halt::Read) => {
                     self.work = Work::Mount(mount);
-                    return Some(Progress::Op(op));
+                    return Some(self.window.op());
                 }
                 Err(Halt::Unstable) if mount.retries < RETRIES => {
                     mount = mount.again(mount.retries.saturating_add(1), mount.void);
@@ -214,7 +219,7 @@ impl Wal {
                 mount.walk = Walk::new(Place::start_of(newest), salt(self.seq), 0);
                 mount.step = Step::Tail;
             } else {
-                mount.step = Step::Blank;
+                mount.step = Step::Suspects;
             }
             return Ok(());
         }
@@ -273,19 +278,42 @@ impl Wal {
     }
 
     /// A segment whose first record does not check, but behind which records follow one another as they would in
-    /// the segment after the newest, was the newest: its first record is rotten, not torn.
+    /// one that is newer than the newest, was the newest: its first record is rotten, not torn.
     fn suspects_step(&mut self, mount: &mut Mount, log: &mut Log, buf: &[u8]) -> Result<(), Halt> {
         let segment = mount.segment;
         if segment < self.geometry.segments {
-            if self.suspects.wrapping_shr(u32::from(segment)) & 1 == 1 {
-                if mount.walk.is_unused() {
-                    let salt = salt(self.seq.saturating_add(1));
-                    mount.walk = Walk::new(Place::start_of(segment), salt, 0);
+            let suspect = self.suspects.wrapping_shr(u32::from(segment)) & 1 == 1;
+            if suspect && mount.walk.is_unused() {
+                let at = Place::start_of(segment);
+                let start = self.fetch(0, &at, OPEN_BYTES_MAX)?.unwrap_or(usize::MAX);
+                let body = buf.get(start.saturating_add(HEAD_BYTES as usize)..);
+                // Whatever is behind the fields that every first record begins with.
+                let told = Sections::decode(OPEN | ENTRIES, body.unwrap_or_default());
+                let ours = told.filter(|(it, _)| it.geometry == geometry_word(&self.geometry));
+                let next = self.seq.saturating_add(1);
+                // What was opened in between may have come to nothing, and be gone.
+                let seq = match ours {
+                    Some((it, _)) if !mount.last_try => it.seq.max(next),
+                    _ => next,
+                };
+                mount.last_try = seq == next;
+                if ours.is_some() || mount.newest.is_some() {
+                    mount.walk = Walk::new(at, salt(seq), 0);
                 }
+            }
+            if !mount.walk.is_unused() {
                 self.walk(mount, false, log, buf)?;
                 mount.walk = Walk::START;
             }
-            mount.segment = segment.saturating_add(1);
+            if suspect && !mount.last_try {
+                mount.last_try = true;
+            } else {
+                (mount.last_try, mount.segment) = (false, segment.saturating_add(1));
+            }
+            return Ok(());
+        }
+        if mount.newest.is_none() {
+            (mount.segment, mount.step) = (0, Step::Blank);
             return Ok(());
         }
         if self.checkpoint.is_none() {
@@ -398,10 +426,9 @@ impl Wal {
             if torn { Tail::Torn { offset: self.offset_of(&end) } } else { Tail::Clean };
         // A write cut short may have touched the page behind the last one that shows it. So may the head of a
         // record, of which some bytes are the same as erased ones.
-        let page = u32::from(self.geometry.page_bytes);
-        let head = if page < 8 { 8 } else { 0 };
-        let pages = dirty.saturating_add(head).checked_div(page).unwrap_or(0).saturating_add(1);
-        let offset = pages.saturating_mul(page).min(self.geometry.segment_bytes());
+        let in_page = u32::from(self.geometry.page_bytes).saturating_sub(1);
+        let offset = (dirty.saturating_add(8) | in_page).saturating_add(1);
+        let offset = offset.min(self.geometry.segment_bytes());
         // The next record is a boot: it takes the last one's place in the chain.
         self.tail = Place { offset, ..last };
         self.boot_from = mount.last_from;

@@ -4,6 +4,7 @@
 use super::Wal;
 use super::mount::TRACE_BYTES;
 use super::record::{HEAD_BYTES, Head, Link, OPEN, Place, Sections, checksum};
+use super::types::Progress;
 use crate::flash::FlashOp;
 
 /// What of the flash is in the buffer. Offsets are from the start of the partition.
@@ -25,6 +26,11 @@ pub(super) struct Window {
 }
 
 impl Window {
+    /// The read that was found to be missing.
+    pub(super) const fn op(&self) -> Progress {
+        Progress::Op(FlashOp::Read { offset: self.at, len: self.asked })
+    }
+
     pub(super) const EMPTY: Self = Self {
         at: 0,
         len: 0,
@@ -76,13 +82,16 @@ pub(super) struct Opened {
     pub(super) record_max: u32,
 }
 
+/// A read comes first: [`Window::op`].
+pub(super) struct Miss;
+
 impl Wal {
     pub(super) fn word(&self) -> u32 {
         u32::from(self.geometry.word_bytes)
     }
 
     pub(super) fn segment_at(&self, segment: u8) -> u32 {
-        self.geometry.segment_bytes().saturating_mul(u32::from(segment))
+        self.geometry.segment_bytes().wrapping_mul(u32::from(segment))
     }
 
     pub(super) fn offset_of(&self, place: &Place) -> u32 {
@@ -97,7 +106,7 @@ impl Wal {
         base: u32,
         place: &Place,
         len: u32,
-    ) -> Result<Option<usize>, FlashOp> {
+    ) -> Result<Option<usize>, Miss> {
         let segment = self.segment_at(place.segment);
         let segment_end = segment.saturating_add(self.geometry.segment_bytes());
         let at = segment.saturating_add(place.offset);
@@ -125,7 +134,7 @@ impl Wal {
         }
         (window.at, window.len) = (from, 0);
         (window.asked, window.needed) = (far.saturating_sub(from), len);
-        Err(FlashOp::Read { offset: from, len: window.asked })
+        Err(Miss)
     }
 
     /// The record at `place` if it is whole and follows its chain, and where in the buffer it starts.
@@ -134,7 +143,7 @@ impl Wal {
         base: u32,
         place: &Place,
         buf: &[u8],
-    ) -> Result<Option<(Head, usize)>, FlashOp> {
+    ) -> Result<Option<(Head, usize)>, Miss> {
         let Some((head, at)) = self.look_unchecked(base, place, buf)? else {
             return Ok(None);
         };
@@ -148,7 +157,7 @@ impl Wal {
         base: u32,
         place: &Place,
         buf: &[u8],
-    ) -> Result<Option<(Head, usize)>, FlashOp> {
+    ) -> Result<Option<(Head, usize)>, Miss> {
         let Some(at) = self.fetch(base, place, HEAD_BYTES)? else {
             return Ok(None);
         };
@@ -159,7 +168,7 @@ impl Wal {
     }
 
     /// What the beginning of `segment` says.
-    pub(super) fn header(&mut self, segment: u8, buf: &[u8]) -> Result<Header, FlashOp> {
+    pub(super) fn header(&mut self, segment: u8, buf: &[u8]) -> Result<Header, Miss> {
         self.window.ahead = 0;
         let place = Place::start_of(segment);
         if let Some((head, at)) = self.look(0, &place, buf)?

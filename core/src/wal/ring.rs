@@ -27,7 +27,7 @@ pub(super) fn check(geometry: &Geometry, buffer_bytes: usize) -> Result<(), Geom
         return Err(GeometryError::Page);
     }
     let block = geometry.block_bytes;
-    let fits = |unit| block.checked_rem(unit) == Some(0);
+    let fits = |unit: u32| block & unit.saturating_sub(1) == 0;
     if block == 0 || !fits(page) || !fits(BLOCK_UNIT) {
         return Err(GeometryError::Block);
     }

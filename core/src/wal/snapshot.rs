@@ -1,11 +1,10 @@
 //! Snapshots: written as chunks through the log itself, read back from it (Raft §7).
 
-use super::read::{Header, says};
+use super::read::{Header, Miss, says};
 use super::record::{CHECKPOINT, CHUNK, Checkpoint, Place, checksum, salt};
 use super::types::{HardState, Progress, SnapshotInfo, Want};
 use super::write::{Data, Held};
 use super::{SNAP_DATA_AT, Wal, Work};
-use crate::flash::FlashOp;
 use crate::log::Log;
 use crate::types::{EntryId, Index};
 
@@ -223,7 +222,7 @@ impl Wal {
         let len_max = self.cursor.wanted.checked_sub(1)?;
         self.window.ahead = self.buffer_bytes;
         let done = match self.read_chunk(len_max, buf) {
-            Err(op) => return Some(Progress::Op(op)),
+            Err(_) => return Some(self.window.op()),
             Ok(Some(done)) => done,
             Ok(None) => {
                 self.cursor = Cursor::START;
@@ -234,7 +233,7 @@ impl Wal {
         Some(done)
     }
 
-    fn read_chunk(&mut self, len_max: u32, buf: &[u8]) -> Result<Option<Progress>, FlashOp> {
+    fn read_chunk(&mut self, len_max: u32, buf: &[u8]) -> Result<Option<Progress>, Miss> {
         let (offset, checkpoint) = (self.cursor.offset, self.checkpoint);
         if offset >= checkpoint.bytes {
             return Ok(Some(Progress::ChunkRead { at: 0, len: 0, offset }));

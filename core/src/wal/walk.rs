@@ -2,14 +2,13 @@
 
 use super::Wal;
 use super::mount::{Halt, Mount};
-use super::read::{body_of, says};
+use super::read::{Miss, body_of, says};
 use super::record::{
     BOOT, CHECKPOINT, CHUNK, COMMIT, ENTRIES, FIRST, HARD_STATE, HEAD_BYTES, Head, KIND, OPEN,
     Place, SEAL, Sections, checksum, tells_all,
 };
 use super::types::MountError;
 use crate::entry::Entries;
-use crate::flash::FlashOp;
 use crate::log::{Appended, Log};
 use crate::types::EntryId;
 
@@ -162,7 +161,7 @@ impl Wal {
     }
 
     /// What is left of a record that does not check?
-    fn broken(&mut self, walk: &mut Walk, at: &Place, buf: &[u8]) -> Result<(), FlashOp> {
+    fn broken(&mut self, walk: &mut Walk, at: &Place, buf: &[u8]) -> Result<(), Miss> {
         let salt = walk.salt;
         let mut stage = Stage::Search;
         let mut seeds = [salt; 2];
@@ -183,7 +182,7 @@ impl Wal {
 
     /// Looks through the rest of the segment: for a boot that goes on from a good record, for what only
     /// an acknowledged record can have behind it, and for the end of what is written.
-    fn search(&mut self, walk: &mut Walk, buf: &[u8]) -> Result<bool, FlashOp> {
+    fn search(&mut self, walk: &mut Walk, buf: &[u8]) -> Result<bool, Miss> {
         let word = self.word();
         let end = if walk.limit > 0 { walk.limit } else { self.geometry.segment_bytes() };
         while walk.search < end {
@@ -222,7 +221,7 @@ impl Wal {
     }
 
     /// What may begin at `here`; true if it is a boot by which the walk goes on.
-    fn search_at(&mut self, walk: &mut Walk, here: &Place, buf: &[u8]) -> Result<bool, FlashOp> {
+    fn search_at(&mut self, walk: &mut Walk, here: &Place, buf: &[u8]) -> Result<bool, Miss> {
         let Some(start) = self.fetch(here.offset, here, HEAD_BYTES)? else {
             return Ok(false);
         };

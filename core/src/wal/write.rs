@@ -68,13 +68,17 @@ impl Wal {
         self.geometry.segment_bytes().saturating_sub(self.tail.offset)
     }
 
-    /// Entries may be logged only while so many segments stay free: one for a boot, and what a snapshot takes.
+    /// Entries may be logged only while so many segments stay free: one for a boot, and what a snapshot takes. One
+    /// more, in any but the smallest rings, for a snapshot that comes to nothing: it is given free by the next.
     pub(super) fn spare(&self) -> u32 {
-        let segments = self
-            .snapshot_flash
-            .saturating_add(OPEN_BYTES_MAX)
-            .div_ceil(self.geometry.segment_bytes().max(1))
-            .max(1);
+        let segment = self.geometry.segment_bytes();
+        let more = u32::from(self.segments_usable() > 4);
+        let (mut segments, mut bytes) =
+            (more.saturating_add(1), self.snapshot_flash.saturating_add(OPEN_BYTES_MAX));
+        // No division: that is 400 bytes of code on a part without one.
+        while let Some(rest) = bytes.checked_sub(segment).filter(|rest| *rest > 0 && segment > 0) {
+            (bytes, segments) = (rest, segments.saturating_add(1));
+        }
         segments.saturating_add(1)
     }
 
@@ -159,8 +163,7 @@ impl Wal {
                 (data, least) = (Data::None, 0);
             }
         }
-        let mut scratch = [0; SECTIONS_BYTES_MAX as usize];
-        let sections = it.encode(tag, &mut scratch) as u32;
+        let sections = it.encode(tag, &mut []) as u32;
         let size = self.geometry.padded(HEAD_BYTES.saturating_add(sections).saturating_add(least));
         if size > self.buffer_bytes {
             self.fault = Some(WalFault::Misused);
@@ -184,7 +187,7 @@ impl Wal {
         tag = OPEN | (tag & (ENTRIES | FIRST));
         tag |= if self.written.is_none() && tag & ENTRIES != 0 { FIRST } else { 0 };
         let max = if restating { self.buffer_bytes } else { OPEN_BYTES_MAX };
-        let sections = it.encode(tag, &mut scratch) as u32;
+        let sections = it.encode(tag, &mut []) as u32;
         if is_chunk || HEAD_BYTES.saturating_add(sections).saturating_add(least) > max {
             (tag, data, least) = (OPEN, Data::None, 0);
         }
@@ -221,8 +224,7 @@ impl Wal {
         };
         let restating = self.boot == Boot::Now;
         let head = HEAD_BYTES as usize;
-        let mut scratch = [0; SECTIONS_BYTES_MAX as usize];
-        let mut to = head.saturating_add(it.encode(tag, &mut scratch));
+        let mut to = head.saturating_add(it.encode(tag, &mut []));
         let mut bytes = 0;
         if let Data::Entries(after, last) = data {
             // A boot must be able to restate it.
@@ -236,7 +238,7 @@ impl Wal {
             (out.chunk_bytes, bytes) = (len, len as usize);
         }
         // The commit index goes along where it fills padding that is programmed anyway.
-        let with_commit = head.saturating_add(it.encode(tag | COMMIT, &mut scratch));
+        let with_commit = head.saturating_add(it.encode(tag | COMMIT, &mut []));
         let padded = |to: usize| self.geometry.padded(to.saturating_add(bytes) as u32);
         let newer = it.hard_state.commit > self.durable.commit && tag != CHUNK;
         if newer && padded(with_commit) == padded(to) {
@@ -288,9 +290,9 @@ impl Wal {
         if ok {
             self.window.ahead = self.geometry.padded(out.total);
             match self.look(out.at.offset, &out.at, buf) {
-                Err(op) => {
+                Err(_) => {
                     self.work = Work::Verify(out);
-                    return Some(Progress::Op(op));
+                    return Some(self.window.op());
                 }
                 Ok(found) => ok = found.is_some_and(|(head, _)| head.crc == out.crc),
             }

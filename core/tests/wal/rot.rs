@@ -5,6 +5,7 @@ use crate::flash::{Faults, Flash};
 use crate::image::{Flips, flips, founded, geometry, last_record, lived, shown};
 use crate::random::Random;
 use quorate::flash::Geometry;
+use quorate::wal::inspect::Records;
 use quorate::wal::{GeometryError, MountError, Progress, SNAP_DATA_AT, Wal};
 use quorate::{EntryId, Index, NodeId, Term};
 
@@ -216,3 +217,47 @@ const GOLDEN: &str = concat!(
     "678bc75d1c00300080040003636166650720019dc18f9e00000007f689911200000000ff",
     "9259afd90d000702010000840602676f6c64656e",
 );
+
+/// The places of the segments in the order of use, by what their first records say; zero without one.
+fn orders(board: &Board) -> Vec<u32> {
+    let segments = board.flash.bytes.chunks(2048);
+    let first = |segment| Records::new(&board.geometry(), segment).next();
+    segments.map(|segment| first(segment).map_or(0, |record| record.says.seq)).collect()
+}
+
+#[test]
+fn a_rotten_first_record_is_reported_also_when_those_before_it_are_gone() {
+    let mut board = founded(4, 3);
+    board.want.idle = true;
+    assert!(board.append(1, &[1; 40]));
+    board.settle().unwrap();
+    let gap = (0..100).find_map(|_| {
+        board.abandon_snapshot(300).unwrap();
+        board.settle().unwrap();
+        let orders = orders(&board);
+        let (newest, most) = orders.iter().enumerate().max_by_key(|(_, seq)| **seq)?;
+        (*most > 3 && !orders.contains(&(most - 1))).then_some(newest)
+    });
+    let newest = gap.unwrap();
+    assert!(board.append(1, &[2; 40]));
+    board.settle().unwrap();
+    for byte in 0..7 {
+        let mut flash = board.flash.clone();
+        flash.bytes[newest * 2048 + byte] ^= 0x10;
+        let refused = shown(flash);
+        assert!(matches!(refused, Err(MountError::Corrupt { .. })), "{byte}: {refused:?}");
+    }
+}
+
+#[test]
+fn a_log_whose_only_first_record_is_rotten_is_damaged_and_not_foreign() {
+    let mut board = founded(4, 4);
+    assert!(board.append(1, &[1; 40]));
+    board.settle().unwrap();
+    for seq in [1, 2] {
+        let mark = orders(&board).iter().position(|it| *it == seq).unwrap();
+        board.flash.bytes[mark * 2048] ^= 0x10;
+    }
+    let refused = shown(board.flash);
+    assert!(matches!(refused, Err(MountError::Corrupt { .. })), "{refused:?}");
+}
