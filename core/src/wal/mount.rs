@@ -1,18 +1,20 @@
 //! Mounting: finding the end of the log, and loading what is live.
 
 use super::read::{Header, Miss, Opened};
-use super::record::{
-    Checkpoint, ENTRIES, HEAD_BYTES, Link, OPEN, OPEN_BYTES_MAX, Place, SEAL, Sections, VERSION,
-    geometry_word, salt,
-};
+use super::record::{Checkpoint, Link, Place, SEAL, VERSION, geometry_word, salt};
 use super::types::{MountError, Progress, Tail};
 use super::walk::Walk;
 use super::{Boot, Phase, Wal, Work};
+use crate::entry::decode_varint;
 use crate::log::Log;
 use crate::types::{EntryId, Index};
 
 /// Cells that read now so and now so may make a mount begin anew, this often.
 const RETRIES: u8 = 32;
+
+/// Where in a first record its geometry begins, and its order of use ends at the latest.
+const GEOMETRY_AT: usize = 8;
+const ORDER_END: u32 = 22;
 
 /// What a founding that is cut short may leave behind at the start of a segment, bytes.
 pub(super) const TRACE_BYTES: u32 = 64;
@@ -285,15 +287,16 @@ impl Wal {
             let suspect = self.suspects.wrapping_shr(u32::from(segment)) & 1 == 1;
             if suspect && mount.walk.is_unused() {
                 let at = Place::start_of(segment);
-                let start = self.fetch(0, &at, OPEN_BYTES_MAX)?.unwrap_or(usize::MAX);
-                let body = buf.get(start.saturating_add(HEAD_BYTES as usize)..);
-                // Whatever is behind the fields that every first record begins with.
-                let told = Sections::decode(OPEN | ENTRIES, body.unwrap_or_default());
-                let ours = told.filter(|(it, _)| it.geometry == geometry_word(&self.geometry));
+                // Whatever is behind the fields that every first record begins with: geometry, erases, order.
+                let start = self.fetch(0, &at, ORDER_END)?.unwrap_or(usize::MAX);
+                let fields = buf.get(start.saturating_add(GEOMETRY_AT)..).unwrap_or_default();
+                let geometry = geometry_word(&self.geometry).to_le_bytes();
+                let ours = fields.strip_prefix(&geometry);
+                let told = ours.and_then(|rest| decode_varint(decode_varint(rest)?.1));
                 let next = self.seq.saturating_add(1);
                 // What was opened in between may have come to nothing, and be gone.
-                let seq = match ours {
-                    Some((it, _)) if !mount.last_try => it.seq.max(next),
+                let seq = match told {
+                    Some((seq, _)) if !mount.last_try => (seq as u32).max(next),
                     _ => next,
                 };
                 mount.last_try = seq == next;

@@ -111,7 +111,9 @@ impl Wal {
         if self.matter.0 == self.tail.segment.saturating_add(1) {
             return short || (self.order.len() == 1 && self.wants_snapshot());
         }
-        short && self.room() < self.geometry.segment_bytes().wrapping_shr(1)
+        // A quarter of a segment is to spare.
+        let segment = self.geometry.segment_bytes();
+        short && self.room() < segment.saturating_sub(segment.wrapping_shr(2))
     }
 
     /// Composes a record: here if it fits, else at the beginning of the next segment, if after that still
