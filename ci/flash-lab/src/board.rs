@@ -122,6 +122,24 @@ impl Board {
         }
     }
 
+    /// Another one with the same flash and the same past, as it is without power: what was in RAM is gone.
+    pub fn without_power(&self) -> Self {
+        Self {
+            want: self.want,
+            committed: self.committed,
+            versions: self.versions.clone(),
+            hard_states: self.hard_states.clone(),
+            notes: self.notes.clone(),
+            installing: self.installing,
+            snapshots: self.snapshots.clone(),
+            contents: self.contents.clone(),
+            founded: self.founded,
+            commit: self.commit,
+            torn_tails: self.torn_tails,
+            ..Self::new(self.flash.clone(), self.buf.len(), self.random.0)
+        }
+    }
+
     /// How its flash is laid out.
     pub fn geometry(&self) -> Geometry {
         self.flash.geometry

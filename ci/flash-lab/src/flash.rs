@@ -129,6 +129,8 @@ pub struct Flash {
     weak: BTreeSet<usize>,
     /// Words of a write that was cut short and reads as if it had never begun.
     hidden: BTreeSet<usize>,
+    /// Where writes were cut short and left something to see.
+    traces: Vec<Range<usize>>,
     /// Words that will read otherwise: after how many boots, where, as what.
     later: Vec<(u8, usize, Vec<u8>)>,
     /// Words that can't be read.
@@ -159,6 +161,7 @@ impl Flash {
             touched: vec![false; words],
             weak: BTreeSet::new(),
             hidden: BTreeSet::new(),
+            traces: vec![],
             later: vec![],
             unreadable: BTreeSet::new(),
             faults,
@@ -278,9 +281,10 @@ impl Flash {
             }
             Some(_) => self.torn_words(from / w, words, random),
         };
+        self.hide_traces();
         for i in 0..torn.end {
             let place = from / w + i;
-            // A write may be cut short so early that nothing tells its words from blank ones.
+            // A write may be cut short so early that nothing tells its words from blank ones, or not for long.
             let hidden = self.hidden.remove(&place);
             let fresh = !self.touched[place] || hidden;
             ensure!(fresh, "F1", "word {place} (byte {}) is programmed twice", place * w);
@@ -301,12 +305,7 @@ impl Flash {
         }
         if cut.is_some() {
             self.last_written = words;
-            let places = from / w..from / w + torn.end;
-            let bytes = &self.bytes[places.start * w..places.end * w];
-            let blank = bytes.iter().all(|byte| *byte == self.geometry.erased);
-            if blank && self.unreadable.range(places.clone()).next().is_none() {
-                self.hidden.extend(places);
-            }
+            self.traces.push(from / w..from / w + torn.end);
             self.counters.cuts_in_write += 1;
             return Err(Cut);
         }
@@ -315,6 +314,20 @@ impl Flash {
             return Ok(if random.one_in(2) { FlashDone::Failed } else { FlashDone::Ok });
         }
         Ok(FlashDone::Ok)
+    }
+
+    /// Forgets the traces of cut writes of which nothing is to be seen.
+    fn hide_traces(&mut self) {
+        let (w, erased) = (self.word(), self.geometry.erased);
+        for places in std::mem::take(&mut self.traces) {
+            let mut bytes = self.bytes[places.start * w..places.end * w].iter();
+            let readable = self.unreadable.range(places.clone()).next().is_none();
+            if readable && bytes.all(|byte| *byte == erased) {
+                self.hidden.extend(places);
+            } else {
+                self.traces.push(places);
+            }
+        }
     }
 
     /// The words in which a write is cut short: one, or all of a page that is programmed at once.
@@ -330,6 +343,8 @@ impl Flash {
 
     fn erase(&mut self, from: usize, len: usize, random: &mut Random) -> Result<FlashDone, Cut> {
         self.counters.erases += 1;
+        let w = self.word();
+        self.traces.retain(|places| places.end * w <= from || places.start * w >= from + len);
         let Some(fuse) = self.burns(true) else {
             self.erase_to_the_end(from..from + len);
             return Ok(FlashDone::Ok);

@@ -62,6 +62,8 @@ pub struct Tried {
     pub operations: u64,
     /// Cuts.
     pub cuts: u64,
+    /// Second cuts, in the mount that follows one.
+    pub again: u64,
 }
 
 impl Stage {
@@ -133,49 +135,91 @@ impl Stage {
     }
 
     /// Cuts the last event of a history at each of its operations, in each word, with each pattern; then the
-    /// board is started, checked, used, and started again.
+    /// board is started, checked, used, and started again. With `again`, that mount is cut as well, at each of its
+    /// operations in the first and in the last word.
     ///
     /// # Panics
     /// A rule does not hold.
-    pub fn try_all(&self, history: &[Event], tried: &mut Tried) {
+    pub fn try_all(&self, history: &[Event], again: bool, tried: &mut Tried) {
         tried.histories += 1;
         for after in 0.. {
             // How many words has this operation? A cut in its first word tells.
-            let (words, ended) = self.cut(history, after, 0, Pattern::Done);
-            if !ended {
+            let Some(board) = self.cut(history, after, 0, Pattern::Done) else {
                 return;
-            }
+            };
+            let words = board.flash.last_written;
             tried.operations += 1;
             for word in 0..words {
                 for pattern in Pattern::ALL {
-                    self.cut(history, after, word, pattern);
+                    let Some(mut board) = self.cut(history, after, word, pattern) else {
+                        continue;
+                    };
                     tried.cuts += 1;
+                    if again {
+                        cut_mounts(&board, tried);
+                    }
+                    goes_on(&mut board);
                 }
             }
         }
     }
 
-    /// The words of the operation that was cut, and whether there was one.
-    fn cut(&self, history: &[Event], after: u64, word: usize, pattern: Pattern) -> (usize, bool) {
+    /// The board when the power has gone; `None` if the last event was over before.
+    fn cut(&self, history: &[Event], after: u64, word: usize, pattern: Pattern) -> Option<Board> {
         let leaves = Some(Leaves { word, pattern });
         let fuse = Fuse { after, erases_only: false, leaves };
-        let (mut board, ended) = self.until_cut(history, Some(fuse));
+        let (board, ended) = self.until_cut(history, Some(fuse));
         match ended {
-            Ok(()) => return (0, false),
-            Err(Stop::Cut) => {}
+            Ok(()) => None,
+            Err(Stop::Cut) => Some(board),
             Err(Stop::Refused(error)) => panic!("F2: the mount is refused: {error}"),
         }
-        let words = board.flash.last_written;
-        for _ in 0..3 {
-            let mut random = board.random.clone();
-            board.flash.boot(&mut random);
-            match board.mount() {
-                Ok(_) => {}
-                Err(error) => panic!("F2: the mount is refused: {error:?}"),
+    }
+}
+
+/// Cuts the next mount at each of its operations, in the first and in the last word, with each pattern.
+fn cut_mounts(board: &Board, tried: &mut Tried) {
+    for after in 0.. {
+        let Some(cut) = cut_mount(board, after, 0, Pattern::Done) else {
+            return;
+        };
+        let mut words = vec![0, cut.flash.last_written - 1];
+        words.dedup();
+        for word in words {
+            for pattern in Pattern::ALL {
+                if let Some(mut board) = cut_mount(board, after, word, pattern) {
+                    tried.again += 1;
+                    goes_on(&mut board);
+                }
             }
-            let fine = board.read_snapshot().and_then(|_| works(&mut board));
-            assert!(fine.is_ok(), "F2: the log does not go on");
         }
-        (words, true)
+    }
+}
+
+/// The board when the power has gone once more, in the mount; `None` if that was over before.
+fn cut_mount(board: &Board, after: u64, word: usize, pattern: Pattern) -> Option<Board> {
+    let mut board = board.without_power();
+    let mut random = board.random.clone();
+    board.flash.boot(&mut random);
+    let leaves = Some(Leaves { word, pattern });
+    board.flash.fuse = Some(Fuse { after, erases_only: false, leaves });
+    match board.mount() {
+        Ok(_) => None,
+        Err(Stop::Cut) => Some(board),
+        Err(Stop::Refused(error)) => panic!("F2: the mount is refused: {error}"),
+    }
+}
+
+/// The board starts, is checked and used; three times.
+fn goes_on(board: &mut Board) {
+    for _ in 0..3 {
+        let mut random = board.random.clone();
+        board.flash.boot(&mut random);
+        match board.mount() {
+            Ok(_) => {}
+            Err(error) => panic!("F2: the mount is refused: {error:?}"),
+        }
+        let fine = board.read_snapshot().and_then(|_| works(board));
+        assert!(fine.is_ok(), "F2: the log does not go on");
     }
 }

@@ -108,6 +108,8 @@ pub struct Wal {
     /// Where what the next boot record restates begins, and what the entries there follow.
     boot_from: u32,
     boot_after: Option<Index>,
+    /// The log is not what it is without what the next boot record restates.
+    boot_matters: bool,
     /// The last entry that was written, which the next one may follow without saying so.
     written: Option<EntryId>,
     /// Live segments, oldest first.
@@ -159,6 +161,7 @@ impl Wal {
             matter: (0, 0),
             boot_from: 0,
             boot_after: None,
+            boot_matters: false,
             written: None,
             order: heapless::Vec::new(),
             retired: 0,

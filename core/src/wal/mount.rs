@@ -1,7 +1,7 @@
 //! Mounting: finding the end of the log, and loading what is live.
 
 use super::read::{Header, Miss, Opened};
-use super::record::{Checkpoint, Link, Place, SEAL, VERSION, geometry_word, salt};
+use super::record::{Checkpoint, Link, NOTHING_NEW, Place, SEAL, VERSION, geometry_word, salt};
 use super::types::{MountError, Progress, Tail};
 use super::walk::Walk;
 use super::{Boot, Phase, Wal, Work};
@@ -80,8 +80,8 @@ pub(super) struct Mount {
     retries: u8,
     /// A suspect is looked at as the segment after the newest, not as what it says itself.
     last_try: bool,
-    /// A segment whose only record is its first one, which says nothing new: it is taken as never opened.
-    void: Option<u8>,
+    /// Segments whose only record is their first one, which says nothing new: they are taken as never opened.
+    void: u32,
 }
 
 /// Why a step can't go on.
@@ -127,12 +127,12 @@ impl Mount {
             last_prev: None,
             retries: 0,
             last_try: false,
-            void: None,
+            void: 0,
         }
     }
 
     /// The same mount from its beginning.
-    const fn again(&self, retries: u8, void: Option<u8>) -> Self {
+    const fn again(&self, retries: u8, void: u32) -> Self {
         let anew = Self::new(self.format, self.erase_anyway);
         Self { retries, void, ..anew }
     }
@@ -229,7 +229,7 @@ impl Wal {
         match self.header(segment, buf)? {
             Header::Blank => mount.blank |= bit,
             Header::Other => self.suspects |= bit,
-            Header::Open(_) if mount.void == Some(segment) => {}
+            Header::Open(_) if mount.void & bit != 0 => {}
             Header::Open(open) => {
                 if let Some(error) = self.other_format(&open) {
                     mount.refused = mount.refused.or(Some(error));
@@ -410,10 +410,11 @@ impl Wal {
             return self.begin_order(mount);
         };
         self.end_mount(mount, last, log);
-        // No segment is left for what must not hang on the only record of this one. In such need it was opened for
-        // a boot or a snapshot, with nothing new in it: without it, the log is what it was.
-        if self.closed && self.free() == 0 && mount.void.is_none() {
-            *mount = mount.again(mount.retries, Some(last.segment));
+        // Nothing must hang on the only record of a segment, which may decay. If it says nothing new, the log is what it
+        // was without it: it may need what this one has given up.
+        if self.closed && (mount.last_tag & NOTHING_NEW != 0 || self.free() == 0) {
+            let bit = 1u32.wrapping_shl(u32::from(last.segment));
+            *mount = mount.again(mount.retries, mount.void | bit);
             self.forget_log();
             self.phase = Phase::Mounting;
         }
@@ -444,7 +445,8 @@ impl Wal {
             // It may decay, or it may be one that was never acknowledged: it is written once more, and
             // nothing hangs on it.
             self.boot_after = mount.last_prev.map(|prev| prev.max(log.base().index));
-            if self.matter == end.link() {
+            self.boot_matters = self.matter == end.link();
+            if self.boot_matters {
                 let before = Place { offset: mount.last_from, ..last };
                 self.matter = if last.offset == 0 { mount.link } else { before.link() };
             }
@@ -452,9 +454,7 @@ impl Wal {
         log.write_begins(log.last().index);
         log.write_ends();
         self.note = self.note_durable;
-        if let Some(void) = mount.void {
-            self.suspects |= 1u32.wrapping_shl(u32::from(void));
-        }
+        self.suspects |= mount.void;
         for segment in self.order.iter() {
             self.suspects &= !1u32.wrapping_shl(u32::from(*segment));
         }

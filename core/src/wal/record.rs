@@ -29,6 +29,9 @@ pub const HARD_STATE: u8 = 4;
 /// A flag of a tag: the commit index.
 pub const COMMIT: u8 = 8;
 
+/// A flag of a first record, whose term and vote go without saying: the segments before hold all that it says.
+pub(super) const NOTHING_NEW: u8 = 4;
+
 /// The kinds of a tag.
 pub(super) const KIND: u8 = 0xf0;
 /// A chunk of a snapshot, to the end of the body.

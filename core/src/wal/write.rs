@@ -3,8 +3,8 @@
 use super::mount::FOUNDED_FIRST;
 use super::record::{
     BOOT, CHECKPOINT, CHUNK, COMMIT, ENTRIES, FIRST, HARD_STATE, HEAD_BYTES, KIND, Link, NOTE,
-    OPEN, OPEN_BYTES_MAX, Place, SEAL, SECTIONS_BYTES_MAX, Sections, checksum, geometry_word, salt,
-    tells_all,
+    NOTHING_NEW, OPEN, OPEN_BYTES_MAX, Place, SEAL, SECTIONS_BYTES_MAX, Sections, checksum,
+    geometry_word, salt, tells_all,
 };
 use super::types::{HardState, Mounted, Progress, WalFault, Want};
 use super::{Boot, Phase, SNAP_DATA_AT, Wal, Work};
@@ -186,12 +186,23 @@ impl Wal {
         it.erases = self.wear.erases(segment);
         it.written = self.written.unwrap_or_default();
         it.checkpoint = self.checkpoint;
+        // As long as this one may decay, the next boot may need what it gives up: then it says nothing new.
+        let plain = is_chunk || dead > 0;
+        if plain {
+            (it.hard_state, it.note) = (self.durable, self.note_durable);
+        }
         tag = OPEN | (tag & (ENTRIES | FIRST));
-        tag |= if self.written.is_none() && tag & ENTRIES != 0 { FIRST } else { 0 };
         let max = if restating { self.buffer_bytes } else { OPEN_BYTES_MAX };
         let sections = it.encode(tag, &mut []) as u32;
-        if is_chunk || HEAD_BYTES.saturating_add(sections).saturating_add(least) > max {
+        let fits = HEAD_BYTES.saturating_add(sections).saturating_add(least) <= max;
+        if !fits || (plain && !restating) {
             (tag, data, least) = (OPEN, Data::None, 0);
+        }
+        let newer = matches!(data, Data::Entries(_, last) if last > log.durable());
+        // A boot shows what it restates once that is sealed.
+        let seal_fits = least.saturating_add(OPEN_BYTES_MAX) <= self.geometry.segment_bytes();
+        if !newer && seal_fits && (it.hard_state, it.note) == (self.durable, self.note_durable) {
+            tag |= NOTHING_NEW;
         }
         Ok(self.compose(tag, &it, data, least, Place::start_of(segment), max, log, buf))
     }
@@ -235,7 +246,7 @@ impl Wal {
             let (last, len) = log.fit(after, last, room);
             bytes = len;
             (out.after, out.last) = (after, EntryId::new(last, log.term(last).unwrap_or_default()));
-            out.matters = restating || last > log.durable();
+            out.matters = (restating && self.boot_matters) || last > log.durable();
         } else if let Data::Chunk(len) = data {
             (out.chunk_bytes, bytes) = (len, len as usize);
         }
