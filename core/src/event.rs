@@ -1,5 +1,7 @@
 //! What happened, as data: defmt, a simulator, a transcript and a lamp all render the same events.
 
+use crate::change::ChangeError;
+use crate::membership::Membership;
 use crate::raft::Role;
 use crate::types::{EntryId, Index, NodeId, Term};
 use crate::wire::FrameError;
@@ -72,6 +74,16 @@ pub enum Event {
     SnapshotTooLarge {
         /// The limit.
         bytes_max: u32,
+    },
+    /// A change of membership was applied.
+    MembershipChanged {
+        /// The configuration in effect.
+        membership: Membership,
+    },
+    /// A change of membership was applied that can't be made: it has no effect, here as everywhere.
+    ChangeVoid {
+        /// Why.
+        error: ChangeError,
     },
     /// The node has stopped, for good.
     Stopped(Fault),

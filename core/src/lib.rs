@@ -13,6 +13,7 @@
 )]
 #![doc = "Draft."]
 
+pub mod change;
 pub mod config;
 mod encode;
 pub mod entry;

@@ -156,6 +156,8 @@ fn options() -> Options {
         heartbeat_ms: word(),
         pre_vote: flag(),
         check_quorum: flag(),
+        step_down_on_removal: flag(),
+        check_changes: flag(),
         seed: wide(),
     }
 }

@@ -416,6 +416,8 @@ impl<S: Storage> Node<[u8], S> {
             heartbeat_ms: config.heartbeat_ms,
             pre_vote: config.pre_vote,
             check_quorum: config.check_quorum,
+            step_down_on_removal: true,
+            check_changes: true,
             seed: config.seed,
         };
         let restored = Restored {

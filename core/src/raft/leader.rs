@@ -30,6 +30,8 @@ impl Raft {
             }
         };
         self.term_start = own.index;
+        // What was inherited may hold a change (CC3).
+        self.pending_change = own.index.previous();
         self.quorum_at = now.after(self.options.election_ms);
         self.beat_at = now.after(self.options.heartbeat_ms);
         self.round = 0;
@@ -143,6 +145,17 @@ impl Raft {
             && index >= self.term_start
         {
             self.commit = self.commit.max(index.min(log.last().index));
+        }
+    }
+
+    /// Leaves a joint configuration that is to be left without being asked, as soon as there is room for it. What an
+    /// earlier leader appended for that counts: it is pending until applied (CC8, B1).
+    pub(super) fn leave_joint(&mut self, log: &mut Log) {
+        if self.membership.auto_leave && self.applied >= self.pending_change {
+            // Else at the next poll.
+            if let Ok(id) = self.propose(Kind::Membership, &[], log) {
+                self.pending_change = id.index;
+            }
         }
     }
 

@@ -11,6 +11,7 @@ mod progress;
 
 pub use progress::{INFLIGHT_MAX, Progress, ProgressState};
 
+use crate::change::{Change, ChangeError};
 use crate::entry::Kind;
 use crate::event::{Event, Events};
 use crate::log::{Full, Log};
@@ -45,6 +46,10 @@ pub struct Options {
     pub pre_vote: bool,
     /// A leader without a quorum steps down, and a heard leader is not voted against (Raft thesis §6.2).
     pub check_quorum: bool,
+    /// A leader that is no voter any more becomes a follower once it has applied that (CC13).
+    pub step_down_on_removal: bool,
+    /// A change of membership that can't be made now is refused when it is proposed (CC3); all are checked when applied.
+    pub check_changes: bool,
     /// Draws election timeouts.
     pub seed: u64,
 }
@@ -75,6 +80,18 @@ pub struct Outgoing {
     pub entries_upto: Index,
     /// Bytes of entries that the receivers said they can take.
     pub entries_bytes_max: usize,
+}
+
+/// Why a change of membership was not proposed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum ChangeRefused {
+    /// An earlier one may not be applied yet.
+    Pending,
+    /// It can't be made.
+    Change(ChangeError),
+    /// The log is full.
+    Full(Full),
 }
 
 /// What the driver has to do after a step.
@@ -141,6 +158,8 @@ pub struct Raft {
 
     /// Leader: its own first entry; nothing before it commits by counting (Raft §5.4.2).
     term_start: Index,
+    /// Leader: a change of membership may stand up to here, and no other is begun before that is applied (CC2).
+    pending_change: Index,
     round: u32,
     recent_active: NodeSet,
     progress: [Progress; MEMBERS_MAX],
@@ -167,6 +186,8 @@ impl Raft {
                 heartbeat_ms: 0,
                 pre_vote: false,
                 check_quorum: false,
+                step_down_on_removal: false,
+                check_changes: false,
                 seed: 0,
             },
             rng: 0,
@@ -190,6 +211,7 @@ impl Raft {
             consistent: Index::ZERO,
             matched_told: Index::ZERO,
             term_start: Index::ZERO,
+            pending_change: Index::ZERO,
             round: 0,
             recent_active: NodeSet::EMPTY,
             progress: [UNUSED; MEMBERS_MAX],
@@ -394,6 +416,46 @@ impl Raft {
         Ok(id)
     }
 
+    /// Appends a change of membership (leader only); without data it leaves a joint configuration. It takes effect by
+    /// [`Raft::apply_change`] (CC2).
+    ///
+    /// # Errors
+    /// It can't be made now, or there is no room for it.
+    pub fn propose_change(&mut self, data: &[u8], log: &mut Log) -> Result<EntryId, ChangeRefused> {
+        let change = Change::decode(data).map_err(ChangeRefused::Change)?;
+        if self.options.check_changes {
+            if self.pending_change > self.applied {
+                return Err(ChangeRefused::Pending);
+            }
+            change.apply(&self.membership).map_err(ChangeRefused::Change)?;
+        }
+        let id = self.propose(Kind::Membership, data, log).map_err(ChangeRefused::Full)?;
+        self.pending_change = id.index;
+        Ok(id)
+    }
+
+    /// Puts a committed change into effect, which is the next entry to apply. One that can't be made is none: all nodes
+    /// apply the same changes in the same order.
+    ///
+    /// # Errors
+    /// It can't be made; the membership is what it was.
+    pub fn apply_change(
+        &mut self,
+        now: Instant,
+        data: &[u8],
+        log: &mut Log,
+        events: &mut Events,
+    ) -> Result<(), ChangeError> {
+        let membership = Change::decode(data)?.apply(&self.membership)?;
+        self.set_membership(membership, log);
+        events.push(Event::MembershipChanged { membership });
+        let left = self.role == Role::Leader && !self.is_promotable();
+        if left && self.options.step_down_on_removal {
+            self.become_follower(now, self.term, None, events);
+        }
+        Ok(())
+    }
+
     /// Entries up to `index` have been applied.
     pub fn set_applied(&mut self, index: Index) {
         self.applied = self.applied.max(index).min(self.commit);
@@ -452,6 +514,7 @@ impl Raft {
             return Some(Outgoing::plain(to, message));
         }
         if self.role == Role::Leader {
+            self.leave_joint(log);
             return self.poll_leader(log);
         }
         None

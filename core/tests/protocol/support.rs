@@ -221,6 +221,8 @@ impl Cluster {
             heartbeat_ms: setup.heartbeat_ms,
             pre_vote: setup.pre_vote,
             check_quorum: setup.check_quorum,
+            step_down_on_removal: true,
+            check_changes: true,
             seed: setup.seed,
         };
         let restored = Restored {
