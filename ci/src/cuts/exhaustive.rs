@@ -1,7 +1,7 @@
 //! The step `exhaustive`: every short history of a log, with a cut at every operation and in every word.
 //!
 //! What a cut does to a history's last event is tried for every history; so, as every history is also the
-//! beginning of longer ones, every event of each is cut.
+//! beginning of longer ones, every event of each is cut. For the shorter ones the mount that follows is cut, too.
 
 use comfy_table::{Table, presets};
 use quorate::flash::Geometry;
@@ -58,7 +58,15 @@ pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
     });
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
-    table.set_header(["word", "page", "segments", "histories", "operations", "cuts"]);
+    table.set_header([
+        "word",
+        "page",
+        "segments",
+        "histories",
+        "operations",
+        "cuts",
+        "second cuts",
+    ]);
     let (mut all, mut wrong) = (Tried::default(), Vec::new());
     for (at, (name, stage)) in stages.iter().enumerate() {
         let mut sum = Tried::default();
@@ -67,6 +75,7 @@ pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
             sum.histories += tried.histories;
             sum.operations += tried.operations;
             sum.cuts += tried.cuts;
+            sum.again += tried.again;
             if let Some((history, broken)) = broken {
                 let text: String = broken.text.chars().take(400).collect();
                 wrong.push(format!(
@@ -83,26 +92,30 @@ pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
             sum.histories.to_string(),
             sum.operations.to_string(),
             sum.cuts.to_string(),
+            sum.again.to_string(),
         ]);
         all.histories += sum.histories;
         all.operations += sum.operations;
         all.cuts += sum.cuts;
+        all.again += sum.again;
     }
     println!("{table}");
     println!(
-        "each word as {:?}; an erase at each of {ERASE_STAGES} stages, the rest of its block likewise",
+        "each word as {:?}; an erase at each of {ERASE_STAGES} stages, the rest of its block likewise; second cuts: the mount \
+         after each cut of the histories of less than {length} events, at each operation in the first and the last word",
         Pattern::ALL
     );
     let told = format!(
-        "{} histories of up to {length} events, {} operations, {} cuts",
-        all.histories, all.operations, all.cuts
+        "{} histories of up to {length} events, {} operations, {} cuts, {} second cuts",
+        all.histories, all.operations, all.cuts, all.again
     );
     if wrong.is_empty() { Ok(told) } else { failed(format!("{told}\n{}", wrong.join("\n"))) }
 }
 
 /// Tries this history and all that go on from it. If it panics, `history` is the one.
 fn every(stage: &Stage, history: &mut Vec<Event>, length: u32, tried: &mut Tried) {
-    stage.try_all(history, tried);
+    let again = history.len() < length as usize;
+    stage.try_all(history, again, tried);
     if history.len() < length as usize {
         for event in Event::ALL {
             history.push(event);
