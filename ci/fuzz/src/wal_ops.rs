@@ -4,6 +4,7 @@
 //! after all of it the log goes on.
 
 use quorate::flash::Geometry;
+use quorate::wal::inspect::Records;
 use quorate::wal::{MountError, Progress};
 use quorate::{EntryId, Index, NodeId, Term};
 use quorate_flash_lab::board::{Board, Stop};
@@ -19,8 +20,10 @@ const OPERATIONS_MAX: u32 = 300;
 const MEANWHILE_MAX: u8 = 6;
 /// Chunks of a snapshot, but for those that fill the buffer.
 const CHUNKS_MAX: usize = 6;
-/// So often in a row the power goes while no segment is free; then the life is over.
+/// So often in a row the power goes while no segment is free; then the life is over, in a small ring.
 const CUTS_PRESSED_MAX: u32 = 2;
+/// From so many segments on one is kept for a snapshot that is cut short: the power may go as often as it likes.
+const SEGMENTS_ROOMY: u32 = 5;
 /// At least so many segments stay sound: fewer, and the log rightly stops.
 const SEGMENTS_SOUND: u32 = 4;
 /// So many times its bytes a mount reads of the partition at most: the newest segment to its end, what may be
@@ -28,11 +31,13 @@ const SEGMENTS_SOUND: u32 = 4;
 /// can't be read, what is around them is read piece by piece.
 const READ_TIMES_MAX: u64 = 5;
 const READ_TIMES_MAX_ECC: u64 = 12;
-/// A read has more bytes than this, all in all.
+/// A read has more bytes than this, all in all; where words can't be read, it may be no more than a head.
 const READ_BYTES_MIN: u64 = 16;
+const READ_BYTES_MIN_ECC: u64 = 7;
 
-/// A segment's first record has at most so many bytes.
-const OPEN_BYTES_MAX: usize = 224;
+/// Where in a first record its geometry begins, and its order of use ends at the latest.
+const GEOMETRY_AT: usize = 8;
+const ORDER_END: usize = 22;
 
 /// A life.
 struct Life<'a> {
@@ -79,9 +84,7 @@ pub fn run(data: &[u8]) {
 fn flash(input: &mut Input<'_>) -> (Flash, usize) {
     let (shape, kind) = (input.byte(), input.byte());
     let word_bytes = 1u8 << (shape % 6);
-    // Where a whole page is torn, what reads as blank behind a record's blank bytes was touched all the same, and
-    // nothing tells so: pages are for `cargo ci cuts`.
-    let page_bytes = u16::from(word_bytes);
+    let page_bytes = [u16::from(word_bytes), u16::from(word_bytes), 64, 256][usize::from(kind % 4)];
     let block_bytes = [128, 256, 1024, 2048][usize::from(kind / 4 % 4)].max(u32::from(page_bytes));
     let least = (1024 + 2 * u32::from(page_bytes)).div_ceil(block_bytes);
     let blocks_per_segment = (least + u32::from(shape / 6 % 3) * 512 / block_bytes) as u16;
@@ -172,7 +175,11 @@ impl<'a> Life<'a> {
     fn boot(&mut self) -> bool {
         loop {
             let full = self.board.wal.status().segments_free == 0;
-            self.cuts_pressed += u32::from(full || self.cuts_pressed > 0);
+            let sound =
+                u32::from(self.board.geometry().segments) - self.board.flash.broken.count_ones();
+            if sound < SEGMENTS_ROOMY {
+                self.cuts_pressed += u32::from(full || self.cuts_pressed > 0);
+            }
             self.power();
             self.cut_ahead();
             self.board.want.allow_erase = true;
@@ -196,8 +203,13 @@ impl<'a> Life<'a> {
         let bytes = after.bytes_read - before.bytes_read;
         let reads = after.reads - before.reads;
         let ecc = self.board.flash.faults.ecc;
-        let most = if ecc { READ_TIMES_MAX_ECC } else { READ_TIMES_MAX } * partition;
-        let bounded = bytes <= most && reads <= most / READ_BYTES_MIN;
+        let (times, least) = if ecc {
+            (READ_TIMES_MAX_ECC, READ_BYTES_MIN_ECC)
+        } else {
+            (READ_TIMES_MAX, READ_BYTES_MIN)
+        };
+        let most = times * partition;
+        let bounded = bytes <= most && reads <= most / least;
         assert!(bounded, "F2: a mount of {partition} bytes read {bytes} bytes in {reads} reads");
         mounted.map(|_| ())
     }
@@ -245,6 +257,7 @@ impl<'a> Life<'a> {
     fn change(&mut self) {
         let (kind, how) = (self.input.byte(), self.input.byte());
         let board = &mut self.board;
+        let blank = board.geometry().erased;
         let term = board.log.last().term.0.max(board.want.hard_state.term.0).max(1);
         let last = board.log.last().index.0;
         match kind % 8 {
@@ -253,7 +266,7 @@ impl<'a> Life<'a> {
                 let len = if how >= 0xf8 { longest } else { usize::from(how).min(longest) };
                 for at in 0..1 + kind / 8 % 8 {
                     if board.log.bytes_used() + len <= self.entries_max {
-                        board.append(term, &vec![visible(how ^ at); len]);
+                        board.append(term, &filled(how ^ at, len, blank));
                     }
                 }
             }
@@ -294,7 +307,8 @@ impl<'a> Life<'a> {
         if !installed {
             board.committed = board.committed.max(id.index.0);
         }
-        let content = vec![visible(how); usize::from(len) * 2 % (self.snapshot_max + 1)];
+        let len = usize::from(len) * 2 % (self.snapshot_max + 1);
+        let content = filled(how, len, board.geometry().erased);
         board.wal.begin_snapshot(id);
         // Not in so many chunks that their heads take more than what fits.
         let chunk = usize::from(how).max(content.len() / CHUNKS_MAX) + 1;
@@ -343,21 +357,24 @@ impl<'a> Life<'a> {
         let sound = shown(flash.clone()).expect("F2: a sealed log is mounted");
         let word = usize::from(flash.geometry.word_bytes);
         let segment = flash.geometry.segment_bytes() as usize;
-        let mut at = place % flash.bytes.len();
-        // The newest segment's first record is not yet told from one that was cut short wherever the order of use has
-        // a gap: where it has none, `cargo ci flips` tries it.
-        at += if at % segment < OPEN_BYTES_MAX { OPEN_BYTES_MAX } else { 0 };
-        if how & 8 != 0 {
+        let at = place % flash.bytes.len();
+        let hit_from = if how & 8 != 0 {
             flash.unreadable.insert(at / word);
+            0
         } else {
             flash.bytes[at] ^= 1 << (how % 8);
-        }
+            GEOMETRY_AT
+        };
+        // Where a first record does not tell its order of use any more, only the order behind the newest one is left.
+        let in_order = at % segment / word * word < ORDER_END && at % segment >= hit_from;
+        let lost =
+            in_order && !follows_another(&flash.geometry, &self.board.flash.bytes, at / segment);
         match shown(flash) {
             Ok(same) if same == hinting(&sound, &same) => {}
             Ok(older) if self.is_older(&older, &sound) => {}
-            // The only first record that was left is gone.
-            Err(MountError::Corrupt { .. } | MountError::Foreign) => {}
-            // As above, but for what a founding that was cut short had left behind.
+            Err(MountError::Corrupt { .. }) => {}
+            Err(MountError::Foreign) | Ok(_) if lost => {}
+            // The only first record that was left is gone, but for what a founding that was cut short had left behind.
             Err(MountError::Unformatted) if self.founded_anew && at / segment == 1 => {}
             other => panic!("I7: rot at byte {at} in silence: {other:?} instead of {sound:?}"),
         }
@@ -382,6 +399,15 @@ impl<'a> Life<'a> {
     }
 }
 
+/// Is there a segment with the order of use right before this one's?
+fn follows_another(geometry: &Geometry, bytes: &[u8], segment: usize) -> bool {
+    let orders = bytes.chunks(geometry.segment_bytes() as usize);
+    let orders: Vec<_> = orders
+        .map(|bytes| Records::new(geometry, bytes).next().map(|open| open.says.seq))
+        .collect();
+    orders[segment].is_none_or(|order| orders.contains(&order.checked_sub(1)))
+}
+
 /// `sound`, with the commit index of `other` if that is lower: it is a hint, which a segment that is nothing but
 /// its first record may lose.
 fn hinting(sound: &Shown, other: &Shown) -> Shown {
@@ -390,10 +416,15 @@ fn hinting(sound: &Shown, other: &Shown) -> Shown {
     sound
 }
 
-/// A byte that is not as erased flash, so that a write shows how far it has come.
-const fn visible(byte: u8) -> u8 {
-    byte & 0x3f | 0x40
+/// Bytes of which some may be as erased flash, but no more in a row than still shows how far a write has come.
+fn filled(byte: u8, len: usize, blank: u8) -> Vec<u8> {
+    let some = byte & 0x80 != 0;
+    let shows = byte & 0x3f | 0x40;
+    (0..len).map(|i| if some && i % (BLANK_RUN + 1) != 0 { blank } else { shows }).collect()
 }
+
+/// So many blank bytes in a row; a head that follows may have some more, and the guard is of eight.
+const BLANK_RUN: usize = 4;
 
 /// Kinds of operations.
 const KINDS: u8 = 16;
