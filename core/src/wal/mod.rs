@@ -76,6 +76,8 @@ enum Boot {
     Now,
     /// It is, but for a seal.
     Seal,
+    /// No boot: what the newest segment has given up may be erased once its first record is sealed.
+    Certify,
 }
 
 /// The flash log.
@@ -101,6 +103,8 @@ pub struct Wal {
     tail: Place,
     /// Nothing more goes into the newest segment.
     closed: bool,
+    /// The newest segment holds its first record and a seal, which may be half written.
+    unproven: bool,
     /// A record was written since the last seal.
     unsealed: bool,
     /// Behind the last record without which the log would not be what it is.
@@ -157,6 +161,7 @@ impl Wal {
             seq: 0,
             tail: Place::NOWHERE,
             closed: false,
+            unproven: false,
             unsealed: false,
             matter: (0, 0),
             boot_from: 0,
@@ -302,6 +307,13 @@ impl Wal {
                     return self.mounted().unwrap_or(Progress::Idle);
                 }
             },
+            (_, Boot::Certify) => match self.seal(want, log, buf) {
+                Some(progress) => return progress,
+                None => {
+                    self.boot = Boot::None;
+                    return self.next(want, log, buf);
+                }
+            },
             // It lies in the buffer.
             _ if self.has_chunk() => self.snapshot_record(want, log, buf),
             (_, Boot::None | Boot::Owed) => match self.group(want, log, buf) {
@@ -312,7 +324,13 @@ impl Wal {
         match record {
             Some(Ok(progress)) => return progress,
             Some(Err(Held::Erase)) if want.allow_erase => {
-                if let Some(progress) = self.erase_next() {
+                // Else what is erased may be needed, should the seal decay.
+                let first = if self.unproven && self.suspects == 0 {
+                    self.record(0, write::Data::None, 0, self.durable, log, buf).ok()
+                } else {
+                    None
+                };
+                if let Some(progress) = first.or_else(|| self.erase_next()) {
                     return progress;
                 }
             }
@@ -335,8 +353,12 @@ impl Wal {
             if let Some(progress) = self.seal(want, log, buf) {
                 return progress;
             }
+            // Not at every boot: it would wear out the segments that come next.
+            let soon = self.room() < self.geometry.segment_bytes().wrapping_shr(1);
             if want.allow_erase
                 && !self.checkpoint.is_none()
+                && soon
+                && !self.unproven
                 && let Some(progress) = self.erase_next()
             {
                 return progress;

@@ -1,7 +1,9 @@
 //! Mounting: finding the end of the log, and loading what is live.
 
 use super::read::{Header, Miss, Opened};
-use super::record::{Checkpoint, Link, NOTHING_NEW, Place, SEAL, VERSION, geometry_word, salt};
+use super::record::{
+    Checkpoint, Link, NOTHING_NEW, OPEN_BYTES_MAX, Place, SEAL, VERSION, geometry_word, salt,
+};
 use super::types::{MountError, Progress, Tail};
 use super::walk::Walk;
 use super::{Boot, Phase, Wal, Work};
@@ -302,6 +304,8 @@ impl Wal {
                 mount.last_try = seq == next;
                 if ours.is_some() || mount.newest.is_some() {
                     mount.walk = Walk::new(at, salt(seq), 0);
+                    let records = self.record_max.min(self.buffer_bytes).wrapping_mul(3);
+                    mount.walk.reach = OPEN_BYTES_MAX.saturating_add(records);
                 }
             }
             if !mount.walk.is_unused() {
@@ -441,6 +445,9 @@ impl Wal {
         // The only record of a segment is not enough to go on from.
         self.closed = !sealed && last.offset == 0;
         self.boot = if sealed { Boot::Sealed } else { Boot::Now };
+        let before = mount.walk.recent.get(1).copied().flatten();
+        // What stands behind a seal tells that it was whole.
+        self.unproven = sealed && !torn && before.is_some_and(|before| before.offset == 0);
         if !sealed {
             // It may decay, or it may be one that was never acknowledged: it is written once more, and
             // nothing hangs on it.

@@ -26,7 +26,9 @@ pub(super) struct Walk {
     /// comes later may declare it void.
     pending: Option<Place>,
     /// Where the last good records start, which a boot may continue; the newest first.
-    recent: [Option<Place>; 4],
+    pub(super) recent: [Option<Place>; 4],
+    /// The search ends here at the latest.
+    pub(super) reach: u32,
     /// The search has come so far; nothing is written from `dirty` on.
     search: u32,
     pub(super) dirty: u32,
@@ -63,6 +65,7 @@ impl Walk {
             stage: Stage::Follow,
             pending: None,
             recent: [None; 4],
+            reach: u32::MAX,
             search: 0,
             dirty: 0,
             rotten: false,
@@ -185,6 +188,7 @@ impl Wal {
     fn search(&mut self, walk: &mut Walk, buf: &[u8]) -> Result<bool, Miss> {
         let word = self.word();
         let end = if walk.limit > 0 { walk.limit } else { self.geometry.segment_bytes() };
+        let end = end.min(walk.reach);
         while walk.search < end {
             if let Some((next, other)) = walk.successor {
                 if let Some((head, start)) = self.look_unchecked(next.offset, &next, buf)? {

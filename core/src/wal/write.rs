@@ -69,17 +69,17 @@ impl Wal {
     }
 
     /// Entries may be logged only while so many segments stay free: one for a boot, and what a snapshot takes. One
-    /// more, in any but the smallest rings, for a snapshot that comes to nothing: it is given free by the next.
+    /// more, where the ring has it, for a snapshot that comes to nothing: it is given free by the next.
     pub(super) fn spare(&self) -> u32 {
         let segment = self.geometry.segment_bytes();
-        let more = u32::from(self.segments_usable() > 4);
-        let (mut segments, mut bytes) =
-            (more.saturating_add(1), self.snapshot_flash.saturating_add(OPEN_BYTES_MAX));
+        let (mut takes, mut bytes) = (1u32, self.snapshot_flash.saturating_add(OPEN_BYTES_MAX));
         // No division: that is 400 bytes of code on a part without one.
         while let Some(rest) = bytes.checked_sub(segment).filter(|rest| *rest > 0 && segment > 0) {
-            (bytes, segments) = (rest, segments.saturating_add(1));
+            (bytes, takes) = (rest, takes.saturating_add(1));
         }
-        segments.saturating_add(1)
+        // The newest snapshot, one that comes to nothing, its successor, one for a boot, one for entries.
+        let ample = self.segments_usable() >= takes.wrapping_mul(2).saturating_add(3);
+        takes.saturating_add(1).saturating_add(u32::from(ample))
     }
 
     /// Live segments that are still needed when the next one links to `link`: what came to nothing behind that, a
@@ -198,10 +198,10 @@ impl Wal {
         if !fits || (plain && !restating) {
             (tag, data, least) = (OPEN, Data::None, 0);
         }
-        let newer = matches!(data, Data::Entries(_, last) if last > log.durable());
-        // A boot shows what it restates once that is sealed.
-        let seal_fits = least.saturating_add(OPEN_BYTES_MAX) <= self.geometry.segment_bytes();
-        if !newer && seal_fits && (it.hard_state, it.note) == (self.durable, self.note_durable) {
+        // A boot shows what it restates once that is sealed, and the next one may have to stand behind.
+        let behind = u32::from(self.geometry.page_bytes).saturating_add(OPEN_BYTES_MAX);
+        let room = least.saturating_add(behind.wrapping_shl(1)) <= self.geometry.segment_bytes();
+        if dead > 0 && room && !self.checkpoint.is_none() {
             tag |= NOTHING_NEW;
         }
         Ok(self.compose(tag, &it, data, least, Place::start_of(segment), max, log, buf))
@@ -314,8 +314,11 @@ impl Wal {
         if ok {
             return self.record_ends(&out, log);
         }
-        // The segment does not hold what was written: out of use with it, and on in the next one.
-        self.closed |= out.tag & KIND != OPEN;
+        // The segment does not hold what was written, or it may: out of use with it, and on in the next one, which
+        // must not have the same place in the order.
+        let opens = out.tag & KIND == OPEN;
+        self.closed |= !opens;
+        self.seq = self.seq.saturating_add(u32::from(opens));
         self.retire(out.at.segment);
         if self.phase == Phase::Founding {
             self.phase = Phase::Running;
@@ -349,6 +352,7 @@ impl Wal {
         self.bytes_written = self.bytes_written.saturating_add(padded);
         self.records = self.records.saturating_add(1);
         self.unsealed = kind != SEAL;
+        self.unproven = false;
         if tells_all || out.tag & HARD_STATE != 0 {
             (self.durable.term, self.durable.vote) = (out.hard_state.term, out.hard_state.vote);
         }
@@ -381,7 +385,10 @@ impl Wal {
                 return None;
             }
             Boot::Now | Boot::Seal => return self.mounted(),
-            Boot::None | Boot::Sealed | Boot::Owed => {}
+            Boot::None if out.tag & (KIND | NOTHING_NEW) == OPEN | NOTHING_NEW => {
+                self.boot = Boot::Certify;
+            }
+            Boot::None | Boot::Sealed | Boot::Owed | Boot::Certify => {}
         }
         match kind {
             CHECKPOINT => Some(self.checkpoint_ends()),
