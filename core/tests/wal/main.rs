@@ -12,5 +12,6 @@ mod cuts;
 mod golden;
 mod holes;
 mod rot;
+mod wear;
 
 use quorate_flash_lab::{board, flash, image, life, random};
