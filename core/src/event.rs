@@ -3,7 +3,7 @@
 use crate::change::ChangeError;
 use crate::membership::Membership;
 use crate::raft::Role;
-use crate::types::{EntryId, Index, NodeId, Term};
+use crate::types::{EntryId, Generation, Index, NodeId, Term};
 use crate::wire::FrameError;
 
 /// Something worth knowing that happened inside a node.
@@ -85,6 +85,26 @@ pub enum Event {
         /// Why.
         error: ChangeError,
     },
+    /// A board with blank flash asks for a place that is nobody's yet: a person has to add that member.
+    Knocks {
+        /// The number it has.
+        id: NodeId,
+    },
+    /// A board with blank flash has to wait: without the member that it was, there is no quorum to decide on it.
+    NoQuorumWithout {
+        /// The member.
+        id: NodeId,
+    },
+    /// This board, with blank flash, was given its place.
+    Admitted {
+        /// Which life of the member it is.
+        generation: Generation,
+    },
+    /// Another board was given this one's place, a leader says: what this one says is not heard any more.
+    Displaced {
+        /// Which life of the member that board is.
+        generation: Generation,
+    },
     /// The node has stopped, for good.
     Stopped(Fault),
 }
@@ -121,6 +141,8 @@ pub enum Fault {
     Snapshot,
     /// A numbered invariant (`core/docs/invariants.md`) did not hold.
     Invariant(u8),
+    /// Its place was given to another board of the same number.
+    Replaced,
     /// A buffer or the log is smaller than the cluster's limits ask for.
     Buffers {
         /// Bytes that it has.
@@ -139,6 +161,7 @@ impl Note {
     const SNAPSHOT: u8 = 1;
     const INVARIANT: u8 = 2;
     const BUFFERS: u8 = 3;
+    const REPLACED: u8 = 4;
 
     /// The same, with this fault; where flash itself is what failed, it can't remember that.
     pub(crate) const fn with_fault(self, fault: Fault) -> Self {
@@ -146,6 +169,7 @@ impl Note {
             Fault::Snapshot => (Self::SNAPSHOT, 0),
             Fault::Invariant(number) => (Self::INVARIANT, number),
             Fault::Buffers { .. } => (Self::BUFFERS, 0),
+            Fault::Replaced => (Self::REPLACED, 0),
             Fault::Mount(_) | Fault::Geometry(_) | Fault::Flash(_) => return self,
         };
         let [low, high, ..] = self.0.to_le_bytes();
@@ -171,6 +195,7 @@ impl Note {
             (Self::INVARIANT, 5) => "invariant 5 did not hold",
             (Self::INVARIANT, _) => "an invariant did not hold",
             (Self::BUFFERS, _) => "a buffer was smaller than the cluster's limits ask for",
+            (Self::REPLACED, _) => "its place was given to another board",
             _ => "a fault that newer firmware knows",
         })
     }

@@ -22,12 +22,16 @@ pub struct Member {
     pub generation: Generation,
     /// Where the platform reaches it.
     pub address: Address,
+    /// The request that it was admitted on; 0 if it was not asked for by a board.
+    pub nonce: u32,
+    /// It had a vote before it lost its memory, and gets it back once it has caught up.
+    pub returning: bool,
 }
 
 impl Member {
     /// A member of the first generation without an address.
     pub const fn new(id: NodeId) -> Self {
-        Self { id, generation: Generation(1), address: Address::new() }
+        Self { id, generation: Generation(1), address: Address::new(), nonce: 0, returning: false }
     }
 }
 

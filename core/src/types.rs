@@ -65,6 +65,8 @@ pub struct NodeSet(u32);
 impl NodeSet {
     /// Nobody.
     pub const EMPTY: Self = Self(0);
+    /// Every number that a member can have.
+    pub const ALL: Self = Self(0x7fff_ffff);
 
     /// Just `id`.
     pub const fn one(id: NodeId) -> Self {

@@ -110,6 +110,20 @@ pub enum Message {
         /// Bytes that are durable here: the next piece starts there.
         offset: u32,
     },
+    /// A board with blank flash asks for the place of the member whose number it has.
+    Join {
+        /// Drawn at random for this request.
+        nonce: u32,
+    },
+    /// It has that place, as a learner; the payload is what the cluster's limits are.
+    Admitted {
+        /// The leader's term.
+        term: Term,
+        /// That of the request.
+        nonce: u32,
+        /// Which life of the member it is.
+        generation: Generation,
+    },
 }
 
 /// Where a follower's log parts from the leader's.
@@ -132,7 +146,9 @@ impl Message {
             | Self::VoteRequest { term, .. }
             | Self::VoteReply { term, .. }
             | Self::Snapshot { term, .. }
-            | Self::SnapshotReply { term, .. } => term,
+            | Self::SnapshotReply { term, .. }
+            | Self::Admitted { term, .. } => term,
+            Self::Join { .. } => Term::ZERO,
         }
     }
 
@@ -155,6 +171,7 @@ impl Message {
                 id_ok(id) && id.term <= term && offset <= bytes
             }
             Self::SnapshotReply { id, .. } => id_ok(id),
+            Self::Join { .. } | Self::Admitted { .. } => true,
         };
         rest_ok && self.term().0 <= COUNT_MAX
     }

@@ -3,11 +3,14 @@
 //! Call one of the `handle_*` functions when something happened, then [`Node::poll_output`] until it says
 //! [`Output::Wait`].
 
+mod members;
 mod output;
 mod poll;
 mod snapshot;
 
-pub use output::{Boot, Founding, Limits, Output, ProposeError, StartError, Status};
+pub use output::{
+    Boot, ChangeMembersError, Founding, Limits, Output, ProposeError, StartError, Status,
+};
 
 use crate::config::Config;
 use crate::entry::{HEAD_BYTES_MAX, Kind};
@@ -21,6 +24,7 @@ use crate::storage::Storage;
 use crate::types::{ClusterId, EntryId, Generation, Index, Instant, NodeId};
 use crate::wal::{BUFFER_BYTES_MIN, CHUNK_OVERHEAD_BYTES_MAX, Mounted, SNAP_DATA_AT, Tail, Wal};
 use crate::wire::{self, Message};
+use members::Request;
 use snapshot::{Reading, Task};
 
 /// Log bytes that proposals leave free: 16 empty entries of leaders in a row, and a membership change
@@ -34,6 +38,8 @@ enum Phase {
     Off,
     /// Waits for the first poll, which brings the buffers.
     Boot,
+    /// Asks for a place in a cluster.
+    Joining,
     /// The flash log is being mounted, or formatted and founded.
     Opening,
     /// The snapshot is being read: first who is a member, then the application's state.
@@ -57,6 +63,12 @@ pub struct Node<B: ?Sized = [u8], S = Wal> {
     config: heapless::Vec<Config, 1>,
     limits: Limits,
     roster: heapless::Vec<Member, MEMBERS_MAX>,
+    /// The highest generation that was given to anybody.
+    generations: Generation,
+    /// This board's request for a place.
+    request: Option<Request>,
+    /// A board that is to be told that it has one.
+    admitted: Option<NodeId>,
     raft: Raft,
     storage: S,
     events: Events,
@@ -93,6 +105,9 @@ impl<const N: usize, S: Storage> Node<[u8; N], S> {
             config: heapless::Vec::new(),
             limits: Limits { frame_bytes: 0, entry_bytes: 0, log_bytes: 0, snapshot_bytes: 0 },
             roster: heapless::Vec::new(),
+            generations: Generation(0),
+            request: None,
+            admitted: None,
             raft: Raft::new(),
             storage: S::OFF,
             events: Events::new(),
@@ -141,16 +156,22 @@ impl<S: Storage> Node<[u8], S> {
                 node: founding.node,
                 generation: Generation(1),
             });
+            self.generations = Generation(1);
             self.roster.clear();
             // The number was checked.
             let _ = self.roster.extend_from_slice(founding.members);
             self.founding = true;
             self.erase_anyway = founding.erase_anyway;
         }
+        self.phase = Phase::Boot;
+        if let Boot::Join { cluster, node, nonce } = boot {
+            self.identity = Some(Identity { cluster, node, generation: Generation(0) });
+            self.request = Some(Request { nonce, again_at: now });
+            self.phase = Phase::Joining;
+        }
         self.config.clear();
         let _ = self.config.push(config.clone());
         self.idle_at = now;
-        self.phase = Phase::Boot;
         Ok(())
     }
 
@@ -195,15 +216,18 @@ impl<S: Storage> Node<[u8], S> {
 
     /// Takes a frame from the link, whatever its bytes are.
     pub fn handle_frame(&mut self, now: Instant, frame: &[u8]) {
-        let (Phase::Running | Phase::Restoring, Some(own)) = (self.phase, self.identity) else {
+        let (Phase::Running | Phase::Restoring | Phase::Joining, Some(own)) =
+            (self.phase, self.identity)
+        else {
             return;
         };
+        let joining = self.phase == Phase::Joining;
         // What came between the decision to replace the log and its being durable would be lost with it, after
         // it was acknowledged: the leader sends it again.
         if self.task.is_installing() {
             return;
         }
-        if frame.len() > usize::from(self.limits.frame_bytes) {
+        if frame.len() > usize::from(self.limits.frame_bytes) && !joining {
             return self.refuse_frame(FrameRefusal::TooLong);
         }
         let frame = match wire::decode(frame) {
@@ -217,10 +241,31 @@ impl<S: Storage> Node<[u8], S> {
         if !to.contains(own.node) {
             return; // Heard on a shared medium.
         }
+        if from == own.node {
+            return self.refuse_frame(FrameRefusal::Stranger { from });
+        }
+        match *message {
+            Message::Join { nonce } => return self.handle_join(from, nonce),
+            Message::Admitted { nonce, generation, .. } if joining => {
+                return self.handle_admitted(nonce, generation, frame.payload);
+            }
+            Message::Admitted { generation, .. } if generation > own.generation => {
+                return self.events.push(Event::Displaced { generation });
+            }
+            _ if joining => return,
+            _ => {}
+        }
         // A member that is not known here may be newer than this node's configuration; a past life of a
-        // known one is not (CC14, O3).
+        // known one is not (CC14, O3). A leader or candidate may be in a newer life than is known here; but what
+        // counts towards a quorum is said by the very life that this node's configuration counts (O6).
+        let counts = matches!(message, Message::VoteReply { .. } | Message::Reply { .. });
         let member = self.roster.iter().find(|m| m.id == from);
-        if from == own.node || member.is_some_and(|m| m.generation > generation) {
+        let stranger =
+            |m: &Member| m.generation > generation || (counts && m.generation < generation);
+        if member.is_some_and(stranger) {
+            // It is told whose place it has lost.
+            let leads = self.raft.role() == Role::Leader;
+            self.admitted = member.filter(|m| leads && m.generation > generation).map(|m| m.id);
             return self.refuse_frame(FrameRefusal::Stranger { from });
         }
         if matches!(message, Message::Append { .. }) {
@@ -281,12 +326,7 @@ impl<S: Storage> Node<[u8], S> {
     /// # Errors
     /// Typed refusals; nothing has happened then.
     pub fn propose(&mut self, command: &[u8]) -> Result<EntryId, ProposeError> {
-        if self.phase != Phase::Running {
-            return Err(ProposeError::NotRunning);
-        }
-        if self.raft.role() != Role::Leader {
-            return Err(ProposeError::NotLeader { leader: self.raft.lead() });
-        }
+        self.may_propose()?;
         let bytes_max = usize::from(self.limits.entry_bytes);
         if command.len() > bytes_max {
             return Err(ProposeError::TooLarge { bytes_max: bytes_max as u32 });
@@ -300,6 +340,16 @@ impl<S: Storage> Node<[u8], S> {
         }
         let full = |_| ProposeError::LogFull { bytes_free: 0 };
         self.raft.propose(Kind::Command, command, &mut self.log).map_err(full)
+    }
+
+    fn may_propose(&self) -> Result<(), ProposeError> {
+        if self.phase != Phase::Running {
+            return Err(ProposeError::NotRunning);
+        }
+        if self.raft.role() != Role::Leader {
+            return Err(ProposeError::NotLeader { leader: self.raft.lead() });
+        }
+        Ok(())
     }
 
     /// Bytes that proposals may still take: a member with the smallest allowed log must be able to follow.

@@ -1,5 +1,6 @@
 //! What goes in when a node starts, what comes out of it, what it reports.
 
+use crate::change::ChangeError;
 use crate::event::{Event, Fault, Note};
 use crate::flash::FlashOp;
 use crate::membership::{Member, Membership};
@@ -43,6 +44,15 @@ pub enum Boot<'a> {
     Mount,
     /// By founding a cluster.
     Found(&'a Founding<'a>),
+    /// By asking for a member's place, with blank flash: a new board, or one that has lost its flash.
+    Join {
+        /// The cluster.
+        cluster: ClusterId,
+        /// Which of its members this board is; it has to be one already.
+        node: NodeId,
+        /// Drawn by hardware at random for this call; not zero.
+        nonce: u32,
+    },
 }
 
 /// Why a node did not start.
@@ -135,6 +145,37 @@ impl core::fmt::Display for ProposeError {
 }
 
 impl core::error::Error for ProposeError {}
+
+/// Why a change of membership was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum ChangeMembersError {
+    /// As for a command.
+    Propose(ProposeError),
+    /// An earlier change is not applied yet.
+    Pending,
+    /// It can't be made.
+    Change(ChangeError),
+    /// That member's log is too far behind for a vote: it would hold up every commit.
+    NotCaughtUp {
+        /// The member.
+        id: NodeId,
+    },
+}
+
+impl core::fmt::Display for ChangeMembersError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Propose(error) => error.fmt(f),
+            Self::Pending => f.write_str("an earlier change of membership is not applied yet"),
+            Self::Change(error) => error.fmt(f),
+            Self::NotCaughtUp { id } => write!(f, "member {id} has not caught up with the log"),
+        }
+    }
+}
+
+impl core::error::Error for ChangeMembersError {}
 
 /// What the driver has to do. The bytes are in its own buffers: it can hold an `Output` for as long as
 /// it leaves them alone.

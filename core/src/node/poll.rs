@@ -36,8 +36,15 @@ impl<S: Storage> Node<[u8], S> {
                     self.open(frame, flash);
                     continue;
                 }
+                Phase::Joining => {
+                    return match self.poll_join(now, frame) {
+                        Flow::Out(output) => output,
+                        _ => Output::Wait { until: self.deadline(now) },
+                    };
+                }
                 Phase::Opening | Phase::Restoring => {}
                 Phase::Running => {
+                    self.return_votes();
                     if let Some(output) = self.poll_message(frame) {
                         return output;
                     }
@@ -48,7 +55,7 @@ impl<S: Storage> Node<[u8], S> {
                 Flow::Again => continue,
                 Flow::Rest => {}
             }
-            match self.poll_apply(frame) {
+            match self.poll_apply(now, frame) {
                 Flow::Out(output) => return output,
                 Flow::Again => continue,
                 Flow::Rest => return Output::Wait { until: self.deadline(now) },
@@ -71,6 +78,9 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     fn deadline(&self, now: Instant) -> Instant {
+        if let Some(request) = self.request {
+            return request.again_at;
+        }
         let raft = match self.phase {
             Phase::Running if !self.task.is_installing() => self.raft.deadline(),
             _ => Instant::FOREVER,
@@ -180,9 +190,13 @@ impl<S: Storage> Node<[u8], S> {
         if let Some((to, message)) = self.poll_snapshot_reply() {
             return self.transmit(to, message, &[], frame);
         }
+        if let Some(output) = self.poll_admitted(frame) {
+            return Some(output);
+        }
         let outgoing = self.raft.poll_message(&mut self.log)?;
         let Message::Append { prev, .. } = outgoing.message else {
-            return self.transmit(outgoing.to, outgoing.message, &[], frame);
+            let message = self.asks_for_snapshot(outgoing.message);
+            return self.transmit(outgoing.to, message, &[], frame);
         };
         let frame_bytes = usize::from(self.limits.frame_bytes).min(frame.len());
         let head = self.encode(outgoing.to, outgoing.message, frame)?;
@@ -223,7 +237,7 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// Hands out the next entry that is committed, and durable here (AS3, B10).
-    fn poll_apply(&mut self, frame: &mut [u8]) -> Flow {
+    fn poll_apply(&mut self, now: Instant, frame: &mut [u8]) -> Flow {
         let next = self.raft.applied().next();
         let held_up = self.phase != Phase::Running
             || self.newer_schema.is_some()
@@ -238,8 +252,11 @@ impl<S: Storage> Node<[u8], S> {
                 self.applying = Some(id);
                 Flow::Out(Output::Apply { id, len })
             }
-            Some((Kind::Empty | Kind::Membership, ..)) => {
+            Some((kind, _, len)) => {
                 self.raft.set_applied(next);
+                if kind == Kind::Membership {
+                    self.apply_change(now, frame.get(..len).unwrap_or_default());
+                }
                 Flow::Again
             }
             None => {

@@ -11,7 +11,7 @@ use crate::event::{Event, Fault};
 use crate::membership::{MEMBERS_MAX, Member, Membership};
 use crate::raft::{ProgressState, Role};
 use crate::storage::Storage;
-use crate::types::{EntryId, Instant, NodeId, NodeSet};
+use crate::types::{EntryId, Generation, Instant, NodeId, NodeSet};
 use crate::wal::{SNAP_DATA_AT, WalFault};
 use crate::wire::Message;
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 struct Head {
     limits: Limits,
     membership: Membership,
+    /// The highest generation that was given to anybody.
+    generations: Generation,
     members: u8,
 }
 
@@ -208,6 +210,7 @@ impl<S: Storage> Node<[u8], S> {
                 let head = Head {
                     limits: self.limits,
                     membership: self.membership_to_save(),
+                    generations: self.generations,
                     members: self.roster.len() as u8,
                 };
                 let len = to_slice(&head, place).unwrap_or_default();
@@ -359,9 +362,19 @@ impl<S: Storage> Node<[u8], S> {
         }
     }
 
+    /// A board that knows nobody asks for a snapshot with every answer, also while it gets one: then it says how far that is.
+    pub(super) fn asks_for_snapshot(&self, message: Message) -> Message {
+        match (message, &self.task) {
+            (Message::SnapshotReply { term, .. }, Task::Receive { id, offset, .. }) => {
+                Message::SnapshotReply { term, id: *id, offset: *offset }
+            }
+            _ => message,
+        }
+    }
+
     /// An installed snapshot voids the log: there must be nothing in it that a leader counts on.
     fn is_overtaken(&mut self, id: EntryId) -> bool {
-        id.index <= self.raft.commit() || self.log.holds(id)
+        !self.raft.knows_nobody() && (id.index <= self.raft.commit() || self.log.holds(id))
     }
 
     pub(super) fn chunk_written(&mut self) {
@@ -503,7 +516,7 @@ impl<S: Storage> Node<[u8], S> {
             let Ok((head, after)) = postcard::take_from_bytes::<Head>(rest) else {
                 return self.unsound_snapshot();
             };
-            self.limits = head.limits;
+            (self.limits, self.generations) = (head.limits, head.generations);
             if !self.check_buffers(frame, flash) {
                 return Flow::Again;
             }
@@ -532,6 +545,7 @@ impl<S: Storage> Node<[u8], S> {
             }
             self.reading = Reading::None;
             self.phase = Phase::Running;
+            self.look_for_own_place();
         } else {
             self.reading = Reading::Restore { offset: end, members, state_at, asked: false };
         }

@@ -17,6 +17,11 @@ impl Raft {
         log: &mut Log,
         events: &mut Events,
     ) {
+        // What the members were before the first entry is in a snapshot alone.
+        if self.knows_nobody() {
+            self.reply.owed = true;
+            return;
+        }
         // No leader holds an entry of a term after its own (LG13).
         let sound =
             |e: Result<Entry<'_>, Malformed>| e.is_ok_and(|entry| entry.id.term <= self.term);
@@ -79,7 +84,7 @@ impl Raft {
     }
 
     pub(super) fn handle_snapshot(&mut self, id: EntryId, log: &mut Log) -> Stepped {
-        if id.index <= self.commit || log.holds(id) {
+        if !self.knows_nobody() && (id.index <= self.commit || log.holds(id)) {
             // Nothing to replace: at most it tells what is committed (SN4).
             if log.holds(id) {
                 self.accept(id.index, id.index, log);
@@ -88,6 +93,11 @@ impl Raft {
             return Stepped::Done;
         }
         Stepped::WantsSnapshot
+    }
+
+    /// A board that was admitted and has heard nothing yet: it needs a snapshot, and asks for it with every answer.
+    pub(crate) const fn knows_nobody(&self) -> bool {
+        self.membership.members().is_empty()
     }
 
     fn commit_to(&mut self, index: Index, log: &Log) {
@@ -132,6 +142,11 @@ impl Raft {
         // An acknowledgement stands for a term: that, too, must be durable (RD3).
         if !self.reply.owed || self.durable.0 != self.term {
             return None;
+        }
+        if self.knows_nobody() {
+            self.reply.owed = false;
+            let (term, id) = (self.term, EntryId::ZERO);
+            return Some((NodeSet::one(lead), Message::SnapshotReply { term, id, offset: 0 }));
         }
         let room = self.room(log);
         self.reply.full &= room <= log.bytes_capacity().wrapping_shr(2);

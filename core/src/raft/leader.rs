@@ -13,7 +13,7 @@ impl Raft {
         self.reset(now, self.term);
         self.role = Role::Leader;
         self.lead = self.id;
-        self.recent_active = NodeSet::EMPTY;
+        (self.recent_active, self.active_before) = (NodeSet::EMPTY, NodeSet::EMPTY);
         self.reset_progress(next);
         // It commits what it inherited by an entry of its own term (Raft §5.4.2, §8).
         let own = loop {
@@ -52,6 +52,7 @@ impl Raft {
 
     pub(super) fn check_quorum(&mut self, now: Instant, events: &mut Events) {
         let mut active = core::mem::take(&mut self.recent_active);
+        self.active_before = active;
         active = self.id.map_or(active, |id| active.union(NodeSet::one(id)));
         self.quorum_at = now.after(self.options.election_ms);
         if !self.membership.has_quorum(active) {
@@ -121,6 +122,10 @@ impl Raft {
             return;
         };
         self.recent_active.insert(from);
+        if id == EntryId::ZERO && progress.state != ProgressState::Snapshot {
+            progress.become_snapshot(self.snapshot.index);
+            self.owes_snapshot.insert(from);
+        }
         // What was sent already is sent again by the heartbeat, or a repeated frame would multiply itself.
         if progress.state == ProgressState::Snapshot
             && progress.next == id.index.next()

@@ -34,6 +34,9 @@ pub enum Role {
     Leader,
 }
 
+/// A learner that is no more entries behind may be given a vote.
+const CAUGHT_UP_ENTRIES: u64 = 8;
+
 /// How the protocol behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -162,6 +165,8 @@ pub struct Raft {
     pending_change: Index,
     round: u32,
     recent_active: NodeSet,
+    /// Who was heard in the election timeout before.
+    active_before: NodeSet,
     progress: [Progress; MEMBERS_MAX],
     /// The newest durable snapshot, to send to who is too far behind.
     snapshot: EntryId,
@@ -214,6 +219,7 @@ impl Raft {
             pending_change: Index::ZERO,
             round: 0,
             recent_active: NodeSet::EMPTY,
+            active_before: NodeSet::EMPTY,
             progress: [UNUSED; MEMBERS_MAX],
             snapshot: EntryId::ZERO,
         }
@@ -382,7 +388,8 @@ impl Raft {
             Message::VoteReply { term, pre, granted } => {
                 self.handle_vote_reply(now, from, term, pre, granted, log, events);
             }
-            Message::VoteRequest { .. } => {}
+            // Boards are admitted above the protocol.
+            Message::VoteRequest { .. } | Message::Join { .. } | Message::Admitted { .. } => {}
         }
         Stepped::Done
     }
@@ -479,6 +486,28 @@ impl Raft {
         self.consistent = self.consistent.max(id.index);
         self.set_membership(membership, log);
         self.reply.owed = self.lead.is_some();
+    }
+
+    /// What was known of a member is of another life of it.
+    pub fn forget_member(&mut self, id: NodeId, log: &Log) {
+        let next = log.last().index.next();
+        for progress in self.progress.iter_mut().filter(|p| p.id == Some(id)) {
+            progress.reset(Some(id), next);
+        }
+    }
+
+    /// Leader: who was heard within the last election timeouts, this node among them.
+    pub fn active(&self) -> NodeSet {
+        let own = self.id.map_or(NodeSet::EMPTY, NodeSet::one);
+        self.recent_active.union(self.active_before).union(own)
+    }
+
+    /// Leader: the member's log is nearly this one's.
+    pub fn has_caught_up(&self, id: NodeId) -> bool {
+        self.progress(id).is_some_and(|p| {
+            let behind = self.commit.0.saturating_sub(p.matched.0);
+            p.state == ProgressState::Replicate && behind <= CAUGHT_UP_ENTRIES
+        })
     }
 
     /// Puts a configuration into effect.

@@ -85,6 +85,7 @@ pub(crate) fn message(message: &Message, payload: &[u8]) -> String {
         Message::SnapshotReply { term, id, offset } => {
             format!("snapshot reply t{term}: up to {id:?}, wants {offset}")
         }
+        Message::Join { .. } | Message::Admitted { .. } => "of no concern here".to_owned(),
     }
 }
 

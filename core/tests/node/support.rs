@@ -1,14 +1,12 @@
 //! Whole nodes on the host: a storage in memory that acknowledges at once, and a link that is a queue.
 
-pub(crate) mod ram;
-
+use crate::ram::Ram;
 use quorate::config::{Config, Flash, Link};
 use quorate::event::Event;
 use quorate::flash::{FlashDone, Geometry};
 use quorate::membership::Member;
 use quorate::node::{Boot, Founding, Limits, Node, Output};
 use quorate::{ClusterId, EntryId, Instant, NodeId, NodeSet};
-use ram::Ram;
 use std::collections::VecDeque;
 
 pub(crate) fn id(n: u8) -> NodeId {
@@ -66,6 +64,14 @@ impl Host {
         };
         let mut host = Self::off();
         host.node.start(now, &config(u64::from(n)), Boot::Found(&founding)).unwrap();
+        host
+    }
+
+    /// A board with blank flash that asks for the place of member `n`.
+    pub(crate) fn join(n: u8, nonce: u32, now: Instant) -> Self {
+        let mut host = Self::off();
+        let boot = Boot::Join { cluster: ClusterId([1, 2, 3, 4]), node: id(n), nonce };
+        host.node.start(now, &config(u64::from(n)), boot).unwrap();
         host
     }
 
@@ -154,6 +160,9 @@ impl Cluster {
             let cut = self.cut;
             for to in to.iter().filter(|to| !cut.contains(*to) && !cut.contains(from)) {
                 let i = usize::from(to.get()) - 1;
+                if i >= self.hosts.len() {
+                    break;
+                }
                 self.hosts[i].node.handle_frame(self.now, &frame);
                 self.drive(i);
             }

@@ -1,15 +1,6 @@
-//! Whole nodes: bytes in, bytes out, with a storage in memory.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
+//! Whole nodes: proposals, snapshots, refusals, notes.
 
-mod node_support;
-
-use node_support::{Cluster, FRAME_BYTES, Host, LIMITS, config, id};
+use crate::support::{Cluster, FRAME_BYTES, Host, LIMITS, config, id};
 use quorate::event::{Event, Fault, FrameRefusal, Note};
 use quorate::flash::{FlashDone, FlashOp};
 use quorate::membership::Member;

@@ -1,0 +1,13 @@
+//! Whole nodes: bytes in, bytes out, with a storage in memory.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+mod basic;
+mod members;
+mod ram;
+mod support;
