@@ -51,7 +51,7 @@ fn the_image_of_a_sound_board_tells_all_that_the_board_knows_at_every_word_size(
         let mut newest = image.records.iter().filter(|it| it.state == RecordState::Live);
         assert_eq!(newest.next_back().map(|it| it.kind), Some(Kind::Seal));
         let (most, least) = image.erases().unwrap();
-        assert!(most >= least && least >= 1, "{most} {least}");
+        assert!(most >= 1 && most >= least, "{most} {least}");
         assert!(image.live().iter().all(|it| it.bytes_live > 0 && it.bytes_live <= it.bytes_used));
     }
 }
