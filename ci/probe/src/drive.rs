@@ -1,5 +1,6 @@
 //! Drives [`Node`]: every method, every output.
 
+use quorate::change::{Step, Transition, What};
 use quorate::config::{Config, Flash, Link};
 use quorate::flash::{FlashDone, FlashOp, Geometry};
 use quorate::membership::{Address, Member};
@@ -41,6 +42,18 @@ pub fn drive(node: &mut Node, frame: &mut [u8], flash: &mut [u8]) {
         13 => show((entry_bytes_max(half()), flash_buffer_bytes_min(half()))),
         14 => show(log_bytes_max(size(), half())),
         15 => show(live_bytes(word(), &limits(), &geometry())),
+        16 => {
+            let cluster = ClusterId(word().to_le_bytes());
+            show(node.start(now, &config(), Boot::Join { cluster, node: id(), nonce: word() }));
+        }
+        17 => show(node.change_members(transition(), &[step(), step()], flag())),
+        18 => {
+            node.remember(half());
+            let note = node.status().note;
+            show((note.fault(), note.own(), node.status().flash.wear.erases(byte())));
+            show(node.status().flash.wear.life_left_percent(word()));
+            show(node.status().flash.wear.most());
+        }
         _ => output(node, now, frame, flash),
     }
 }
@@ -90,7 +103,8 @@ pub fn set() -> NodeSet {
 pub fn member() -> Member {
     let mut address = Address::new();
     let _ = address.extend_from_slice(&wide().to_le_bytes());
-    Member { id: id(), generation: Generation(half()), address }
+    let generation = Generation(half());
+    Member { id: id(), generation, address, nonce: word(), returning: flag() }
 }
 
 fn founding<'a>(members: &'a [Member]) -> Founding<'a> {
@@ -135,4 +149,25 @@ pub fn config() -> Config {
     config.check_quorum = flag();
     show(config.check());
     config
+}
+
+/// A step of a change of membership.
+pub fn step() -> Step {
+    let what = match byte() {
+        0 => What::AddVoter,
+        1 => What::AddLearner,
+        2 => What::Remove,
+        3 => What::Update,
+        _ => What::Admit { nonce: word() },
+    };
+    Step { address: Address::new(), ..Step::new(what, id()) }
+}
+
+/// How a change is gone about.
+pub fn transition() -> Transition {
+    match byte() {
+        0 => Transition::Auto,
+        1 => Transition::Implicit,
+        _ => Transition::Explicit,
+    }
 }

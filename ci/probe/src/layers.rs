@@ -1,6 +1,7 @@
 //! Drives the layers below [`Node`](quorate::node::Node) on their own: the log in RAM, the flash log,
 //! the protocol, the wire and membership.
 
+use quorate::change::Change;
 use quorate::entry::{Entries, Kind};
 use quorate::event::{Event, Events, Fault};
 use quorate::flash::FlashDone;
@@ -11,7 +12,7 @@ use quorate::wal::{HardState, Wal, Want};
 use quorate::wire::{self, Envelope};
 use quorate::{ClusterId, EntryId, Generation, Identity, Index, Term};
 
-use crate::drive::{geometry, id, instant, set};
+use crate::drive::{geometry, id, instant, set, step, transition};
 use crate::port::{byte, fill, flag, half, show, size, some, some_mut, wide, word};
 
 static mut LOG: Log<[u8; 1024]> = Log::new();
@@ -33,6 +34,7 @@ pub fn drive(bytes: &mut [u8]) {
         2 => raft_calls(raft, log, events, bytes),
         3 => events_calls(events),
         4 => membership_calls(),
+        5 => change_calls(bytes),
         _ => wire_calls(bytes),
     }
 }
@@ -95,7 +97,7 @@ fn wal_calls(wal: &mut Wal, log: &mut Log, bytes: &mut [u8]) {
         8 => wal.abort_snapshot(),
         9 => wal.read_snapshot(word(), size()),
         10 => wal.set_note(word()),
-        11 => show((wal.note(), Wal::check(&geometry(), size(), word()))),
+        11 => show((wal.note(), wal.is_noted(), Wal::check(&geometry(), size(), word()))),
         _ => show((wal.wants_snapshot(), wal.bytes_until_pressure())),
     }
 }
@@ -135,6 +137,10 @@ fn raft_calls(raft: &mut Raft, log: &mut Log, events: &mut Events, bytes: &mut [
         12 => raft.snapshot_sent(id()),
         13 => raft.campaign(now, log, events),
         14 => raft.report_unreachable(id()),
+        15 => show(raft.propose_change(some(bytes), log)),
+        16 => show(raft.apply_change(now, some(bytes), log, events)),
+        17 => raft.forget_member(id(), log),
+        18 => show((raft.active(), raft.has_caught_up(id()))),
         _ => look(raft),
     }
 }
@@ -197,6 +203,20 @@ fn membership_calls() {
     show((membership.members(), membership.voters(), membership.is_joint()));
     show((membership.vote_result(set(), set()), membership.has_quorum(set())));
     show(membership.committed(|_| index()));
+}
+
+#[inline(never)]
+fn change_calls(bytes: &mut [u8]) {
+    show(Change::encode(transition(), &[step(), step()], some_mut(bytes)));
+    match Change::decode(some(bytes)) {
+        Ok(change) => {
+            show((change.transition, change.leaves(), change.apply(&membership())));
+            change.steps().for_each(|step| show(step));
+        }
+        Err(error) => show(error),
+    }
+    let steps = || core::iter::once((step().what, id()));
+    show((membership().changed_at_once(steps()), membership().changed(transition(), steps())));
 }
 
 #[inline(never)]
