@@ -118,7 +118,13 @@ impl<S: Storage> Node<[u8], S> {
 
     /// A board with blank flash asks for the place of member `from`.
     pub(super) fn handle_join(&mut self, from: NodeId, nonce: u32) {
-        if self.phase != Phase::Running || self.raft.role() != Role::Leader {
+        if self.phase != Phase::Running {
+            return;
+        }
+        if self.raft.role() != Role::Leader {
+            if self.raft.lead().is_none() {
+                self.events.push(Event::NoQuorumWithout { id: from });
+            }
             return;
         }
         let Some(member) = self.roster.iter().find(|member| member.id == from) else {
