@@ -5,6 +5,7 @@
 //! has voted or acknowledged stays with the old generation, and that is nobody's any more.
 
 use super::poll::Flow;
+use super::snapshot::Task;
 use super::{ChangeMembersError, Limits, Node, Output, Phase, ProposeError, RESERVE_BYTES};
 use crate::change::{Change, ChangeError, Step, Transition, What};
 use crate::encode::to_slice;
@@ -184,6 +185,16 @@ impl<S: Storage> Node<[u8], S> {
         (self.founding, self.phase) = (true, Phase::Boot);
         self.roster.clear();
         self.events.push(Event::Admitted { generation });
+    }
+
+    /// A board that knows nobody asks for a snapshot with every answer, also while it gets one: then it says how far that is.
+    pub(super) fn asks_for_snapshot(&self, message: Message) -> Message {
+        match (message, &self.task) {
+            (Message::SnapshotReply { term, .. }, Task::Receive { id, offset, .. }) => {
+                Message::SnapshotReply { term, id: *id, offset: *offset }
+            }
+            _ => message,
+        }
     }
 
     /// Gives the vote back to a member that has caught up since it was admitted again.

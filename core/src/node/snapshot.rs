@@ -362,16 +362,6 @@ impl<S: Storage> Node<[u8], S> {
         }
     }
 
-    /// A board that knows nobody asks for a snapshot with every answer, also while it gets one: then it says how far that is.
-    pub(super) fn asks_for_snapshot(&self, message: Message) -> Message {
-        match (message, &self.task) {
-            (Message::SnapshotReply { term, .. }, Task::Receive { id, offset, .. }) => {
-                Message::SnapshotReply { term, id: *id, offset: *offset }
-            }
-            _ => message,
-        }
-    }
-
     /// An installed snapshot voids the log: there must be nothing in it that a leader counts on.
     fn is_overtaken(&mut self, id: EntryId) -> bool {
         !self.raft.knows_nobody() && (id.index <= self.raft.commit() || self.log.holds(id))
