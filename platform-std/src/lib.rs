@@ -8,6 +8,7 @@ pub mod data_dir;
 pub mod fit;
 pub mod image;
 pub mod replicate;
+pub mod script;
 pub mod sim;
 pub mod wal_image;
 pub mod wal_life;
