@@ -80,6 +80,7 @@ fn output(node: &mut Node, now: Instant, frame: &mut [u8], flash: &mut [u8]) {
         Output::RestoreSnapshot { offset, at, len, last } => {
             show((offset, at, len, last, &flash));
         }
+        Output::ReadReady(id) => show(id),
         Output::Event(event) => show(event),
         Output::Wait { until } => show(until),
     }

@@ -6,11 +6,13 @@
 mod members;
 mod output;
 mod poll;
+mod read;
 mod snapshot;
 
 pub use output::{
     Boot, ChangeMembersError, Founding, Limits, Output, ProposeError, StartError, Status,
 };
+pub use read::{ReadError, ReadId};
 
 use crate::config::Config;
 use crate::entry::{HEAD_BYTES_MAX, Kind};
@@ -19,9 +21,9 @@ use crate::flash::{FlashDone, Geometry};
 use crate::identity::Identity;
 use crate::log::Log;
 use crate::membership::{MEMBERS_MAX, Member, Membership};
-use crate::raft::{Options, Raft, Restored, Role, Stepped};
+use crate::raft::{Options, Raft, Restored, Role, Stepped, TransferRefused};
 use crate::storage::Storage;
-use crate::types::{ClusterId, EntryId, Generation, Index, Instant, NodeId};
+use crate::types::{ClusterId, EntryId, Generation, Index, Instant, NodeId, Term};
 use crate::wal::{BUFFER_BYTES_MIN, CHUNK_OVERHEAD_BYTES_MAX, Mounted, SNAP_DATA_AT, Tail, Wal};
 use crate::wire::{self, Message};
 use members::Request;
@@ -300,6 +302,18 @@ impl<S: Storage> Node<[u8], S> {
         self.storage.handle(done);
     }
 
+    /// Hands leadership to another voter, on the leader; on a follower the leader is asked to, once. Nothing can be proposed
+    /// until it is done, or given up after an election timeout: [`Status::leader`] tells who leads.
+    ///
+    /// # Errors
+    /// It can't be done, or is done already.
+    pub fn transfer_leader(&mut self, now: Instant, to: NodeId) -> Result<(), TransferRefused> {
+        if self.phase != Phase::Running {
+            return Err(TransferRefused::NoLeader);
+        }
+        self.raft.transfer_leader(now, to)
+    }
+
     /// The link to a member is known to be down: frames that were on their way are lost.
     pub fn handle_unreachable(&mut self, id: NodeId) {
         self.raft.report_unreachable(id);
@@ -338,8 +352,7 @@ impl<S: Storage> Node<[u8], S> {
             let bytes_free = room.saturating_sub(HEAD_BYTES_MAX) as u32;
             return Err(ProposeError::LogFull { bytes_free });
         }
-        let full = |_| ProposeError::LogFull { bytes_free: 0 };
-        self.raft.propose(Kind::Command, command, &mut self.log).map_err(full)
+        self.raft.propose(Kind::Command, command, &mut self.log).map_err(ProposeError::from)
     }
 
     fn may_propose(&self) -> Result<(), ProposeError> {
@@ -468,6 +481,9 @@ impl<S: Storage> Node<[u8], S> {
             check_quorum: config.check_quorum,
             step_down_on_removal: true,
             check_changes: true,
+            lease_ms: config.lease_ms(),
+            // One that has heard of no term has heard of no leader.
+            silent_ms: if mounted.hard_state.term > Term::ZERO { config.election_ms } else { 0 },
             seed: config.seed,
         };
         let restored = Restored {

@@ -45,7 +45,7 @@ impl<S: Storage> Node<[u8], S> {
                 Phase::Opening | Phase::Restoring => {}
                 Phase::Running => {
                     self.return_votes();
-                    if let Some(output) = self.poll_message(frame) {
+                    if let Some(output) = self.poll_read().or_else(|| self.poll_message(frame)) {
                         return output;
                     }
                 }

@@ -5,7 +5,7 @@ use quorate::config::{Config, Flash, Link};
 use quorate::event::Event;
 use quorate::flash::{FlashDone, Geometry};
 use quorate::membership::Member;
-use quorate::node::{Boot, Founding, Limits, Node, Output};
+use quorate::node::{Boot, Founding, Limits, Node, Output, ReadId};
 use quorate::{ClusterId, EntryId, Instant, NodeId, NodeSet};
 use std::collections::VecDeque;
 
@@ -48,6 +48,8 @@ pub(crate) struct Host {
     /// The application's state: all commands, each behind its length.
     pub(crate) state: Vec<u8>,
     pub(crate) events: Vec<Event>,
+    /// Reads that may be served, and how many commands were applied by then.
+    pub(crate) reads: Vec<(ReadId, usize)>,
     pub(crate) until: Instant,
     restoring: Vec<u8>,
 }
@@ -83,6 +85,7 @@ impl Host {
             applied: vec![],
             state: vec![],
             events: vec![],
+            reads: vec![],
             until: Instant::ZERO,
             restoring: vec![],
         }
@@ -117,6 +120,7 @@ impl Host {
                         self.state = std::mem::take(&mut self.restoring);
                     }
                 }
+                Output::ReadReady(id) => self.reads.push((id, self.applied.len())),
                 Output::Event(event) => self.events.push(event),
                 Output::Wait { until } => {
                     self.until = until;

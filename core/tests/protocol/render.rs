@@ -67,7 +67,7 @@ pub(crate) fn message(message: &Message, payload: &[u8]) -> String {
             let asks = if pre { "would you vote" } else { "vote" };
             format!("{asks} t{term}: last {last:?}")
         }
-        Message::VoteReply { term, pre, granted } => {
+        Message::VoteReply { term, pre, granted, .. } => {
             let answer = match (pre, granted) {
                 (true, true) => "would",
                 (true, false) => "would not",
@@ -84,6 +84,14 @@ pub(crate) fn message(message: &Message, payload: &[u8]) -> String {
         }
         Message::SnapshotReply { term, id, offset } => {
             format!("snapshot reply t{term}: up to {id:?}, wants {offset}")
+        }
+        Message::TimeoutNow { term } => format!("stand t{term}"),
+        Message::Transfer { term, to } => format!("let {} lead t{term}", name(to)),
+        Message::ReadIndex { term, context, lease } => {
+            format!("read t{term}: {context:08x}{}", if lease { ", by lease" } else { "" })
+        }
+        Message::ReadIndexReply { term, context, index } => {
+            format!("read reply t{term}: {context:08x} up to {index}")
         }
         Message::Join { .. } | Message::Admitted { .. } => "of no concern here".to_owned(),
     }
