@@ -9,7 +9,7 @@ use super::format::{Directive, Misread};
 
 /// One command of an interaction script.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
+pub(super) enum Command {
     /// Nodes join the script, numbered on from the last one.
     AddNodes(AddNodes),
     /// A node stands for election.
@@ -70,7 +70,7 @@ pub enum Command {
 
 /// How nodes are made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AddNodes {
+pub(super) struct AddNodes {
     /// How many.
     pub count: u8,
     /// Who votes in the snapshot that they start with.
@@ -99,7 +99,7 @@ pub struct AddNodes {
 
 /// A change of membership, as a script writes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ConfChange {
+pub(super) struct ConfChange {
     /// In the first form, of one step.
     pub v1: bool,
     /// How it is gone about.
@@ -113,7 +113,7 @@ impl Command {
     ///
     /// # Errors
     /// It is not known, or its arguments make no sense.
-    pub fn parse(directive: &Directive) -> Result<Self, Misread> {
+    pub(super) fn parse(directive: &Directive) -> Result<Self, Misread> {
         let read = Reader { directive };
         let command = match directive.name.as_str() {
             "_breakpoint" | "log-level" | "raft-log" | "raft-state" | "status" => {

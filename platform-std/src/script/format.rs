@@ -18,7 +18,7 @@ const SEPARATOR: &str = "----";
 
 /// One command of a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Directive {
+pub(super) struct Directive {
     /// The line that it stands on, from 1.
     pub line: usize,
     /// Its first word.
@@ -33,7 +33,7 @@ pub struct Directive {
 
 /// `key`, `key=value` or `key=(value,value)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Arg {
+pub(super) struct Arg {
     /// What stands before `=`, or the whole word.
     pub key: String,
     /// What stands behind it; `None` without `=`.
@@ -83,7 +83,7 @@ impl<'a> Lines<'a> {
 ///
 /// # Errors
 /// The first line that makes no sense.
-pub fn parse(text: &str) -> Result<Vec<Directive>, Misread> {
+pub(super) fn parse(text: &str) -> Result<Vec<Directive>, Misread> {
     let mut lines = Lines { rest: text.lines().enumerate().peekable() };
     let mut directives = Vec::new();
     while let Some((line, text)) = lines.next() {
@@ -179,12 +179,12 @@ fn expected(lines: &mut Lines<'_>) -> Option<String> {
 
 impl Directive {
     /// The words without a value.
-    pub fn plain(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn plain(&self) -> impl Iterator<Item = &str> {
         self.args.iter().filter(|arg| arg.values.is_none()).map(|arg| arg.key.as_str())
     }
 
     /// This directive makes no sense.
-    pub fn misread(&self, what: impl fmt::Display) -> Misread {
+    pub(super) fn misread(&self, what: impl fmt::Display) -> Misread {
         Misread::new(self.line, format!("`{}`: {what}", self.name))
     }
 }

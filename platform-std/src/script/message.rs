@@ -61,6 +61,10 @@ impl InFlight {
                 Message::SnapshotReply { .. } => {
                     &["MsgAppResp", "MsgHeartbeatResp", "MsgSnapStatus"]
                 }
+                Message::TimeoutNow { .. } => &["MsgTimeoutNow"],
+                Message::Transfer { .. } => &["MsgTransferLeader"],
+                Message::ReadIndex { .. } => &["MsgReadIndex"],
+                Message::ReadIndexReply { .. } => &["MsgReadIndexResp"],
                 Message::Join { .. } | Message::Admitted { .. } => &[],
             },
             Content::Proposal { .. } => &["MsgProp"],

@@ -22,6 +22,8 @@ use super::storage::{Disk, Record, entry_bytes, records};
 const TICK_MS: u32 = 1_000;
 /// Ticks of an election timeout.
 pub(super) const ELECTION_TICKS: u32 = 3;
+/// A lease is shorter than an election timeout.
+const LEASE_MS: u32 = 2 * TICK_MS;
 /// Bytes of a node's log in RAM: more than any script fills.
 const LOG_BYTES: usize = 1 << 16;
 /// A write that is waiting for the append thread.
@@ -73,6 +75,8 @@ impl Node {
             check_quorum: made.check_quorum,
             step_down_on_removal: made.step_down_on_removal,
             check_changes: !made.changes_unchecked,
+            lease_ms: if made.lease_reads { LEASE_MS } else { 0 },
+            silent_ms: 0,
             seed: 1,
         };
         let restored = Restored {
@@ -127,14 +131,21 @@ impl Node {
         self.poll();
     }
 
-    pub(super) fn set_election_timeout(&mut self, _ticks: u32) {}
+    pub(super) fn set_election_timeout(&mut self, ticks: u32) {
+        self.raft.set_election_timeout(ticks.saturating_mul(TICK_MS));
+    }
 
-    pub(super) fn transfer_leadership(&mut self, _to: NodeId) -> Result<(), String> {
-        Ok(())
+    pub(super) fn transfer_leadership(&mut self, to: NodeId) -> Result<(), String> {
+        let wished = self.raft.transfer_leader(self.now(), to);
+        self.poll();
+        wished.map_err(|why| format!("refused: {why}"))
     }
 
     pub(super) fn forget_leader(&mut self) -> Result<(), String> {
-        Ok(())
+        let forgot = self.raft.forget_leader();
+        self.poll();
+        let why = "refused: no follower, or leases count on it";
+        if forgot { Ok(()) } else { Err(why.into()) }
     }
 
     /// Sends the newest snapshot, whoever needs it.
@@ -158,38 +169,28 @@ impl Node {
 
     /// Proposes a command, or hands it on to the leader.
     pub(super) fn propose(&mut self, kind: Kind, data: &[u8]) -> Result<(), String> {
-        let proposed = match self.raft.role() {
-            Role::Leader if self.is_member() => match kind {
-                Kind::Membership => self.propose_change(data),
-                _ => self
-                    .raft
-                    .propose(kind, data, &mut self.log)
-                    .map(drop)
-                    .map_err(|_| DROPPED.into()),
-            },
-            Role::Follower => match self.raft.lead() {
-                Some(lead) => {
-                    let content = Content::Proposal { kind, data: data.to_vec() };
-                    self.outbox.push(InFlight { from: self.id, to: lead, content });
-                    Ok(())
-                }
-                None => Err(DROPPED.into()),
-            },
-            _ => Err(DROPPED.into()),
+        let dropped = || DROPPED.to_owned();
+        let proposed = match (self.raft.role(), self.raft.lead()) {
+            (Role::Leader, _) if kind == Kind::Membership => self.propose_change(data),
+            (Role::Leader, _) => {
+                self.raft.propose(kind, data, &mut self.log).map(drop).map_err(|_| dropped())
+            }
+            (Role::Follower, Some(lead)) => {
+                let content = Content::Proposal { kind, data: data.to_vec() };
+                self.outbox.push(InFlight { from: self.id, to: lead, content });
+                Ok(())
+            }
+            _ => Err(dropped()),
         };
         self.poll();
         proposed
-    }
-
-    fn is_member(&self) -> bool {
-        self.raft.membership().members().contains(self.id)
     }
 
     /// A change that is refused leaves an empty entry in its place (CC3).
     fn propose_change(&mut self, data: &[u8]) -> Result<(), String> {
         match self.raft.propose_change(data, &mut self.log) {
             Ok(_) => Ok(()),
-            Err(ChangeRefused::Full(_)) => Err(DROPPED.into()),
+            Err(ChangeRefused::Propose(_)) => Err(DROPPED.into()),
             Err(refused) => {
                 let why = match refused {
                     ChangeRefused::Change(why) => why.to_string(),

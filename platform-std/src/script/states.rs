@@ -47,7 +47,7 @@ pub struct State {
     /// The configuration in effect.
     pub conf: Conf,
     /// The entries behind the compacted ones. (State files of the original tell what is stored.)
-    #[serde(alias = "stored_log", deserialize_with = "or_none")]
+    #[serde(alias = "stored_log", deserialize_with = "or_empty")]
     pub log: Vec<Entry>,
     /// What a leader knows of the members.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -59,12 +59,16 @@ pub struct State {
 #[serde(default)]
 pub struct Conf {
     /// Voters, of the incoming half in a joint configuration.
+    #[serde(deserialize_with = "or_empty")]
     pub voters: Vec<u8>,
     /// Voters of the outgoing half.
+    #[serde(deserialize_with = "or_empty")]
     pub outgoing: Vec<u8>,
     /// Members without a vote.
+    #[serde(deserialize_with = "or_empty")]
     pub learners: Vec<u8>,
     /// Outgoing voters that become learners.
+    #[serde(deserialize_with = "or_empty")]
     pub learners_next: Vec<u8>,
     /// The leader leaves the joint configuration by itself.
     pub auto_leave: bool,
@@ -101,8 +105,13 @@ fn normal() -> String {
     "normal".into()
 }
 
-fn or_none<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<Entry>, D::Error> {
-    Option::<Vec<Entry>>::deserialize(from).map(Option::unwrap_or_default)
+/// A list may be written as null.
+fn or_empty<'de, D, T>(from: D) -> Result<Vec<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::deserialize(from).map(Option::unwrap_or_default)
 }
 
 impl State {
