@@ -18,9 +18,12 @@ pub(crate) struct Args {
     #[arg(required_unless_present = "check")]
     file: Option<PathBuf>,
     /// Compare, and say where it differs: the states of an interaction script with those in STATES, at the lines that
-    /// are quiescent there, less the fields that are listed as unstable; other scripts with what stands in them.
+    /// are quiescent there, less the fields that are listed as unstable. Without STATES, with what stands in the script.
     #[arg(long, value_name = "STATES", num_args = 0..=1)]
     check: Option<Option<PathBuf>>,
+    /// Compare what leaders know of the other members, too: in which state, and what they are known to hold.
+    #[arg(long, requires = "check")]
+    progress: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
@@ -37,7 +40,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     match check {
         None => print(&(results.to_json_lines().join("\n") + "\n")),
         Some(states) => {
-            let report = compare(file, states, script.kind(), &results)?;
+            let report = compare(file, states, args.progress, script.kind(), &results)?;
             tell(file, &report)
         }
     }
@@ -46,11 +49,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
 fn compare(
     file: &Path,
     states: Option<&Path>,
+    progress: bool,
     kind: Kind,
     results: &Results,
 ) -> Result<Report, Failure> {
     let report = match (results, states) {
-        (Results::States(lines), Some(states)) => check::states(lines, &read(states)?),
+        (Results::States(lines), Some(states)) => check::states(lines, &read(states)?, progress),
         (_, None) => check::own(results),
         (_, Some(_)) => {
             Err(Unfit::Script("what is expected of it stands in it, not in a state file"))

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::Results;
 use super::format::Misread;
-use super::states::{Line, State};
+use super::states::{Line, Progress, State};
 
 /// What a comparison has found.
 #[derive(Debug, Default)]
@@ -63,11 +63,12 @@ pub enum Unfit {
     Script(&'static str),
 }
 
-/// Compares states at the lines where the state file says that everything was quiet: there no schedule can show.
+/// Compares states at the lines where the state file says that everything was quiet: there no schedule can show. With
+/// `progress` what leaders know of the other members, too.
 ///
 /// # Errors
 /// The state file can't be read, or is another script's.
-pub fn states(lines: &[Line], text: &str) -> Result<Report, Unfit> {
+pub fn states(lines: &[Line], text: &str, progress: bool) -> Result<Report, Unfit> {
     let misread = |at: usize, what: String| Unfit::States(Misread::new(at + 1, what));
     let mut report = Report::default();
     let mut left = lines.iter();
@@ -82,7 +83,7 @@ pub fn states(lines: &[Line], text: &str) -> Result<Report, Unfit> {
         };
         if wanted.quiescent {
             report.compared += 1;
-            compare(line, &wanted, &mut report.differences);
+            compare(line, &wanted, progress, &mut report.differences);
         }
     }
     if let Some(line) = left.next() {
@@ -98,7 +99,7 @@ pub fn states(lines: &[Line], text: &str) -> Result<Report, Unfit> {
     Ok(report)
 }
 
-fn compare(line: &Line, wanted: &Wanted, differences: &mut Vec<Difference>) {
+fn compare(line: &Line, wanted: &Wanted, progress: bool, differences: &mut Vec<Difference>) {
     let ids = |states: &[State]| states.iter().map(|state| state.id).collect::<Vec<_>>();
     let mut differs = |node, field, here: String, expected: String| {
         differences.push(Difference { line: line.line, node, field, here, expected });
@@ -127,6 +128,14 @@ fn compare(line: &Line, wanted: &Wanted, differences: &mut Vec<Difference>) {
         field(&["last_term"], &here.last_term, &there.last_term);
         field(&["conf"], &here.conf, &there.conf);
         field(&["log", "stored_log"], &here.log, &there.log);
+        if progress {
+            // The original lists the leader itself.
+            let others = |state: &State| -> Vec<Progress> {
+                let own = state.id;
+                state.progress.iter().filter(|member| member.id != own).cloned().collect()
+            };
+            field(&["progress"], &others(here), &others(there));
+        }
     }
 }
 
@@ -135,43 +144,61 @@ trait ToText {
     fn to_text(&self) -> String;
 }
 
-impl<T: serde::Serialize> ToText for T {
+impl<T: serde::Serialize + ?Sized> ToText for T {
     fn to_text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 }
 
-/// Compares the answers of a quorum or confchange script with what stands in it.
+/// Compares the answers of a script with what stands in it: the outcomes of a quorum script, the configurations of a
+/// confchange script. Of an interaction script `raft-state` and `raft-log`: the rest are the original's words.
 ///
 /// # Errors
-/// An interaction script tells the original's words: it takes a state file.
+/// There is nothing of that kind.
 pub fn own(results: &Results) -> Result<Report, Unfit> {
     let mut report = Report::default();
-    let mut answer = |line, field, agrees: bool, here: Option<String>, expected: &str| {
-        report.compared += 1;
-        if !agrees {
-            let (here, expected) = (here.unwrap_or_default(), format!("{expected:?}"));
-            report.differences.push(Difference { line, node: None, field, here, expected });
-        }
-    };
     match results {
-        Results::States(_) => {
-            return Err(Unfit::Script("what is expected of nodes is in a state file"));
+        Results::States(lines) => {
+            // Where the original was told to be silent it says no more than that all went well.
+            let told = |line: &&Line| {
+                matches!(line.cmd.as_str(), "raft-state" | "raft-log") && line.expected != "ok"
+            };
+            for line in lines.iter().filter(told) {
+                let here = line.result.join("\n");
+                report.answer(line.line, here == line.expected, &here, &line.expected);
+            }
         }
         Results::Outcomes(all) => {
             for one in all {
-                let here = serde_json::to_string(&one.result).ok();
                 let agrees = one.result.agrees(&one.expected);
-                answer(one.line, "the outcome", agrees, here, &one.expected);
+                report.answer(one.line, agrees, &one.result, &one.expected);
             }
         }
         Results::Changes(all) => {
             for one in all {
-                let here = serde_json::to_string(&one.result).ok();
                 let agrees = one.result.agrees(&one.expected);
-                answer(one.line, "the configuration", agrees, here, &one.expected);
+                report.answer(one.line, agrees, &one.result, &one.expected);
             }
         }
     }
+    if report.compared == 0 {
+        return Err(Unfit::Script("nothing in it can be compared: its states are"));
+    }
     Ok(report)
+}
+
+impl Report {
+    fn answer(&mut self, line: usize, agrees: bool, here: &dyn ToText, expected: &str) {
+        self.compared += 1;
+        if !agrees {
+            let (here, expected) = (here.to_text(), expected.to_text());
+            self.differences.push(Difference {
+                line,
+                node: None,
+                field: "the answer",
+                here,
+                expected,
+            });
+        }
+    }
 }

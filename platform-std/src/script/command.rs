@@ -64,6 +64,10 @@ pub(super) enum Command {
         /// The node.
         to: NodeId,
     },
+    /// The states of all nodes, in a line each.
+    RaftState,
+    /// The log that a node's storage holds.
+    RaftLog(NodeId),
     /// Asks for what is printed anyway, or for how much the original's text tells.
     Look,
 }
@@ -116,9 +120,9 @@ impl Command {
     pub(super) fn parse(directive: &Directive) -> Result<Self, Misread> {
         let read = Reader { directive };
         let command = match directive.name.as_str() {
-            "_breakpoint" | "log-level" | "raft-log" | "raft-state" | "status" => {
-                return Ok(Self::Look);
-            }
+            "_breakpoint" | "log-level" | "status" => return Ok(Self::Look),
+            "raft-state" => Self::RaftState,
+            "raft-log" => Self::RaftLog(read.node(0)?),
             "add-nodes" => Self::AddNodes(read.add_nodes()?),
             "campaign" => Self::Campaign(read.node(0)?),
             "compact" => Self::Compact(read.node(0)?, read.word(1)?),

@@ -113,8 +113,9 @@ impl Script {
             let result = world.follow(command).map_err(|what| directive.misread(what))?;
             let quiescent = world.is_quiescent();
             let nodes = world.nodes.iter_mut().map(State::of).collect();
-            let (line, cmd) = (directive.line, directive.name.clone());
-            lines.push(Line { line, cmd, result, quiescent, nodes });
+            let (line, cmd, expected) =
+                (directive.line, directive.name.clone(), directive.expected.clone());
+            lines.push(Line { line, cmd, result, quiescent, nodes, expected });
         }
         Ok(lines)
     }

@@ -43,8 +43,9 @@ pub(super) struct Node {
     events: Events,
     made: AddNodes,
     now_ms: u64,
-    /// What storage was last told to hold.
-    disk: Disk,
+    /// What storage holds, and what it was last told to hold.
+    stored: Disk,
+    told: Disk,
     /// What the application has come to.
     state: Snapshot,
     outbox: Vec<InFlight>,
@@ -97,7 +98,8 @@ impl Node {
             events: Events::new(),
             made: made.clone(),
             now_ms: 0,
-            disk: Disk::default(),
+            stored: Disk::default(),
+            told: Disk::default(),
             state,
             outbox: Vec::new(),
             handed_out: begin.index,
@@ -105,7 +107,8 @@ impl Node {
             writes: VecDeque::new(),
             applies: VecDeque::new(),
         };
-        node.disk = node.image();
+        node.told = node.image();
+        node.stored = node.told.clone();
         node
     }
 
@@ -162,7 +165,8 @@ impl Node {
             return Err("these entries are not all applied and durable");
         }
         self.log.compact(index);
-        self.disk.compact(index);
+        self.stored.compact(index);
+        self.told.compact(index);
         self.writes.iter_mut().for_each(|write| write.disk.compact(index));
         Ok(())
     }
@@ -274,7 +278,7 @@ impl Node {
         // The log does not know of a write that began while another was on its way: it is repeated.
         let untold = self.writes.is_empty() && self.log.durable() < self.log.last().index;
         let image = self.image();
-        self.received.is_some() || untold || self.disk != image
+        self.received.is_some() || untold || self.told != image
     }
 
     fn appliable(&self) -> Index {
@@ -298,11 +302,12 @@ impl Node {
         let has_to_write = self.has_to_write();
         if has_to_write {
             self.log.write_begins(self.log.last().index);
-            self.disk = self.image();
+            self.told = self.image();
+            self.stored = self.told.clone();
             self.log.write_ends();
         }
         let mut sent = std::mem::take(&mut self.outbox);
-        let (term, vote) = (self.disk.term, self.disk.vote);
+        let (term, vote) = (self.told.term, self.told.vote);
         // A leader counts its own write after the messages of before have left, all others answer with it.
         if has_to_write && !leads {
             self.stored(term, vote);
@@ -333,7 +338,7 @@ impl Node {
                 Some(snapshot) => self.image().restored(snapshot.id),
                 None => self.image(),
             };
-            self.disk = disk.clone();
+            self.told = disk.clone();
             self.writes.push_back(Write { disk, snapshot, marked });
         }
         let applies = self.next_to_apply();
@@ -354,7 +359,8 @@ impl Node {
         {
             self.install(snapshot);
         }
-        let content = Content::Stored { term: write.disk.term, vote: write.disk.vote };
+        self.stored = write.disk;
+        let content = Content::Stored { term: self.stored.term, vote: self.stored.vote };
         Some(InFlight { from: self.id, to: self.id, content })
     }
 
@@ -395,6 +401,19 @@ impl Node {
             Kind::Empty => {}
         }
         self.state.id = record.id;
+    }
+
+    /// The node's state in a line, as scripts have it.
+    pub(super) fn state_text(&self) -> String {
+        let raft = &self.raft;
+        let vote = if raft.membership().voters().contains(self.id) { "Voter" } else { "Non-Voter" };
+        let lead = raft.lead().map_or(0, NodeId::get);
+        format!("{}: State{:?} ({vote}) Term:{} Lead:{lead}", self.id, raft.role(), raft.term())
+    }
+
+    /// The log in storage, an entry in a line, as scripts have it.
+    pub(super) fn log_text(&self) -> Vec<String> {
+        self.stored.text()
     }
 
     /// What storage would have to hold now.

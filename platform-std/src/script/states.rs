@@ -17,10 +17,13 @@ pub struct Line {
     /// What came of it, where there is more to say than that it was done.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub result: Vec<String>,
-    /// Nothing is on its way, and no node has anything left to do.
+    /// Nothing is on its way to a node that is there, and none has anything left to do.
     pub quiescent: bool,
     /// All nodes.
     pub nodes: Vec<State>,
+    /// What the file expects.
+    #[serde(skip)]
+    pub expected: String,
 }
 
 /// A node's state.

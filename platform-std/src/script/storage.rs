@@ -49,6 +49,24 @@ impl Disk {
         Self { base, entries: Vec::new(), ..self }
     }
 
+    /// An entry in a line, as scripts have it.
+    pub(super) fn text(&self) -> Vec<String> {
+        if self.entries.is_empty() {
+            let last = self.base.index;
+            return vec![format!("log is empty: first index={}, last index={last}", last.next())];
+        }
+        let text = |record: &Record| {
+            let (kind, data) = record.words();
+            let EntryId { index, term } = record.id;
+            match kind {
+                "normal" => format!("{term}/{index} EntryNormal {data:?}"),
+                "cc1" => format!("{term}/{index} EntryConfChange {data}"),
+                _ => format!("{term}/{index} EntryConfChangeV2 {data}").trim_end().to_owned(),
+            }
+        };
+        self.entries.iter().map(text).collect()
+    }
+
     pub(super) fn compact(&mut self, index: Index) {
         if let Some(at) = self.entries.iter().position(|record| record.id.index == index) {
             self.base = self.entries[at].id;

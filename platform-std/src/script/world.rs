@@ -30,6 +30,8 @@ impl World {
         let mut said = Vec::new();
         match command {
             Command::Look => {}
+            Command::RaftState => said.extend(self.nodes.iter().map(Node::state_text)),
+            Command::RaftLog(id) => said = self.node(*id)?.log_text(),
             Command::AddNodes(made) => self.add(made)?,
             Command::Campaign(id) => self.node(*id)?.campaign(),
             Command::Compact(id, index) => {
@@ -81,10 +83,12 @@ impl World {
         Ok(said)
     }
 
-    /// Nothing is on its way, and no node has anything left to do.
+    /// Nothing is on its way to a node that is there, and none has anything left to do.
     pub(super) fn is_quiescent(&mut self) -> bool {
         let busy = |node: &mut Node| node.has_ready() || node.has_thread_work();
-        self.pool.is_empty() && !self.nodes.iter_mut().any(busy)
+        let there = self.nodes.len();
+        let arrives = |sent: &InFlight| usize::from(sent.to.get()) <= there;
+        !self.pool.iter().any(arrives) && !self.nodes.iter_mut().any(busy)
     }
 
     fn add(&mut self, made: &AddNodes) -> Result<(), Unfit> {
