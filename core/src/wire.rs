@@ -158,6 +158,11 @@ pub enum Message {
         /// What was committed when the request came, or more.
         index: Index,
     },
+    /// A member's command for the leader; the payload is the entry's data.
+    Propose {
+        /// The sender's term.
+        term: Term,
+    },
 }
 
 /// Where a follower's log parts from the leader's.
@@ -185,7 +190,8 @@ impl Message {
             | Self::TimeoutNow { term }
             | Self::Transfer { term, .. }
             | Self::ReadIndex { term, .. }
-            | Self::ReadIndexReply { term, .. } => term,
+            | Self::ReadIndexReply { term, .. }
+            | Self::Propose { term } => term,
             Self::Join { .. } => Term::ZERO,
         }
     }
@@ -216,7 +222,8 @@ impl Message {
             | Self::Admitted { .. }
             | Self::TimeoutNow { .. }
             | Self::Transfer { .. }
-            | Self::ReadIndex { .. } => true,
+            | Self::ReadIndex { .. }
+            | Self::Propose { .. } => true,
         };
         rest_ok && self.term().0 <= COUNT_MAX
     }
@@ -358,6 +365,7 @@ mod tests {
                 |(term, commit, pre, granted)| Message::VoteReply { term, commit, pre, granted }
             ),
             term().prop_map(|term| Message::TimeoutNow { term }),
+            term().prop_map(|term| Message::Propose { term }),
             (term(), 1u8..=NodeId::MAX)
                 .prop_map(|(term, to)| Message::Transfer { term, to: NodeId::new(to).unwrap() }),
             (term(), any::<u32>(), any::<bool>())

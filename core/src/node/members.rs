@@ -92,6 +92,7 @@ impl<S: Storage> Node<[u8], S> {
             What::Admit { nonce } => {
                 member.returning |= voters.contains(step.id);
                 (member.generation, member.nonce, self.generations) = (next, nonce, next);
+                (member.session, member.commands) = (0, 0);
                 self.raft.forget_member(step.id, &self.log);
             }
             What::AddVoter | What::AddLearner => member.returning = false,

@@ -3,12 +3,14 @@
 //! Call one of the `handle_*` functions when something happened, then [`Node::poll_output`] until it says
 //! [`Output::Wait`].
 
+mod forward;
 mod members;
 mod output;
 mod poll;
 mod read;
 mod snapshot;
 
+pub use forward::{ForwardError, Outcome, ProposalId};
 pub use output::{
     Boot, ChangeMembersError, Founding, Limits, Output, ProposeError, StartError, Status,
 };
@@ -26,6 +28,7 @@ use crate::storage::Storage;
 use crate::types::{ClusterId, EntryId, Generation, Index, Instant, NodeId, Term};
 use crate::wal::{BUFFER_BYTES_MIN, CHUNK_OVERHEAD_BYTES_MAX, Mounted, SNAP_DATA_AT, Tail, Wal};
 use crate::wire::{self, Message};
+use forward::Forward;
 use members::Request;
 use snapshot::{Reading, Task};
 
@@ -76,6 +79,7 @@ pub struct Node<B: ?Sized = [u8], S = Wal> {
     events: Events,
     task: Task,
     reading: Reading,
+    forward: Forward,
     /// Entry that was handed out to be applied.
     applying: Option<EntryId>,
     newer_schema: Option<u16>,
@@ -115,6 +119,7 @@ impl<const N: usize, S: Storage> Node<[u8; N], S> {
             events: Events::new(),
             task: Task::None,
             reading: Reading::None,
+            forward: Forward::NONE,
             applying: None,
             newer_schema: None,
             idle_at: Instant::ZERO,
@@ -260,7 +265,10 @@ impl<S: Storage> Node<[u8], S> {
         // A member that is not known here may be newer than this node's configuration; a past life of a
         // known one is not (CC14, O3). A leader or candidate may be in a newer life than is known here; but what
         // counts towards a quorum is said by the very life that this node's configuration counts (O6).
-        let counts = matches!(message, Message::VoteReply { .. } | Message::Reply { .. });
+        let counts = matches!(
+            message,
+            Message::VoteReply { .. } | Message::Reply { .. } | Message::Propose { .. }
+        );
         let member = self.roster.iter().find(|m| m.id == from);
         let stranger =
             |m: &Member| m.generation > generation || (counts && m.generation < generation);
@@ -275,7 +283,7 @@ impl<S: Storage> Node<[u8], S> {
         }
         let raft = &mut self.raft;
         match raft.step(now, from, message, frame.payload, &mut self.log, &mut self.events) {
-            Stepped::Done => {}
+            Stepped::Done => self.handle_forwarded(from, message, frame.payload),
             Stepped::WantsSnapshot => self.receive_snapshot(message, frame.payload),
         }
     }
@@ -290,6 +298,7 @@ impl<S: Storage> Node<[u8], S> {
         // Without its configuration and state a node stands for nothing (B3).
         if self.phase == Phase::Running && !self.task.is_installing() {
             self.raft.handle_timeout(now, &mut self.log, &mut self.events);
+            self.give_up_forward(now);
         }
     }
 
@@ -345,13 +354,7 @@ impl<S: Storage> Node<[u8], S> {
         if command.len() > bytes_max {
             return Err(ProposeError::TooLarge { bytes_max: bytes_max as u32 });
         }
-        let needed = command.len().saturating_add(HEAD_BYTES_MAX);
-        self.make_room(needed.saturating_add(RESERVE_BYTES));
-        let room = self.log_room();
-        if needed > room {
-            let bytes_free = room.saturating_sub(HEAD_BYTES_MAX) as u32;
-            return Err(ProposeError::LogFull { bytes_free });
-        }
+        self.room_for(command.len())?;
         self.raft.propose(Kind::Command, command, &mut self.log).map_err(ProposeError::from)
     }
 
@@ -361,6 +364,18 @@ impl<S: Storage> Node<[u8], S> {
         }
         if self.raft.role() != Role::Leader {
             return Err(ProposeError::NotLeader { leader: self.raft.lead() });
+        }
+        Ok(())
+    }
+
+    /// Is there room for a command of so many bytes, with the reserve kept back?
+    fn room_for(&mut self, bytes: usize) -> Result<(), ProposeError> {
+        let needed = bytes.saturating_add(HEAD_BYTES_MAX);
+        self.make_room(needed.saturating_add(RESERVE_BYTES));
+        let room = self.log_room();
+        if needed > room {
+            let bytes_free = room.saturating_sub(HEAD_BYTES_MAX) as u32;
+            return Err(ProposeError::LogFull { bytes_free });
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! What goes in when a node starts, what comes out of it, what it reports.
 
-use super::ReadId;
+use super::{Outcome, ProposalId, ReadId};
 use crate::change::ChangeError;
 use crate::entry::HEAD_BYTES_MAX;
 use crate::event::{Event, Fault, Note};
@@ -240,6 +240,13 @@ pub enum Output {
     },
     /// The state, as it is now, serves this read ([`Node::read`](super::Node::read)).
     ReadReady(ReadId),
+    /// What became of a command that was forwarded ([`Node::forward`](super::Node::forward)).
+    Proposed {
+        /// Which one.
+        id: ProposalId,
+        /// It took effect, or may.
+        outcome: Outcome,
+    },
     /// Something happened.
     Event(Event),
     /// Nothing more to do until then, or until something arrives.

@@ -187,6 +187,8 @@ pub struct Raft {
     transfer: Option<Transfer>,
     reads: [Option<Read>; READS_MAX],
     read_context: u32,
+    /// Drawn at the start, not 0: tells this life of the node from others.
+    life: u32,
     /// Leader: a round of heartbeats that reads wait for.
     owes_round: bool,
     lease: Lease,
@@ -258,6 +260,7 @@ impl Raft {
             transfer: None,
             reads: [None; READS_MAX],
             read_context: 0,
+            life: 0,
             owes_round: false,
             lease: Lease::NONE,
             consistent: Index::ZERO,
@@ -301,7 +304,13 @@ impl Raft {
         self.reset_progress(log.last().index.next());
         self.reset_timer(now);
         // No late answer to an earlier life is taken for one to this.
-        self.read_context = self.rng as u32;
+        self.life = self.rng as u32 | 1;
+        self.read_context = self.life;
+    }
+
+    /// A number that tells this life of the node from others; not 0.
+    pub(crate) const fn life(&self) -> u32 {
+        self.life
     }
 
     /// This node.
@@ -456,8 +465,11 @@ impl Raft {
             Message::ReadIndexReply { context, index, .. } => {
                 self.handle_read_reply(from, context, index);
             }
-            // Boards are admitted above the protocol.
-            Message::VoteRequest { .. } | Message::Join { .. } | Message::Admitted { .. } => {}
+            // Boards are admitted, and their commands taken, above the protocol.
+            Message::VoteRequest { .. }
+            | Message::Join { .. }
+            | Message::Admitted { .. }
+            | Message::Propose { .. } => {}
         }
         Stepped::Done
     }
@@ -575,6 +587,21 @@ impl Raft {
         let next = log.last().index.next();
         for progress in self.progress.iter_mut().filter(|p| p.id == Some(id)) {
             progress.reset(Some(id), next);
+        }
+    }
+
+    /// Leader: is this command of a member, by session and number, in the log by this node's doing, or a later one?
+    pub(crate) fn has_forwarded(&self, from: NodeId, (session, number): (u32, u32)) -> bool {
+        self.progress(from).is_some_and(|p| {
+            let (of, newest) = p.forwarded;
+            of == session && (newest == number || (session != 0 && newest > number))
+        })
+    }
+
+    /// Leader: it is now.
+    pub(crate) fn set_forwarded(&mut self, from: NodeId, key: (u32, u32)) {
+        if let Some(progress) = self.progress.iter_mut().find(|p| p.id == Some(from)) {
+            progress.forwarded = key;
         }
     }
 

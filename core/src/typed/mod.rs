@@ -73,6 +73,7 @@ pub fn serve(
         Output::Flash(_)
         | Output::Transmit { .. }
         | Output::ReadReady(_)
+        | Output::Proposed { .. }
         | Output::Event(_)
         | Output::Wait { .. } => return false,
     };

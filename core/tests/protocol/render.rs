@@ -22,6 +22,7 @@ pub(crate) fn data(kind: Kind, data: &[u8]) -> String {
         Kind::Command => format!("{:?}", String::from_utf8_lossy(data)),
         Kind::Empty => "empty".into(),
         Kind::Membership => "membership".into(),
+        Kind::Once => "once".into(),
     }
 }
 
@@ -93,7 +94,9 @@ pub(crate) fn message(message: &Message, payload: &[u8]) -> String {
         Message::ReadIndexReply { term, context, index } => {
             format!("read reply t{term}: {context:08x} up to {index}")
         }
-        Message::Join { .. } | Message::Admitted { .. } => "of no concern here".to_owned(),
+        Message::Join { .. } | Message::Propose { .. } | Message::Admitted { .. } => {
+            "of no concern here".to_owned()
+        }
     }
 }
 
