@@ -21,6 +21,9 @@ pub(crate) struct Args {
     /// are quiescent there, less the fields that are listed as unstable. Without STATES, with what stands in the script.
     #[arg(long, value_name = "STATES", num_args = 0..=1)]
     check: Option<Option<PathBuf>>,
+    /// Leave the nodes out where they are not quiescent: that is what a state file needs.
+    #[arg(long, conflicts_with = "check")]
+    quiescent: bool,
     /// Compare what leaders know of the other members, too: in which state, and what they are known to hold.
     #[arg(long, requires = "check")]
     progress: bool,
@@ -36,7 +39,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     };
     let misread = |misread: Misread| Failure::usage(format!("{}:{misread}", file.display()));
     let script = Script::parse(&read(file)?).map_err(misread)?;
-    let results = script.run().map_err(misread)?;
+    let mut results = script.run().map_err(misread)?;
+    if args.quiescent {
+        results.leave_out_unrest();
+    }
     match check {
         None => print(&(results.to_json_lines().join("\n") + "\n")),
         Some(states) => {

@@ -65,7 +65,8 @@ impl InFlight {
                 Message::Transfer { .. } => &["MsgTransferLeader"],
                 Message::ReadIndex { .. } => &["MsgReadIndex"],
                 Message::ReadIndexReply { .. } => &["MsgReadIndexResp"],
-                Message::Join { .. } | Message::Admitted { .. } => &[],
+                // Said above the protocol.
+                Message::Propose { .. } | Message::Join { .. } | Message::Admitted { .. } => &[],
             },
             Content::Proposal { .. } => &["MsgProp"],
             Content::Stored { .. } => &["MsgStorageAppendResp"],

@@ -137,6 +137,13 @@ impl Script {
 }
 
 impl Results {
+    /// Leaves the nodes out where they are not quiescent.
+    pub fn leave_out_unrest(&mut self) {
+        if let Self::States(lines) = self {
+            lines.iter_mut().filter(|line| !line.quiescent).for_each(|line| line.nodes.clear());
+        }
+    }
+
     /// One JSON object for each command.
     pub fn to_json_lines(&self) -> Vec<String> {
         fn json<T: Serialize>(all: &[T]) -> Vec<String> {

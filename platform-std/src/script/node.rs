@@ -397,7 +397,7 @@ impl Node {
                 let _ = self.raft.apply_change(now, &record.data, log, events);
                 self.state.membership = *self.raft.membership();
             }
-            Kind::Command => self.state.content.extend(&record.data),
+            Kind::Command | Kind::Once => self.state.content.extend(&record.data),
             Kind::Empty => {}
         }
         self.state.id = record.id;
