@@ -8,6 +8,7 @@ mod script;
 mod sim;
 mod wal;
 mod wal_json;
+mod wal_recover;
 mod wal_ring;
 mod wal_size;
 mod wal_text;
