@@ -299,8 +299,11 @@ impl Node {
     fn write_at_once(&mut self) -> Vec<InFlight> {
         let leads = self.raft.role() == Role::Leader;
         let applies = self.next_to_apply();
-        let has_to_write = self.has_to_write();
-        if has_to_write {
+        // Nobody waits for a commit index to be written.
+        let hard_state = (self.raft.term(), self.raft.vote());
+        let awaited = self.log.durable() < self.log.last().index
+            || (self.told.term, self.told.vote) != hard_state;
+        if self.has_to_write() {
             self.log.write_begins(self.log.last().index);
             self.told = self.image();
             self.stored = self.told.clone();
@@ -309,7 +312,7 @@ impl Node {
         let mut sent = std::mem::take(&mut self.outbox);
         let (term, vote) = (self.told.term, self.told.vote);
         // A leader counts its own write after the messages of before have left, all others answer with it.
-        if has_to_write && !leads {
+        if awaited && !leads {
             self.stored(term, vote);
             self.poll();
             if self.raft.role() != Role::Leader {
@@ -320,7 +323,7 @@ impl Node {
             self.raft.set_applied(record.id.index);
             self.apply(record);
         }
-        if has_to_write && leads {
+        if awaited && leads {
             self.stored(term, vote);
         }
         sent
