@@ -234,7 +234,6 @@ impl Node {
                 }
             }
             Content::Proposal { kind, data } => result = self.propose(kind, &data),
-            Content::Stored { term, vote } => self.stored(term, vote),
             Content::Applied { index } => self.raft.set_applied(index),
         }
         self.poll();
@@ -255,7 +254,7 @@ impl Node {
         self.state = snapshot;
     }
 
-    fn stored(&mut self, term: Term, vote: Option<NodeId>) {
+    fn set_durable(&mut self, term: Term, vote: Option<NodeId>) {
         let (now, log) = (self.now(), &mut self.log);
         self.raft.set_durable(now, term, vote, log, &mut self.events);
     }
@@ -313,7 +312,7 @@ impl Node {
         let (term, vote) = (self.told.term, self.told.vote);
         // A leader counts its own write after the messages of before have left, all others answer with it.
         if awaited && !leads {
-            self.stored(term, vote);
+            self.set_durable(term, vote);
             self.poll();
             if self.raft.role() != Role::Leader {
                 sent.append(&mut self.outbox);
@@ -324,7 +323,7 @@ impl Node {
             self.apply(record);
         }
         if awaited && leads {
-            self.stored(term, vote);
+            self.set_durable(term, vote);
         }
         sent
     }
@@ -351,8 +350,8 @@ impl Node {
         std::mem::take(&mut self.outbox)
     }
 
-    /// The oldest write is done; what the node is to hear of it.
-    pub(super) fn process_append(&mut self) -> Option<InFlight> {
+    /// The oldest write is done: what was waiting for it is said. `None` if there is none.
+    pub(super) fn process_append(&mut self) -> Option<Vec<InFlight>> {
         let write = self.writes.pop_front()?;
         if write.marked {
             self.log.write_ends();
@@ -363,8 +362,12 @@ impl Node {
             self.install(snapshot);
         }
         self.stored = write.disk;
-        let content = Content::Stored { term: self.stored.term, vote: self.stored.vote };
-        Some(InFlight { from: self.id, to: self.id, content })
+        let said = self.outbox.len();
+        self.set_durable(self.stored.term, self.stored.vote);
+        self.poll();
+        // What a leader has to say of it waits for its turn.
+        let leads = self.raft.role() == Role::Leader;
+        Some(if leads { Vec::new() } else { self.outbox.split_off(said) })
     }
 
     /// The oldest entries that were handed out are applied; what the node is to hear of it.
