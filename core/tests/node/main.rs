@@ -12,4 +12,5 @@ mod forward;
 mod lives;
 mod members;
 mod reads;
+mod recovery;
 mod support;
