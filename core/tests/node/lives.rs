@@ -69,8 +69,10 @@ fn b22_no_entry_is_handed_out_before_the_snapshot_under_it_is_restored() {
     assert_eq!(cluster.hosts[away].state, cluster.hosts[(away + 1) % 3].state);
     // The same at a start.
     let now = cluster.now;
+    cluster.hosts[away].slow = true;
     cluster.hosts[away].restart(now);
     cluster.run(2000);
+    assert!(!cluster.hosts[away].applied.is_empty());
     assert_eq!(cluster.hosts[away].too_early, 0);
     assert_eq!(cluster.hosts[away].state, cluster.hosts[(away + 1) % 3].state);
 }
@@ -125,7 +127,14 @@ fn o06_blank_flash_is_refused_and_what_is_not_here_is_not_committed() {
     let commit = EntryId::new(Index(77), term);
     let beat = Message::Heartbeat { term, commit, round: 9, reply: true };
     let n = |host: usize| id(host as u8 + 1);
+    cluster.hosts[leader].node.propose(b"x").unwrap();
+    for (_, frame) in cluster.hosts[leader].drive(now) {
+        cluster.hosts[follower].node.handle_frame(now, &frame);
+    }
+    cluster.hosts[follower].drive(now);
+    cluster.cut = NodeSet::one(n(leader));
     let before = cluster.hosts[follower].node.status();
+    assert!(before.commit < before.last.index);
     cluster.hosts[follower].node.handle_frame(now, &forged((n(leader), 1), n(follower), beat, &[]));
     cluster.settle();
     let after = cluster.hosts[follower].node.status();

@@ -78,6 +78,8 @@ pub(crate) struct Host {
     pub(crate) reads: Vec<(ReadId, usize)>,
     pub(crate) outcomes: Vec<(ProposalId, Outcome)>,
     pub(crate) until: Instant,
+    /// Flash takes so long that everything else is done first.
+    pub(crate) slow: bool,
     /// Comes behind each piece of a snapshot that is restored but the last, and what the node is then.
     pub(crate) nag: Option<Vec<u8>>,
     pub(crate) nagged: Vec<Role>,
@@ -140,6 +142,7 @@ impl Host {
             reads: vec![],
             outcomes: vec![],
             until: Instant::ZERO,
+            slow: false,
             nag: None,
             nagged: vec![],
             too_early: 0,
@@ -178,8 +181,10 @@ impl Host {
     /// Does everything that is to be done; the frames to send.
     pub(crate) fn drive(&mut self, now: Instant) -> Vec<(NodeSet, Vec<u8>)> {
         let mut frames = vec![];
+        let mut flash = None;
         for _ in 0..10_000 {
             match self.node.poll_output(now, &mut self.frame, &mut self.flash) {
+                Output::Flash(op) if self.slow => flash = Some(op),
                 Output::Flash(op) => {
                     self.perform(op);
                     self.node.handle_flash(now, FlashDone::Ok);
@@ -215,6 +220,11 @@ impl Host {
                 Output::ReadReady(id) => self.reads.push((id, self.applied.len())),
                 Output::Event(event) => self.events.push(event),
                 Output::Wait { until } => {
+                    if let Some(op) = flash.take() {
+                        self.perform(op);
+                        self.node.handle_flash(now, FlashDone::Ok);
+                        continue;
+                    }
                     self.until = until;
                     return frames;
                 }

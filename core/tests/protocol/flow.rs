@@ -160,18 +160,21 @@ fn an_acknowledgement_frees_what_it_covers_and_a_stale_one_nothing() {
 #[test]
 fn b14_a_window_that_is_given_up_is_empty() {
     let mut cluster = board_in(Role::Leader);
+    cluster.board_mut(2).manual = true;
     for _ in 0..INFLIGHT_MAX {
         cluster.propose(1, b"x").unwrap();
     }
     assert_eq!(appends(&cluster), INFLIGHT_MAX);
+    // All are lost. One probe brings them, and is what counts as on its way until they are durable.
     cluster.network.clear();
     cluster.board_mut(1).raft.report_unreachable(id(2));
     cluster.beats(1);
     assert_eq!(cluster.board(1).state_of(2), ProgressState::Replicate);
+    assert_eq!(cluster.board(2).log.last(), cluster.board(1).log.last());
     for _ in 0..INFLIGHT_MAX {
         cluster.propose(1, b"y").unwrap();
     }
-    assert_eq!(appends(&cluster), INFLIGHT_MAX);
+    assert_eq!(appends(&cluster), INFLIGHT_MAX - 1);
 }
 
 #[test]
@@ -184,17 +187,15 @@ fn b19_a_commit_is_told_once() {
     cluster.propose(1, b"x").unwrap();
     cluster.deliver(Some(1), None);
     cluster.deliver(None, Some(1));
-    assert_eq!(news(&mut cluster), 1);
-    // What goes out anyway tells it as well.
+    assert_eq!(news(&mut cluster), 1, "by two acknowledgements");
     cluster.propose(1, b"y").unwrap();
     cluster.deliver(Some(1), None);
-    let replies = cluster.take(None, Some(1));
-    cluster.propose(1, b"z").unwrap();
-    cluster.network.clear();
-    replies.iter().for_each(|sent| _ = cluster.deliver_one(sent));
-    assert_eq!(news(&mut cluster), 1, "y is committed after z went out");
-    cluster.propose(1, b"w").unwrap();
-    assert_eq!(news(&mut cluster), 0, "w's append tells of y, which is known");
+    // What goes out anyway tells it as well.
+    let board = cluster.board_mut(1);
+    board.raft.propose(Kind::Command, b"z", &mut board.log).unwrap();
+    cluster.deliver(Some(2), Some(1));
+    assert_eq!(cluster.board(1).commands(), ["x", "y"]);
+    assert_eq!(news(&mut cluster), 0);
     cluster.tick(1, 99);
     assert_eq!(news(&mut cluster), 0);
 }

@@ -55,13 +55,22 @@ fn b08_a_read_of_a_leader_that_has_committed_nothing_yet_waits_for_that() {
         cluster.network.clear();
         cluster.step(1, 2, vote(2, true), &[]);
         assert_eq!((role(&cluster, 1).0, cluster.board(1).raft.commit().0), (Role::Leader, 0));
-        if from != 1 {
-            cluster.deliver(Some(1), Some(from));
-        }
+        // A quorum answers its heartbeats, and nobody gets its entries.
+        cluster.tick(1, 100);
+        let deliver = |cluster: &mut Cluster, from, to| {
+            cluster.network.retain(|s| !matches!(s.message(), Message::Append { .. }));
+            cluster.deliver(from, to);
+        };
+        deliver(&mut cluster, Some(1), None);
         let read = cluster.read(from, false).unwrap();
+        for _ in 0..3 {
+            deliver(&mut cluster, None, Some(1));
+            deliver(&mut cluster, Some(1), None);
+        }
+        assert_eq!(cluster.board(1).raft.commit().0, 0);
         assert_eq!(cluster.answered(from, read), None);
         cluster.stabilize();
-        cluster.beats(1);
+        cluster.beats(2);
         assert_eq!(cluster.answered(from, read), Some(1), "on {from}");
     }
 }
@@ -103,7 +112,9 @@ fn b09_an_answer_to_a_read_of_an_earlier_life_answers_none_of_this_one() {
     let is_answer = |s: &&Sent| matches!(s.message(), Message::ReadIndexReply { .. });
     assert_eq!(answers.iter().filter(is_answer).count(), 1);
     cluster.setup.seed += 1;
+    cluster.snapshot(2);
     cluster.restart(2);
+    assert_eq!(cluster.board(2).commands(), ["x"]);
     cluster.propose(1, b"newer").unwrap();
     cluster.deliver(Some(1), Some(3));
     cluster.deliver(Some(3), Some(1));

@@ -209,3 +209,24 @@ fn a_restored_board_goes_on_behind_its_snapshot_and_hands_nothing_out_twice() {
         assert_eq!(cluster.board(n).commands(), ["a", "b", "c", "d"], "{n}");
     }
 }
+
+#[test]
+fn b16_an_acknowledgement_that_reconnects_the_logs_ends_the_need_of_a_snapshot() {
+    let mut cluster = far_behind(Setup::plain(3));
+    cluster.tick(1, 100);
+    cluster.step(1, 3, reply(1, 0), &[]);
+    assert_eq!(cluster.board(1).state_of(3), ProgressState::Snapshot);
+    // A newer one is to be sent, but the entries behind the first are here yet.
+    let first = cluster.board(1).raft.snapshot();
+    cluster.propose(1, b"d").unwrap();
+    cluster.stabilize();
+    assert!(cluster.snapshot(1).index > first.index);
+    assert_eq!(cluster.board(1).log.base(), first);
+    cluster.step(1, 3, reply(1, first.index.0 - 1), &[]);
+    assert_eq!(cluster.board(1).state_of(3), ProgressState::Snapshot);
+    cluster.step(1, 3, reply(1, first.index.0), &[]);
+    assert_eq!(cluster.board(1).state_of(3), ProgressState::Replicate);
+    let sent = cluster.sent(1);
+    let entries = |m: &Message| matches!(m, Message::Append { prev, .. } if *prev == first);
+    assert!(sent.iter().any(|(to, m)| *to == 3 && entries(m)), "{sent:?}");
+}
