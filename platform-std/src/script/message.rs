@@ -43,6 +43,10 @@ impl InFlight {
         matches!(self.content, Content::Applied { .. })
     }
 
+    pub(super) const fn asks_for_a_vote(&self) -> bool {
+        matches!(self.content, Content::Message { message: Message::VoteRequest { .. }, .. })
+    }
+
     /// Is this what the original would send as a message of type `kind`? A reply is an answer to appends and to
     /// heartbeats at once; news of a commit is an append without entries there.
     pub(super) fn is_of(&self, kind: &str) -> bool {
