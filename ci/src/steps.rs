@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::tools::{Context, Trouble};
-use crate::{bench, checks, cuts, embedded, fuzz, planted, readme, sim, size};
+use crate::{bench, checks, cuts, differential, embedded, fuzz, planted, readme, sim, size};
 
 /// When a step belongs to a run that names no step.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -98,6 +98,12 @@ const STEPS: &[Step] = &[
         run: cuts::flips::step,
     },
     Step {
+        name: "differential",
+        about: "the same leaders and committed logs as the crate raft 0.7, by the same schedules",
+        when: When::Always,
+        run: differential::step,
+    },
+    Step {
         name: "bench-flash",
         about: "the flash log next to a queue and a key-value store",
         when: When::Full,
@@ -126,6 +132,7 @@ const STEPS: &[Step] = &[
 /// What a caller can set about the steps.
 pub(crate) struct Options {
     pub(crate) cuts: cuts::Campaign,
+    pub(crate) differential: differential::Campaign,
     /// Events of the longest histories that are tried.
     pub(crate) history_length: u32,
     pub(crate) fuzz_seconds: u32,
@@ -143,6 +150,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             cuts: cuts::Campaign::SHORT,
+            differential: differential::Campaign::SHORT,
             history_length: cuts::exhaustive::LENGTH,
             fuzz_seconds: 30,
             fuzz_targets: Vec::new(),
@@ -161,6 +169,7 @@ impl Options {
     pub(crate) fn full() -> Self {
         Self {
             cuts: cuts::Campaign::LONG,
+            differential: differential::Campaign::LONG,
             history_length: cuts::exhaustive::LENGTH_FULL,
             fuzz_seconds: 300,
             sweep_seeds: 1000,
