@@ -13,7 +13,8 @@ fn both(boards: u8) -> [Setup; 2] {
 
 #[test]
 fn who_is_elected_depends_on_who_lives_and_on_their_logs() {
-    let table: [(&[&[u64]], &[u8], Option<Role>); 7] = [
+    type Logs<'a> = &'a [&'a [u64]];
+    let table: [(Logs<'_>, &[u8], Option<Role>); 7] = [
         (&[&[]], &[], Some(Role::Leader)),
         (&[&[], &[], &[]], &[], Some(Role::Leader)),
         (&[&[], &[], &[]], &[3], Some(Role::Leader)),
