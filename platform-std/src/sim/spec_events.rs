@@ -468,10 +468,10 @@ impl SpecEvents {
         }
         let from = frame.envelope.from.get();
         match frame.envelope.message {
-            Message::VoteRequest { pre: false, .. } => {
+            Message::VoteRequest { pre: false, term, .. } => {
                 let raised = after.term > before.term;
                 // What it does not answer was not received: it hears a leader.
-                if raised || (after.vote == from && after.role == Role::Follower) {
+                if term.0 == after.term && (raised || after.vote == from) {
                     for at in self.arriving(bytes, board) {
                         self.asked(ms, board, before, at);
                     }
@@ -558,6 +558,9 @@ impl SpecEvents {
             (mirror.now.term, mirror.now.vote, mirror.role) = (msg.term, 0, Role::Follower);
         }
         let term = mirror.now.term;
+        if mirror.role == Role::Candidate && msg.term == term {
+            mirror.role = Role::Follower;
+        }
         let log = &mut mirror.now.log;
         let prev = (msg.index as usize).checked_sub(1);
         let fits = prev.is_none_or(|prev| log.get(prev) == Some(&msg.log_term));
@@ -568,9 +571,6 @@ impl SpecEvents {
                 Msg { reject: true, ..Msg::new("MsgAppResp", board, from, term) },
             );
             return false;
-        }
-        if mirror.role == Role::Candidate {
-            mirror.role = Role::Follower;
         }
         let mut matched = mirror.now.commit;
         if msg.index + 1 > mirror.now.commit {
@@ -636,10 +636,11 @@ impl SpecEvents {
             last: EntryId::new(Index(mirror.now.log.len() as u64), id.term),
             ..shown.clone()
         };
+        self.put(ms, "ReceiveAppendEntriesRequest", board, &before, Some(msg));
+        let mirror = self.mirror(board);
         mirror.now.log.truncate(prev as usize);
         mirror.now.log.extend((prev + 1..=id.index.0).filter_map(term_of));
         mirror.now.commit = id.index.0;
-        self.put(ms, "ReceiveAppendEntriesRequest", board, &before, Some(msg));
         let term = shown.term;
         let done = Msg { index: id.index.0, ..Msg::new("MsgAppResp", board, leader, term) };
         self.reply(board, leader, done);
