@@ -50,6 +50,13 @@ struct Durable {
     commit: u64,
 }
 
+impl Durable {
+    fn holds(&self, index: u64, term: u64) -> bool {
+        let at = (index as usize).checked_sub(1);
+        at.is_none_or(|at| self.log.get(at) == Some(&term))
+    }
+}
+
 /// A board as the specification has it.
 #[derive(Clone, Debug, Default)]
 struct Mirror {
@@ -482,11 +489,12 @@ impl SpecEvents {
             }
             Message::Append { .. } | Message::Heartbeat { .. } | Message::Snapshot { .. } => {
                 for (number, at) in self.arriving(bytes, board).into_iter().enumerate() {
-                    let sent = &self.messages[at];
-                    let upto = sent.msg.index + sent.msg.entries;
-                    // More did not fit into its log.
-                    let fits = sent.entry.is_none() || upto <= after.last.index.0;
-                    if !fits || !self.appended(ms, board, before, at, number > 0) {
+                    let Sent { msg, entry, .. } = &self.messages[at];
+                    let (index, entries, log_term) = (msg.index, msg.entries, msg.log_term);
+                    let more = entry.is_some() && index + entries > after.last.index.0;
+                    // It would have been taken, but did not fit into the board's log any more.
+                    let full = more && self.mirror(board).now.holds(index, log_term);
+                    if full || !self.appended(ms, board, before, at, number > 0) {
                         break;
                     }
                 }
@@ -561,9 +569,8 @@ impl SpecEvents {
         if mirror.role == Role::Candidate && msg.term == term {
             mirror.role = Role::Follower;
         }
+        let fits = mirror.now.holds(msg.index, msg.log_term);
         let log = &mut mirror.now.log;
-        let prev = (msg.index as usize).checked_sub(1);
-        let fits = prev.is_none_or(|prev| log.get(prev) == Some(&msg.log_term));
         if msg.term < term || !fits {
             self.reply(
                 board,
