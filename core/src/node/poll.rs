@@ -3,8 +3,11 @@
 use super::{Node, Output, Phase, snapshot::Reading};
 use crate::entry::Kind;
 use crate::event::Fault;
+use crate::identity::Identity;
+use crate::membership::Member;
+use crate::raft::Raft;
 use crate::storage::Storage;
-use crate::types::{EntryId, Index, Instant, NodeSet};
+use crate::types::{EntryId, Generation, Index, Instant, NodeSet};
 use crate::wal::{HardState, Mounted, Progress, Tail, Want};
 use crate::wire::{self, Envelope, Message};
 
@@ -42,10 +45,11 @@ impl<S: Storage> Node<[u8], S> {
                         _ => Output::Wait { until: self.deadline(now) },
                     };
                 }
-                Phase::Opening | Phase::Restoring => {}
+                Phase::Opening | Phase::Restoring | Phase::Recovering => {}
                 Phase::Running => {
                     self.return_votes();
-                    if let Some(output) = self.poll_message(frame) {
+                    let output = self.poll_read().or_else(|| self.poll_forward(frame));
+                    if let Some(output) = output.or_else(|| self.poll_message(frame)) {
                         return output;
                     }
                 }
@@ -58,6 +62,7 @@ impl<S: Storage> Node<[u8], S> {
             match self.poll_apply(now, frame) {
                 Flow::Out(output) => return output,
                 Flow::Again => continue,
+                Flow::Rest if self.phase == Phase::Recovering && self.found_alone(flash) => {}
                 Flow::Rest => return Output::Wait { until: self.deadline(now) },
             }
         }
@@ -85,7 +90,8 @@ impl<S: Storage> Node<[u8], S> {
             Phase::Running if !self.task.is_installing() => self.raft.deadline(),
             _ => Instant::FOREVER,
         };
-        if self.kept_up || now >= self.idle_at { raft } else { raft.min(self.idle_at) }
+        let until = raft.min(self.forward.deadline());
+        if self.kept_up || now >= self.idle_at { until } else { until.min(self.idle_at) }
     }
 
     /// The first poll: now the buffers are known.
@@ -173,6 +179,7 @@ impl<S: Storage> Node<[u8], S> {
     /// A founded board starts as if it had been mounted.
     pub(super) fn founded(&mut self, now: Instant, id: EntryId) {
         if let (Some(identity), Some(snapshot)) = (self.identity, self.storage.snapshot()) {
+            self.recovery = None;
             self.log.reset(id);
             let mounted = Mounted {
                 identity,
@@ -184,6 +191,30 @@ impl<S: Storage> Node<[u8], S> {
             self.start_raft(now, &mounted);
             self.begin_restore();
         }
+    }
+
+    /// All that is here has been applied: it becomes the state that a cluster of this board alone begins with.
+    fn found_alone(&mut self, flash: &[u8]) -> bool {
+        let all = self.raft.applied() == self.log.last().index && self.newer_schema.is_none();
+        let (true, Some(cluster), Some(own)) = (all, self.recovery, self.identity) else {
+            return false;
+        };
+        let Some(geometry) = self.config.first().map(|c| c.flash.geometry) else {
+            return false;
+        };
+        self.roster.retain(|member| member.id == own.node);
+        for member in &mut self.roster {
+            *member = Member { address: member.address.clone(), ..Member::new(own.node) };
+        }
+        let identity = Identity { cluster, generation: Generation(1), ..own };
+        (self.identity, self.generations) = (Some(identity), Generation(1));
+        (self.founding, self.phase) = (true, Phase::Opening);
+        self.raft = Raft::new();
+        self.log.reset(EntryId::ZERO);
+        if let Err(error) = self.storage.format(geometry, flash.len(), identity, true) {
+            self.stop(Fault::Geometry(error));
+        }
+        true
     }
 
     fn poll_message(&mut self, frame: &mut [u8]) -> Option<Output> {
@@ -209,7 +240,7 @@ impl<S: Storage> Node<[u8], S> {
         Some(Output::Transmit { to: outgoing.to, len })
     }
 
-    fn encode(&self, to: NodeSet, message: Message, frame: &mut [u8]) -> Option<usize> {
+    pub(super) fn encode(&self, to: NodeSet, message: Message, frame: &mut [u8]) -> Option<usize> {
         let own = self.identity?;
         let envelope = Envelope {
             version: wire::VERSION,
@@ -239,7 +270,7 @@ impl<S: Storage> Node<[u8], S> {
     /// Hands out the next entry that is committed, and durable here (AS3, B10).
     fn poll_apply(&mut self, now: Instant, frame: &mut [u8]) -> Flow {
         let next = self.raft.applied().next();
-        let held_up = self.phase != Phase::Running
+        let held_up = !matches!(self.phase, Phase::Running | Phase::Recovering)
             || self.newer_schema.is_some()
             || self.task.holds_state()
             || matches!(self.reading, Reading::Restore { .. });
@@ -251,6 +282,15 @@ impl<S: Storage> Node<[u8], S> {
                 let id = EntryId::new(next, term);
                 self.applying = Some(id);
                 Flow::Out(Output::Apply { id, len })
+            }
+            Some((Kind::Once, term, len)) => {
+                let id = EntryId::new(next, term);
+                if let Some(len) = self.apply_once(id, len, frame) {
+                    self.applying = Some(id);
+                    return Flow::Out(Output::Apply { id, len });
+                }
+                self.raft.set_applied(next);
+                Flow::Again
             }
             Some((kind, _, len)) => {
                 self.raft.set_applied(next);

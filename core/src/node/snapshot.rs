@@ -232,8 +232,8 @@ impl<S: Storage> Node<[u8], S> {
                 (len, after)
             }
             Stage::State(state_at) => {
-                // A founding has no state yet.
-                if self.founding {
+                // A founding has no state yet, unless it goes on from another cluster's.
+                if self.founding && self.recovery.is_none() {
                     self.task = Task::Take { id, offset, stage: Stage::Done, writing: false };
                     return Flow::Again;
                 }
@@ -284,12 +284,13 @@ impl<S: Storage> Node<[u8], S> {
 
     fn poll_receiving(&mut self, offset: u32, flash: &mut [u8]) -> Flow {
         let place = flash.get_mut(SNAP_DATA_AT..).unwrap_or_default();
-        let taken = self.log.take_aside(place);
+        let taken = self.log.read_aside(place);
+        self.log.drop_aside();
         let put = taken.is_some_and(|len| self.storage.put_chunk(offset, len));
         if let Task::Receive { piece, writing, reply_owed, .. } = &mut self.task {
             *writing = put;
             if !put {
-                // An entry took its place: the leader has to send it again.
+                // The leader has to send it again.
                 *piece = 0;
                 *reply_owed = true;
             }
@@ -344,6 +345,7 @@ impl<S: Storage> Node<[u8], S> {
         let Some(left) = left.filter(|left| rest > 0 || *left == 0) else {
             return;
         };
+        self.forward.give_way();
         if self.log.put_aside(payload) {
             (*piece, members[1]) = (payload.len() as u16, Some(left));
         }
@@ -534,8 +536,10 @@ impl<S: Storage> Node<[u8], S> {
                 return self.unsound_snapshot();
             }
             self.reading = Reading::None;
-            self.phase = Phase::Running;
+            let recovers = self.recovery.is_some();
+            self.phase = if recovers { Phase::Recovering } else { Phase::Running };
             self.look_for_own_place();
+            self.forward_restored();
         } else {
             self.reading = Reading::Restore { offset: end, members, state_at, asked: false };
         }

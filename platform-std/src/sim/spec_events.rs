@@ -407,7 +407,7 @@ impl SpecEvents {
                     let msg = Msg { index, reject, ..Msg::new("MsgAppResp", board, to, term.0) };
                     self.put(ms, "SendAppendEntriesResponse", board, shown, Some(msg));
                 }
-                Message::VoteReply { term, granted, pre: false } => {
+                Message::VoteReply { term, granted, pre: false, .. } => {
                     let msg =
                         Msg { reject: !granted, ..Msg::new("MsgVoteResp", board, to, term.0) };
                     self.put(ms, "SendRequestVoteResponse", board, shown, Some(msg));
@@ -484,7 +484,7 @@ impl SpecEvents {
                     }
                 }
             }
-            Message::VoteReply { pre: false, term, granted } => {
+            Message::VoteReply { pre: false, term, granted, .. } => {
                 self.answered(ms, board, from, term.0, granted, before);
             }
             Message::Append { .. } | Message::Heartbeat { .. } | Message::Snapshot { .. } => {
