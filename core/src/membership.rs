@@ -130,9 +130,18 @@ fn half_result(voters: NodeSet, yes: NodeSet, no: NodeSet) -> VoteResult {
 }
 
 fn half_committed(voters: NodeSet, matched: &impl Fn(NodeId) -> Index) -> Option<Index> {
-    let needed = majority(voters.len());
-    let held_by = |index| voters.iter().filter(|id| matched(*id) >= index).count();
-    voters.iter().map(matched).filter(|index| held_by(*index) >= needed).max()
+    // The highest first.
+    let mut held = [Index::ZERO; MEMBERS_MAX];
+    for id in voters.iter() {
+        let mut index = matched(id);
+        for place in &mut held {
+            if index > *place {
+                core::mem::swap(&mut index, place);
+            }
+        }
+    }
+    let needed = majority(voters.len()).checked_sub(1)?;
+    held.get(needed).copied().filter(|_| !voters.is_empty())
 }
 
 #[cfg(test)]
