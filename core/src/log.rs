@@ -8,8 +8,8 @@ use crate::entry::{Entries, Entry, HEAD_BYTES_MAX, Head, Kind};
 use crate::types::{EntryId, Index, Term};
 
 /// Places remembered in the ring, so that reading on is one step: about one for each reader
-/// (flash, applying, and peers that are at the same place share theirs).
-const CURSORS: usize = 4;
+/// (flash, applying, and peers that are at the same place share theirs). What a snapshot covers has one more.
+const CURSORS: usize = 3;
 /// A walk longer than this is remembered in a place of its own.
 const WALK_STEPS_SHORT: u32 = 8;
 
@@ -64,7 +64,10 @@ pub struct Log<B: ?Sized = [u8]> {
     /// Bytes that no entry may take.
     kept: u32,
     cursors: [Cursor; CURSORS],
-    cursor_next: u8,
+    /// Those that were of use since each had its turn, a bit for each: another one gives way.
+    cursors_used: u8,
+    /// The place that [`Log::bytes_up_to`] was last asked about.
+    mark: Cursor,
     ring: B,
 }
 
@@ -81,7 +84,8 @@ impl<const N: usize> Log<[u8; N]> {
             aside: 0,
             kept: 0,
             cursors: [Cursor::UNUSED; CURSORS],
-            cursor_next: 0,
+            cursors_used: 0,
+            mark: Cursor::UNUSED,
             ring: [0; N],
         }
     }
@@ -104,6 +108,7 @@ impl Log {
         self.used = 0;
         self.aside = 0;
         self.cursors = [Cursor::UNUSED; CURSORS];
+        self.mark = Cursor::UNUSED;
     }
 
     /// The last entry that is no longer here.
@@ -258,7 +263,8 @@ impl Log {
         self.last = EntryId::new(last, cursor.prev_term);
         self.durable = self.durable.min(last);
         self.writing = self.writing.min(last);
-        for cursor in self.cursors.iter_mut().filter(|c| c.index > last.next()) {
+        let kept = self.cursors.iter_mut().chain([&mut self.mark]);
+        for cursor in kept.filter(|c| c.index > last.next()) {
             *cursor = Cursor::UNUSED;
         }
     }
@@ -319,12 +325,27 @@ impl Log {
         self.find(index).map(|(_, head)| (head.kind, head.data_bytes))
     }
 
-    /// Bytes of the encoded entries up to and including `index`.
+    /// Bytes of the encoded entries up to and including `index`; asked again about the same one, it costs no walk.
     pub fn bytes_up_to(&mut self, index: Index) -> usize {
-        match self.seek(index.next()) {
-            Some(cursor) => self.distance(cursor.at) as usize,
-            None => 0,
+        if index <= self.base.index {
+            return 0;
         }
+        if self.mark.index != index.next() {
+            match self.seek(index.next()) {
+                Some(cursor) => self.mark = cursor,
+                None => return 0,
+            }
+        }
+        self.distance(self.mark.at) as usize
+    }
+
+    /// Bytes of the encoded entries behind `index`.
+    pub fn bytes_behind(&mut self, index: Index) -> usize {
+        if index >= self.last.index {
+            return 0;
+        }
+        let before = self.seek(index.next()).map_or(0, |cursor| self.distance(cursor.at));
+        self.used.saturating_sub(before) as usize
     }
 
     /// A flash write of the entries up to `last` begins.
@@ -379,11 +400,11 @@ impl Log {
             return Some(Cursor { index, prev_term: self.last.term, at });
         }
         let mut cursor = self.first();
-        let mut place = None;
+        let mut place = CURSORS;
         for (i, kept) in self.cursors.iter().enumerate() {
             if kept.index <= index && kept.index > cursor.index {
                 cursor = *kept;
-                place = Some(i);
+                place = i;
             }
         }
         let mut steps = 0u32;
@@ -392,13 +413,16 @@ impl Log {
             self.step(&mut cursor, &head);
             steps = steps.saturating_add(1);
         }
-        if steps > 0 {
-            if place.is_none() || steps > WALK_STEPS_SHORT {
-                self.cursor_next = self.cursor_next.wrapping_add(1);
-                place = Some((self.cursor_next as usize) % CURSORS);
-            }
-            if let Some(kept) = place.and_then(|i| self.cursors.get_mut(i)) {
-                *kept = cursor;
+        let bit = |place: usize| 1u8.wrapping_shl(place as u32);
+        if steps > 0 && (place == CURSORS || steps > WALK_STEPS_SHORT) {
+            let unused = (0..CURSORS).find(|i| self.cursors_used & bit(*i) == 0);
+            place = unused.unwrap_or_default();
+        }
+        if let Some(kept) = self.cursors.get_mut(place) {
+            *kept = cursor;
+            self.cursors_used |= bit(place);
+            if self.cursors_used == bit(CURSORS).wrapping_sub(1) {
+                self.cursors_used = bit(place);
             }
         }
         Some(cursor)

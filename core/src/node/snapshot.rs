@@ -148,12 +148,15 @@ impl<S: Storage> Node<[u8], S> {
             return true;
         }
         let half = self.log.bytes_capacity().min(self.limits.log_bytes as usize).wrapping_shr(1);
-        if applied <= covered || self.log.bytes_used() < half {
+        let used = self.log.bytes_used();
+        if applied <= covered || used < half {
             return false;
         }
-        let covered = self.log.bytes_up_to(covered);
-        let is_due = self.log.bytes_up_to(applied).saturating_sub(covered) >= half;
-        is_due && !self.is_delivering(now)
+        let beyond = used.saturating_sub(self.log.bytes_up_to(covered));
+        if beyond < half || beyond.saturating_sub(self.log.bytes_behind(applied)) < half {
+            return false;
+        }
+        !self.is_delivering(now)
     }
 
     /// Is a member getting on with the snapshot that there is? A newer one would make it begin anew, time and

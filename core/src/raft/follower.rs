@@ -123,9 +123,10 @@ impl Raft {
     /// Bytes of entries that can be taken behind those that are known to be the leader's: what stands there
     /// now gives way, and what a snapshot covers can be dropped.
     fn room(&self, log: &mut Log) -> usize {
-        let kept = log.bytes_up_to(self.consistent);
+        let gives_way = log.bytes_behind(self.consistent);
         let covered = log.bytes_up_to(self.snapshot.index);
-        log.bytes_capacity().saturating_sub(kept.saturating_sub(covered))
+        let kept = log.bytes_used().saturating_sub(gives_way).saturating_sub(covered);
+        log.bytes_capacity().saturating_sub(kept)
     }
 
     /// Has the leader sent what did not fit?
@@ -148,8 +149,11 @@ impl Raft {
             let (term, id) = (self.term, EntryId::ZERO);
             return Some((NodeSet::one(lead), Message::SnapshotReply { term, id, offset: 0 }));
         }
-        let room = self.room(log);
-        self.reply.full &= room <= log.bytes_capacity().wrapping_shr(2);
+        let mut room = 0;
+        if self.reply.full {
+            room = self.room(log);
+            self.reply.full = room <= log.bytes_capacity().wrapping_shr(2);
+        }
         let matched = self.matched(log);
         let mut message = self.reply_message(matched, self.consistent);
         if let Message::Reply { round, reject, room: said, .. } = &mut message {

@@ -109,7 +109,8 @@ impl Raft {
                 _ => {}
             }
         }
-        if news {
+        // What is committed already is so by any count.
+        if news && matched > self.commit {
             self.advance_commit(log);
         }
     }
