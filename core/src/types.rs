@@ -60,7 +60,7 @@ impl fmt::Display for NodeId {
 /// A set of members: bit `id - 1` for each, so that ids up to 7 travel in one byte.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct NodeSet(u32);
+pub struct NodeSet(pub(crate) u32);
 
 impl NodeSet {
     /// Nobody.
