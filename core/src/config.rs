@@ -132,6 +132,10 @@ pub struct Config {
     /// A leader that hears no majority for an election timeout steps down, and a follower that hears a
     /// leader helps nobody against it (Raft thesis §6.2).
     pub check_quorum: bool,
+    /// How far this board's clock may be off, in ‰, if reads may rely on it (`Node::read` by lease); `None` if they may not.
+    /// Every member has to have check-quorum on and an `election_ms` as long as this board's, and a board whose clock
+    /// stands still in sleep has to say so (`Node::handle_clock_stopped`) (Raft thesis §6.4.1).
+    pub lease_clock_error_permille: Option<u16>,
     /// The most members that this cluster will have, 1 to 31. Timeouts are reckoned for that many.
     pub members_max: u8,
     /// The link between the boards.
@@ -151,10 +155,23 @@ impl Config {
             heartbeat_ms,
             pre_vote: true,
             check_quorum: true,
+            lease_clock_error_permille: None,
             members_max,
             link,
             flash,
         }
+    }
+
+    /// How long a leader's lease lasts: what is left of an election timeout when this clock is slow and a follower's is fast.
+    pub(crate) fn lease_ms(&self) -> u32 {
+        let Some(error) = self.lease_clock_error_permille else {
+            return 0;
+        };
+        let share = 1000u32.saturating_sub(u32::from(error).saturating_mul(2));
+        // In parts of a thousand first: it can't overflow.
+        (self.election_ms / 1000)
+            .saturating_mul(share)
+            .saturating_add((self.election_ms % 1000).saturating_mul(share) / 1000)
     }
 
     /// Can a cluster work with this?

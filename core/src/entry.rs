@@ -29,6 +29,8 @@ pub enum Kind {
     Empty,
     /// A change of membership.
     Membership,
+    /// A command under its member's own number, which takes effect once.
+    Once,
 }
 
 /// One entry, its data borrowed from wherever it was read.
@@ -69,7 +71,7 @@ impl Head {
             0 => Kind::Command,
             1 => Kind::Empty,
             2 => Kind::Membership,
-            _ => return None,
+            _ => Kind::Once,
         };
         if tag & !(TAG | TAG_KIND | TAG_TERM) != 0 {
             return None;
@@ -106,6 +108,7 @@ impl Head {
             Kind::Command => TAG,
             Kind::Empty => TAG | 1,
             Kind::Membership => TAG | 2,
+            Kind::Once => TAG | 3,
         };
         if term.is_some() {
             tag |= TAG_TERM;

@@ -59,7 +59,7 @@ pub struct Log<B: ?Sized = [u8]> {
     writing: Index,
     head: u32,
     used: u32,
-    /// Bytes put aside behind the last entry, until the next one comes.
+    /// Bytes put aside right before the first entry.
     aside: u32,
     /// Bytes that no entry may take.
     kept: u32,
@@ -98,15 +98,13 @@ impl<const N: usize> Default for Log<[u8; N]> {
 }
 
 impl Log {
-    /// Empties the log: the next entry follows `base`, which a snapshot covers.
+    /// Empties the log: the next entry follows `base`, which a snapshot covers. What was put aside stays.
     pub fn reset(&mut self, base: EntryId) {
         self.base = base;
         self.last = base;
         self.durable = base.index;
         self.writing = base.index;
-        self.head = 0;
         self.used = 0;
-        self.aside = 0;
         self.cursors = [Cursor::UNUSED; CURSORS];
         self.mark = Cursor::UNUSED;
     }
@@ -259,7 +257,6 @@ impl Log {
             return;
         };
         self.used = self.distance(cursor.at);
-        self.aside = 0;
         self.last = EntryId::new(last, cursor.prev_term);
         self.durable = self.durable.min(last);
         self.writing = self.writing.min(last);
@@ -275,7 +272,7 @@ impl Log {
             return;
         };
         self.used = self.used.saturating_sub(self.distance(cursor.at));
-        self.head = cursor.at;
+        self.move_head(cursor.at);
         self.base = EntryId::new(index, cursor.prev_term);
         self.durable = self.durable.max(index);
         self.writing = self.writing.max(index);
@@ -358,28 +355,50 @@ impl Log {
         self.durable = self.durable.max(self.writing);
     }
 
-    /// Puts bytes aside in the free part, where they stay until the next entry is appended: a piece of a
-    /// snapshot on its way from the link to flash. `false` if there is no room.
+    /// Puts bytes aside, in place of what was there, until they are dropped: a piece of a snapshot on its way from the link
+    /// to flash, or a command on its way to the leader. `false` if they are more than is kept free for that.
     pub fn put_aside(&mut self, bytes: &[u8]) -> bool {
-        if bytes.len() > self.ring.len().saturating_sub(1).saturating_sub(self.used as usize) {
-            return false;
+        let taken = bytes.len().saturating_add(self.used as usize);
+        let fits = bytes.len() <= self.kept as usize && taken < self.ring.len();
+        if fits {
+            self.aside = bytes.len() as u32;
+            self.copy_in(self.aside_at(), bytes);
         }
-        let used = self.used;
-        self.push(bytes);
-        self.used = used;
-        self.aside = bytes.len() as u32;
-        true
+        fits
     }
 
-    /// Takes back what was put aside; `None` if an entry has taken its place, or `out` is too short.
-    pub fn take_aside(&mut self, out: &mut [u8]) -> Option<usize> {
-        let len = core::mem::take(&mut self.aside) as usize;
-        if len == 0 {
-            return None;
+    /// Copies what was put aside into `out`; `None` if that is nothing, or `out` is too short.
+    pub fn read_aside(&self, out: &mut [u8]) -> Option<usize> {
+        let len = self.aside as usize;
+        self.copy_out(self.aside_at(), out.get_mut(..len)?);
+        Some(len).filter(|len| *len > 0)
+    }
+
+    /// What was put aside is not needed any more.
+    pub const fn drop_aside(&mut self) {
+        self.aside = 0;
+    }
+
+    /// Right before the first entry: no entry comes there, as that much is kept free.
+    fn aside_at(&self) -> u32 {
+        let end = self.head as usize;
+        let before = end.checked_sub(self.aside as usize);
+        before.unwrap_or(end.saturating_add(self.ring.len()).saturating_sub(self.aside as usize))
+            as u32
+    }
+
+    /// The first entries are dropped; what was put aside goes along, the last byte first: the places may overlap.
+    fn move_head(&mut self, head: u32) {
+        let from = self.aside_at() as usize;
+        self.head = head;
+        let to = self.aside_at() as usize;
+        for i in (0..self.aside as usize).rev() {
+            let byte = self.ring.get(self.wrap(from.saturating_add(i)) as usize).copied();
+            let to = self.wrap(to.saturating_add(i)) as usize;
+            if let (Some(place), Some(byte)) = (self.ring.get_mut(to), byte) {
+                *place = byte;
+            }
         }
-        let at = self.wrap((self.head as usize).saturating_add(self.used as usize));
-        self.copy_out(at, out.get_mut(..len)?);
-        Some(len)
     }
 
     fn find(&mut self, index: Index) -> Option<(Cursor, Head)> {
@@ -462,13 +481,17 @@ impl Log {
     }
 
     fn push(&mut self, bytes: &[u8]) {
-        let at = self.wrap((self.head as usize).saturating_add(self.used as usize)) as usize;
+        let at = self.wrap((self.head as usize).saturating_add(self.used as usize));
+        self.copy_in(at, bytes);
+        self.used = self.used.saturating_add(bytes.len() as u32);
+    }
+
+    fn copy_in(&mut self, at: u32, bytes: &[u8]) {
+        let at = at as usize;
         let before_end = self.ring.len().saturating_sub(at).min(bytes.len());
         let (first, second) = bytes.split_at_checked(before_end).unwrap_or((bytes, &[]));
         copy(self.ring.get_mut(at..).unwrap_or_default(), first);
         copy(&mut self.ring, second);
-        self.used = self.used.saturating_add(bytes.len() as u32);
-        self.aside = 0;
     }
 
     fn copy_out(&self, at: u32, out: &mut [u8]) {
@@ -494,6 +517,8 @@ mod tests {
     use proptest::prelude::*;
     use proptest::sample::Index as Pick;
 
+    const KEPT: usize = 6;
+
     /// What the log is, as simply as can be.
     #[derive(Clone, Debug, Default)]
     struct Model {
@@ -501,6 +526,7 @@ mod tests {
         entries: Vec<(EntryId, Kind, Vec<u8>)>,
         durable: u64,
         writing: u64,
+        aside: Vec<u8>,
     }
 
     impl Model {
@@ -564,6 +590,7 @@ mod tests {
         WriteBegins(Pick),
         WriteEnds,
         Aside(Vec<u8>),
+        DropAside,
         Look {
             from: Pick,
             to: Pick,
@@ -581,7 +608,8 @@ mod tests {
             1 => (0u64..1000).prop_map(|jump| Step::Reset { jump }),
             2 => any::<Pick>().prop_map(Step::WriteBegins),
             2 => Just(Step::WriteEnds),
-            1 => data().prop_map(Step::Aside),
+            2 => data().prop_map(Step::Aside),
+            1 => Just(Step::DropAside),
             3 => (any::<Pick>(), any::<Pick>(), 0usize..120)
                 .prop_map(|(from, to, bytes_max)| Step::Look { from, to, bytes_max }),
         ];
@@ -675,6 +703,7 @@ mod tests {
                     base,
                     durable: base.index.0,
                     writing: base.index.0,
+                    aside: std::mem::take(&mut model.aside),
                     ..Model::default()
                 };
             }
@@ -688,13 +717,15 @@ mod tests {
                 model.durable = model.durable.max(model.writing);
             }
             Step::Aside(bytes) => {
-                let free = log.bytes_capacity() - encode(model.base.term, &model.entries).len();
-                assert_eq!(log.put_aside(bytes), bytes.len() <= free);
-                let mut out = [0; 18];
-                let want = (bytes.len() <= free && !bytes.is_empty()).then_some(bytes.len());
-                assert_eq!(log.take_aside(&mut out), want);
-                assert!(want.is_none_or(|len| out[..len] == bytes[..]));
-                assert_eq!(log.take_aside(&mut out), None);
+                let fits = bytes.len() <= KEPT;
+                assert_eq!(log.put_aside(bytes), fits);
+                if fits {
+                    model.aside.clone_from(bytes);
+                }
+            }
+            Step::DropAside => {
+                log.drop_aside();
+                model.aside.clear();
             }
             Step::Look { from, to, bytes_max } => {
                 let (from, to) = (pick(from, model), pick(to, model));
@@ -742,12 +773,16 @@ mod tests {
                 assert_eq!(log.find_conflict(id), want, "{id:?}");
             }
         }
+        let mut aside = [0; KEPT];
+        let len = log.read_aside(&mut aside).unwrap_or(0);
+        assert_eq!(aside[..len], model.aside[..]);
         assert_eq!(log.read(Index(last + 1), &mut [0; 18]), None);
         assert_eq!(log.copy(Index(base), Index(last + 1), &mut [0; 400]), None);
     }
 
     fn check(log: &mut Log, steps: &[Step]) {
         let mut model = Model::default();
+        log.keep_aside(KEPT);
         for step in steps {
             apply(log, &mut model, step);
             compare(log, &model);
@@ -821,16 +856,16 @@ mod tests {
     }
 
     #[test]
-    fn what_was_put_aside_is_gone_when_an_entry_takes_its_place() {
+    fn what_is_put_aside_takes_what_is_kept_for_it_and_no_more() {
         let mut log = Log::<[u8; 32]>::new();
         let log: &mut Log = &mut log;
-        assert!(log.put_aside(&[7; 31]) && !log.put_aside(&[7; 32]));
-        log.append(Term(1), Kind::Empty, &[]).unwrap();
-        assert_eq!(log.take_aside(&mut [0; 32]), None);
-        assert!(log.put_aside(&[9; 10]));
-        log.compact(Index(1));
+        assert!(!log.put_aside(&[7; 1]));
+        log.keep_aside(10);
+        assert!(log.put_aside(&[7; 10]) && !log.put_aside(&[9; 11]));
+        assert_eq!(log.read_aside(&mut [0; 9]), None);
+        while log.append(Term(1), Kind::Command, &[1]).is_ok() {}
         let mut out = [0; 10];
-        assert_eq!((log.take_aside(&mut out), out), (Some(10), [9; 10]));
+        assert_eq!((log.read_aside(&mut out), out), (Some(10), [7; 10]));
     }
 
     #[test]

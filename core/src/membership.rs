@@ -26,12 +26,24 @@ pub struct Member {
     pub nonce: u32,
     /// It had a vote before it lost its memory, and gets it back once it has caught up.
     pub returning: bool,
+    /// The session under which commands that it forwards take effect; 0 if it has opened none.
+    pub session: u32,
+    /// The number of the last of them that did.
+    pub commands: u32,
 }
 
 impl Member {
     /// A member of the first generation without an address.
     pub const fn new(id: NodeId) -> Self {
-        Self { id, generation: Generation(1), address: Address::new(), nonce: 0, returning: false }
+        Self {
+            id,
+            generation: Generation(1),
+            address: Address::new(),
+            nonce: 0,
+            returning: false,
+            session: 0,
+            commands: 0,
+        }
     }
 }
 

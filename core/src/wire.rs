@@ -75,6 +75,8 @@ pub enum Message {
         term: Term,
         /// The candidate's last entry.
         last: EntryId,
+        /// The last entry that the candidate knows to be committed: who holds it learns that much (O1).
+        commit: EntryId,
         /// Only asking.
         pre: bool,
         /// The leader asked for this election: leases do not stand against it (Raft thesis §3.10).
@@ -84,6 +86,8 @@ pub enum Message {
     VoteReply {
         /// The request's term if granted, else the voter's.
         term: Term,
+        /// The last entry that the voter knows to be committed (O1).
+        commit: EntryId,
         /// Answers a question only.
         pre: bool,
         /// Yes or no.
@@ -125,6 +129,41 @@ pub enum Message {
         /// Which life of the member it is.
         generation: Generation,
     },
+    /// The receiver is to stand for election at once (Raft thesis §3.10).
+    TimeoutNow {
+        /// The leader's term.
+        term: Term,
+    },
+    /// A follower passes on that leadership is wanted elsewhere.
+    Transfer {
+        /// The follower's term.
+        term: Term,
+        /// Who is to lead.
+        to: NodeId,
+    },
+    /// A follower wants to read: up to which entry must its state have been applied? (Raft thesis §6.4)
+    ReadIndex {
+        /// The follower's term.
+        term: Term,
+        /// The follower's name for this read.
+        context: u32,
+        /// The leader may trust its lease instead of a round of heartbeats.
+        lease: bool,
+    },
+    /// The answer: up to there.
+    ReadIndexReply {
+        /// The leader's term.
+        term: Term,
+        /// That of the request.
+        context: u32,
+        /// What was committed when the request came, or more.
+        index: Index,
+    },
+    /// A member's command for the leader; the payload is the entry's data.
+    Propose {
+        /// The sender's term.
+        term: Term,
+    },
 }
 
 /// Where a follower's log parts from the leader's.
@@ -148,7 +187,12 @@ impl Message {
             | Self::VoteReply { term, .. }
             | Self::Snapshot { term, .. }
             | Self::SnapshotReply { term, .. }
-            | Self::Admitted { term, .. } => term,
+            | Self::Admitted { term, .. }
+            | Self::TimeoutNow { term }
+            | Self::Transfer { term, .. }
+            | Self::ReadIndex { term, .. }
+            | Self::ReadIndexReply { term, .. }
+            | Self::Propose { term } => term,
             Self::Join { .. } => Term::ZERO,
         }
     }
@@ -296,11 +340,23 @@ mod tests {
                 Message::Heartbeat { term, commit, round, reply }
             }),
             reply,
-            (term(), id(), any::<bool>(), any::<bool>()).prop_map(|(term, last, pre, transfer)| {
-                Message::VoteRequest { term, last, pre, transfer }
+            (term(), id(), id(), any::<bool>(), any::<bool>()).prop_map(
+                |(term, last, commit, pre, transfer)| {
+                    Message::VoteRequest { term, last, commit, pre, transfer }
+                }
+            ),
+            (term(), id(), any::<bool>(), any::<bool>()).prop_map(
+                |(term, commit, pre, granted)| Message::VoteReply { term, commit, pre, granted }
+            ),
+            term().prop_map(|term| Message::TimeoutNow { term }),
+            term().prop_map(|term| Message::Propose { term }),
+            (term(), 1u8..=NodeId::MAX)
+                .prop_map(|(term, to)| Message::Transfer { term, to: NodeId::new(to).unwrap() }),
+            (term(), any::<u32>(), any::<bool>())
+                .prop_map(|(term, context, lease)| Message::ReadIndex { term, context, lease }),
+            (term(), any::<u32>(), index()).prop_map(|(term, context, index)| {
+                Message::ReadIndexReply { term, context, index }
             }),
-            (term(), any::<bool>(), any::<bool>())
-                .prop_map(|(term, pre, granted)| Message::VoteReply { term, pre, granted }),
             (term(), id(), any::<[u32; 3]>()).prop_map(|(term, id, [offset, bytes, check])| {
                 Message::Snapshot { term, id, offset, bytes, check }
             }),
@@ -354,10 +410,17 @@ mod tests {
                     && counts(&[received])
                     && reject.is_none_or(|r| counts(&[r.rejected]) && known(r.hint))
             }
-            Message::VoteRequest { last, .. } => known(last),
+            Message::VoteRequest { last, commit, .. } => known(last) && known(commit),
+            Message::VoteReply { commit, .. } => known(commit),
+            Message::ReadIndexReply { index, .. } => counts(&[index]),
             Message::Snapshot { id, offset, bytes, .. } => known(id) && offset <= bytes,
             Message::SnapshotReply { id, .. } => known(id),
-            Message::VoteReply { .. } | Message::Join { .. } | Message::Admitted { .. } => true,
+            Message::Join { .. }
+            | Message::Admitted { .. }
+            | Message::TimeoutNow { .. }
+            | Message::Transfer { .. }
+            | Message::ReadIndex { .. }
+            | Message::Propose { .. } => true,
         };
         fields && term.0 <= COUNT_MAX
     }
@@ -468,14 +531,16 @@ mod tests {
 
     #[test]
     fn another_version_is_named() {
-        let message = Message::VoteReply { term: Term(1), pre: false, granted: true };
+        let message =
+            Message::VoteReply { term: Term(1), commit: EntryId::ZERO, pre: false, granted: true };
         let other = Envelope { version: VERSION + 1, ..largest(message) };
         assert_eq!(decode(&frame(&other, &[])), Err(FrameError::Version(VERSION + 1)));
     }
 
     #[test]
     fn a_frame_too_small_for_its_message_is_not_written() {
-        let message = Message::VoteReply { term: Term(1), pre: false, granted: true };
+        let message =
+            Message::VoteReply { term: Term(1), commit: EntryId::ZERO, pre: false, granted: true };
         let whole = frame(&largest(message), &[]).len();
         for len in 0..whole {
             assert_eq!(encode(&largest(message), &mut vec![0; len]), None, "{len}");

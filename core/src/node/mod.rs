@@ -3,14 +3,18 @@
 //! Call one of the `handle_*` functions when something happened, then [`Node::poll_output`] until it says
 //! [`Output::Wait`].
 
+mod forward;
 mod members;
 mod output;
 mod poll;
+mod read;
 mod snapshot;
 
+pub use forward::{ForwardError, Outcome, ProposalId};
 pub use output::{
     Boot, ChangeMembersError, Founding, Limits, Output, ProposeError, StartError, Status,
 };
+pub use read::{ReadError, ReadId};
 
 use crate::config::Config;
 use crate::entry::{HEAD_BYTES_MAX, Kind};
@@ -19,11 +23,12 @@ use crate::flash::{FlashDone, Geometry};
 use crate::identity::Identity;
 use crate::log::Log;
 use crate::membership::{MEMBERS_MAX, Member, Membership};
-use crate::raft::{Options, Raft, Restored, Role, Stepped};
+use crate::raft::{Options, Raft, Restored, Role, Stepped, TransferRefused};
 use crate::storage::Storage;
-use crate::types::{ClusterId, EntryId, Generation, Index, Instant, NodeId};
+use crate::types::{ClusterId, EntryId, Generation, Index, Instant, NodeId, Term};
 use crate::wal::{BUFFER_BYTES_MIN, CHUNK_OVERHEAD_BYTES_MAX, Mounted, SNAP_DATA_AT, Tail, Wal};
 use crate::wire::{self, Message};
+use forward::Forward;
 use members::Request;
 use snapshot::{Reading, Task};
 
@@ -74,6 +79,7 @@ pub struct Node<B: ?Sized = [u8], S = Wal> {
     events: Events,
     task: Task,
     reading: Reading,
+    forward: Forward,
     /// Entry that was handed out to be applied.
     applying: Option<EntryId>,
     newer_schema: Option<u16>,
@@ -113,6 +119,7 @@ impl<const N: usize, S: Storage> Node<[u8; N], S> {
             events: Events::new(),
             task: Task::None,
             reading: Reading::None,
+            forward: Forward::NONE,
             applying: None,
             newer_schema: None,
             idle_at: Instant::ZERO,
@@ -258,7 +265,10 @@ impl<S: Storage> Node<[u8], S> {
         // A member that is not known here may be newer than this node's configuration; a past life of a
         // known one is not (CC14, O3). A leader or candidate may be in a newer life than is known here; but what
         // counts towards a quorum is said by the very life that this node's configuration counts (O6).
-        let counts = matches!(message, Message::VoteReply { .. } | Message::Reply { .. });
+        let counts = matches!(
+            message,
+            Message::VoteReply { .. } | Message::Reply { .. } | Message::Propose { .. }
+        );
         let member = self.roster.iter().find(|m| m.id == from);
         let stranger =
             |m: &Member| m.generation > generation || (counts && m.generation < generation);
@@ -273,7 +283,7 @@ impl<S: Storage> Node<[u8], S> {
         }
         let raft = &mut self.raft;
         match raft.step(now, from, message, frame.payload, &mut self.log, &mut self.events) {
-            Stepped::Done => {}
+            Stepped::Done => self.handle_forwarded(from, message, frame.payload),
             Stepped::WantsSnapshot => self.receive_snapshot(message, frame.payload),
         }
     }
@@ -288,6 +298,7 @@ impl<S: Storage> Node<[u8], S> {
         // Without its configuration and state a node stands for nothing (B3).
         if self.phase == Phase::Running && !self.task.is_installing() {
             self.raft.handle_timeout(now, &mut self.log, &mut self.events);
+            self.give_up_forward(now);
         }
     }
 
@@ -298,6 +309,18 @@ impl<S: Storage> Node<[u8], S> {
             self.idle_at = now.after(config.election_ms);
         }
         self.storage.handle(done);
+    }
+
+    /// Hands leadership to another voter, on the leader; on a follower the leader is asked to, once. Nothing can be proposed
+    /// until it is done, or given up after an election timeout: [`Status::leader`] tells who leads.
+    ///
+    /// # Errors
+    /// It can't be done, or is done already.
+    pub fn transfer_leader(&mut self, now: Instant, to: NodeId) -> Result<(), TransferRefused> {
+        if self.phase != Phase::Running {
+            return Err(TransferRefused::NoLeader);
+        }
+        self.raft.transfer_leader(now, to)
     }
 
     /// The link to a member is known to be down: frames that were on their way are lost.
@@ -331,15 +354,8 @@ impl<S: Storage> Node<[u8], S> {
         if command.len() > bytes_max {
             return Err(ProposeError::TooLarge { bytes_max: bytes_max as u32 });
         }
-        let needed = command.len().saturating_add(HEAD_BYTES_MAX);
-        self.make_room(needed.saturating_add(RESERVE_BYTES));
-        let room = self.log_room();
-        if needed > room {
-            let bytes_free = room.saturating_sub(HEAD_BYTES_MAX) as u32;
-            return Err(ProposeError::LogFull { bytes_free });
-        }
-        let full = |_| ProposeError::LogFull { bytes_free: 0 };
-        self.raft.propose(Kind::Command, command, &mut self.log).map_err(full)
+        self.room_for(command.len())?;
+        self.raft.propose(Kind::Command, command, &mut self.log).map_err(ProposeError::from)
     }
 
     fn may_propose(&self) -> Result<(), ProposeError> {
@@ -348,6 +364,18 @@ impl<S: Storage> Node<[u8], S> {
         }
         if self.raft.role() != Role::Leader {
             return Err(ProposeError::NotLeader { leader: self.raft.lead() });
+        }
+        Ok(())
+    }
+
+    /// Is there room for a command of so many bytes, with the reserve kept back?
+    fn room_for(&mut self, bytes: usize) -> Result<(), ProposeError> {
+        let needed = bytes.saturating_add(HEAD_BYTES_MAX);
+        self.make_room(needed.saturating_add(RESERVE_BYTES));
+        let room = self.log_room();
+        if needed > room {
+            let bytes_free = room.saturating_sub(HEAD_BYTES_MAX) as u32;
+            return Err(ProposeError::LogFull { bytes_free });
         }
         Ok(())
     }
@@ -468,6 +496,9 @@ impl<S: Storage> Node<[u8], S> {
             check_quorum: config.check_quorum,
             step_down_on_removal: true,
             check_changes: true,
+            lease_ms: config.lease_ms(),
+            // One that has heard of no term has heard of no leader.
+            silent_ms: if mounted.hard_state.term > Term::ZERO { config.election_ms } else { 0 },
             seed: config.seed,
         };
         let restored = Restored {

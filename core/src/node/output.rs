@@ -1,10 +1,12 @@
 //! What goes in when a node starts, what comes out of it, what it reports.
 
+use super::{Outcome, ProposalId, ReadId};
 use crate::change::ChangeError;
+use crate::entry::HEAD_BYTES_MAX;
 use crate::event::{Event, Fault, Note};
 use crate::flash::FlashOp;
 use crate::membership::{Member, Membership};
-use crate::raft::Role;
+use crate::raft::{ProposeRefused, Role};
 use crate::types::{ClusterId, EntryId, Generation, Index, Instant, NodeId, NodeSet, Term};
 use serde::{Deserialize, Serialize};
 
@@ -122,8 +124,23 @@ pub enum ProposeError {
         /// The longest.
         bytes_max: u32,
     },
+    /// Leadership is being handed to another member.
+    Transferring,
     /// The node has not started, or has stopped.
     NotRunning,
+}
+
+impl From<ProposeRefused> for ProposeError {
+    fn from(refused: ProposeRefused) -> Self {
+        match refused {
+            ProposeRefused::Transferring => Self::Transferring,
+            ProposeRefused::Removed => Self::NotLeader { leader: None },
+            ProposeRefused::Full(full) => {
+                let bytes_free = full.bytes_free.saturating_sub(HEAD_BYTES_MAX) as u32;
+                Self::LogFull { bytes_free }
+            }
+        }
+    }
 }
 
 impl core::fmt::Display for ProposeError {
@@ -139,6 +156,7 @@ impl core::fmt::Display for ProposeError {
             Self::TooLarge { bytes_max } => {
                 write!(f, "the command is too large: {bytes_max} bytes at most")
             }
+            Self::Transferring => f.write_str("leadership is being handed to another member"),
             Self::NotRunning => f.write_str("the node is not running"),
         }
     }
@@ -219,6 +237,15 @@ pub enum Output {
         len: usize,
         /// The state is whole.
         last: bool,
+    },
+    /// The state, as it is now, serves this read ([`Node::read`](super::Node::read)).
+    ReadReady(ReadId),
+    /// What became of a command that was forwarded ([`Node::forward`](super::Node::forward)).
+    Proposed {
+        /// Which one.
+        id: ProposalId,
+        /// It took effect, or may.
+        outcome: Outcome,
     },
     /// Something happened.
     Event(Event),

@@ -45,7 +45,8 @@ impl<S: Storage> Node<[u8], S> {
                 Phase::Opening | Phase::Restoring => {}
                 Phase::Running => {
                     self.return_votes();
-                    if let Some(output) = self.poll_message(frame) {
+                    let output = self.poll_read().or_else(|| self.poll_forward(frame));
+                    if let Some(output) = output.or_else(|| self.poll_message(frame)) {
                         return output;
                     }
                 }
@@ -85,7 +86,8 @@ impl<S: Storage> Node<[u8], S> {
             Phase::Running if !self.task.is_installing() => self.raft.deadline(),
             _ => Instant::FOREVER,
         };
-        if self.kept_up || now >= self.idle_at { raft } else { raft.min(self.idle_at) }
+        let until = raft.min(self.forward.deadline());
+        if self.kept_up || now >= self.idle_at { until } else { until.min(self.idle_at) }
     }
 
     /// The first poll: now the buffers are known.
@@ -209,7 +211,7 @@ impl<S: Storage> Node<[u8], S> {
         Some(Output::Transmit { to: outgoing.to, len })
     }
 
-    fn encode(&self, to: NodeSet, message: Message, frame: &mut [u8]) -> Option<usize> {
+    pub(super) fn encode(&self, to: NodeSet, message: Message, frame: &mut [u8]) -> Option<usize> {
         let own = self.identity?;
         let envelope = Envelope {
             version: wire::VERSION,
@@ -251,6 +253,15 @@ impl<S: Storage> Node<[u8], S> {
                 let id = EntryId::new(next, term);
                 self.applying = Some(id);
                 Flow::Out(Output::Apply { id, len })
+            }
+            Some((Kind::Once, term, len)) => {
+                let id = EntryId::new(next, term);
+                if let Some(len) = self.apply_once(id, len, frame) {
+                    self.applying = Some(id);
+                    return Flow::Out(Output::Apply { id, len });
+                }
+                self.raft.set_applied(next);
+                Flow::Again
             }
             Some((kind, _, len)) => {
                 self.raft.set_applied(next);

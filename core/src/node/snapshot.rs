@@ -287,12 +287,13 @@ impl<S: Storage> Node<[u8], S> {
 
     fn poll_receiving(&mut self, offset: u32, flash: &mut [u8]) -> Flow {
         let place = flash.get_mut(SNAP_DATA_AT..).unwrap_or_default();
-        let taken = self.log.take_aside(place);
+        let taken = self.log.read_aside(place);
+        self.log.drop_aside();
         let put = taken.is_some_and(|len| self.storage.put_chunk(offset, len));
         if let Task::Receive { piece, writing, reply_owed, .. } = &mut self.task {
             *writing = put;
             if !put {
-                // An entry took its place: the leader has to send it again.
+                // The leader has to send it again.
                 *piece = 0;
                 *reply_owed = true;
             }
@@ -347,6 +348,7 @@ impl<S: Storage> Node<[u8], S> {
         let Some(left) = left.filter(|left| rest > 0 || *left == 0) else {
             return;
         };
+        self.forward.give_way();
         if self.log.put_aside(payload) {
             (*piece, members[1]) = (payload.len() as u16, Some(left));
         }
@@ -539,6 +541,7 @@ impl<S: Storage> Node<[u8], S> {
             self.reading = Reading::None;
             self.phase = Phase::Running;
             self.look_for_own_place();
+            self.forward_restored();
         } else {
             self.reading = Reading::Restore { offset: end, members, state_at, asked: false };
         }

@@ -61,7 +61,7 @@ impl Raft {
         }
     }
 
-    fn accept(&mut self, last: Index, commit: Index, log: &Log) {
+    pub(super) fn accept(&mut self, last: Index, commit: Index, log: &Log) {
         self.consistent = self.consistent.max(last);
         self.commit_to(commit.min(last), log);
     }
@@ -80,6 +80,7 @@ impl Raft {
         if reply {
             self.reply.round = round;
             self.reply.owed = true;
+            self.ask_again();
         }
     }
 

@@ -35,14 +35,23 @@ impl Raft {
         self.quorum_at = now.after(self.options.election_ms);
         self.beat_at = now.after(self.options.heartbeat_ms);
         self.round = 0;
+        self.lead_reads();
         self.owe_appends();
         events.push(Event::Became { role: Role::Leader, term: self.term });
     }
 
-    pub(super) fn beat(&mut self, now: Instant) {
-        self.round = self.round.wrapping_add(1);
+    pub(super) fn beat(&mut self, now: Instant, events: &mut Events) {
+        // No round has its number twice in a term: reads rely on it.
+        let Some(round) = self.round.checked_add(1) else {
+            return self.become_follower(now, self.term, None, events);
+        };
+        self.round = round;
         self.beat_at = now.after(self.options.heartbeat_ms);
         self.owes_heartbeat = self.others(self.membership.members());
+        // This round is theirs, too.
+        self.owes_round = false;
+        self.lease_round(now);
+        self.repeat_transfer();
         // A piece of a snapshot may be lost as well; who is not there gets none.
         let receives = |p: &&Progress| p.state == ProgressState::Snapshot;
         let receivers: NodeSet =
@@ -81,6 +90,7 @@ impl Raft {
         };
         self.recent_active.insert(from);
         progress.room = room;
+        progress.round_heard = progress.round_heard.max(round);
         let news = progress.acknowledged(matched);
         let lost = progress.has_lost(round, received);
         // Whatever reconnects it with this log ends the need of a snapshot (SN3, B16).
@@ -113,6 +123,7 @@ impl Raft {
         if news && matched > self.commit {
             self.advance_commit(log);
         }
+        self.prolong_lease();
     }
 
     pub(super) fn handle_snapshot_reply(&mut self, from: NodeId, id: EntryId, offset: u32) {
@@ -174,6 +185,9 @@ impl Raft {
             let to = core::mem::take(&mut self.owes_heartbeat);
             return Some(self.heartbeat(to, true, log));
         }
+        if let Some(outgoing) = self.poll_leader_reads(log).or_else(|| self.poll_transfer(log)) {
+            return Some(outgoing);
+        }
         if let Some(append) = self.poll_append(log) {
             return Some(append);
         }
@@ -187,9 +201,13 @@ impl Raft {
         Some(self.heartbeat(to, false, log))
     }
 
-    fn heartbeat(&mut self, to: NodeSet, reply: bool, log: &mut Log) -> Outgoing {
-        let commit_term = log.term(self.commit).unwrap_or_default();
-        let commit = EntryId::new(self.commit, commit_term);
+    /// The last entry known to be committed.
+    pub(super) fn commit_id(&self, log: &mut Log) -> EntryId {
+        EntryId::new(self.commit, log.term(self.commit).unwrap_or_default())
+    }
+
+    pub(super) fn heartbeat(&mut self, to: NodeSet, reply: bool, log: &mut Log) -> Outgoing {
+        let commit = self.commit_id(log);
         for progress in &mut self.progress {
             if progress.id.is_some_and(|id| to.contains(id)) {
                 progress.commit_sent = self.commit;

@@ -8,8 +8,12 @@ mod election;
 mod follower;
 mod leader;
 mod progress;
+mod read;
+mod transfer;
 
 pub use progress::{INFLIGHT_MAX, Progress, ProgressState};
+pub use read::{READS_MAX, TooManyReads};
+pub use transfer::TransferRefused;
 
 use crate::change::{Change, ChangeError};
 use crate::entry::Kind;
@@ -18,6 +22,8 @@ use crate::log::{Full, Log};
 use crate::membership::{MEMBERS_MAX, Membership};
 use crate::types::{EntryId, Index, Instant, NodeId, NodeSet, Term};
 use crate::wire::{Message, Reject};
+use read::{Lease, Read};
+use transfer::Transfer;
 
 /// What a node is in its term (Raft §5.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +59,12 @@ pub struct Options {
     pub step_down_on_removal: bool,
     /// A change of membership that can't be made now is refused when it is proposed (CC3); all are checked when applied.
     pub check_changes: bool,
+    /// How long a leader may trust that nobody else leads, in ms from the beginning of a round of heartbeats that a quorum
+    /// has answered; 0 if not at all. Less than every member's `election_ms`, by what their clocks may differ, and
+    /// only with `check_quorum` (RI3).
+    pub lease_ms: u32,
+    /// For so long after its start a node votes for nobody, in ms: it may have heard a leader right before (RI3).
+    pub silent_ms: u32,
     /// Draws election timeouts.
     pub seed: u64,
 }
@@ -85,6 +97,18 @@ pub struct Outgoing {
     pub entries_bytes_max: usize,
 }
 
+/// Why a command was not proposed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum ProposeRefused {
+    /// Leadership is being handed to another member.
+    Transferring,
+    /// The leader is no member any more.
+    Removed,
+    /// The log is full.
+    Full(Full),
+}
+
 /// Why a change of membership was not proposed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -93,8 +117,8 @@ pub enum ChangeRefused {
     Pending,
     /// It can't be made.
     Change(ChangeError),
-    /// The log is full.
-    Full(Full),
+    /// As for a command.
+    Propose(ProposeRefused),
 }
 
 /// What the driver has to do after a step.
@@ -133,6 +157,8 @@ pub struct Raft {
     /// When the election timer was last reset, and how long it runs.
     timer_since: Instant,
     timer_ms: u32,
+    /// No vote before.
+    silent_until: Instant,
     /// A leader's next heartbeat, a candidate's next repetition.
     beat_at: Instant,
     /// A leader's next look at who is there.
@@ -153,6 +179,19 @@ pub struct Raft {
     owes_append: NodeSet,
     owes_snapshot: NodeSet,
     reply: OwedReply,
+    /// A follower's wish, for its leader.
+    transfer_wanted: Option<NodeId>,
+    /// Candidate: the leader has asked for this election.
+    transferred: bool,
+    /// Leader: whom leadership is being handed to.
+    transfer: Option<Transfer>,
+    reads: [Option<Read>; READS_MAX],
+    read_context: u32,
+    /// Drawn at the start, not 0: tells this life of the node from others.
+    life: u32,
+    /// Leader: a round of heartbeats that reads wait for.
+    owes_round: bool,
+    lease: Lease,
 
     /// Follower: the log is the leader's up to here.
     consistent: Index,
@@ -193,11 +232,14 @@ impl Raft {
                 check_quorum: false,
                 step_down_on_removal: false,
                 check_changes: false,
+                lease_ms: 0,
+                silent_ms: 0,
                 seed: 0,
             },
             rng: 0,
             timer_since: Instant::ZERO,
             timer_ms: 0,
+            silent_until: Instant::ZERO,
             beat_at: Instant::ZERO,
             quorum_at: Instant::ZERO,
             granted: NodeSet::EMPTY,
@@ -213,6 +255,14 @@ impl Raft {
             owes_append: NodeSet::EMPTY,
             owes_snapshot: NodeSet::EMPTY,
             reply: OwedReply { owed: false, round: 0, reject: None, full: false },
+            transfer_wanted: None,
+            transferred: false,
+            transfer: None,
+            reads: [None; READS_MAX],
+            read_context: 0,
+            life: 0,
+            owes_round: false,
+            lease: Lease::NONE,
             consistent: Index::ZERO,
             matched_told: Index::ZERO,
             term_start: Index::ZERO,
@@ -237,6 +287,10 @@ impl Raft {
         *self = Self::new();
         self.id = Some(id);
         self.options = options;
+        if !options.check_quorum {
+            self.options.lease_ms = 0;
+        }
+        self.silent_until = now.after(options.silent_ms);
         // The id sets boards apart that were given the same seed (B29).
         self.rng = options.seed ^ u64::from(id.get()).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         self.term = restored.term;
@@ -249,6 +303,14 @@ impl Raft {
         self.consistent = self.commit;
         self.reset_progress(log.last().index.next());
         self.reset_timer(now);
+        // No late answer to an earlier life is taken for one to this.
+        self.life = self.rng as u32 | 1;
+        self.read_context = self.life;
+    }
+
+    /// A number that tells this life of the node from others; not 0.
+    pub(crate) const fn life(&self) -> u32 {
+        self.life
     }
 
     /// This node.
@@ -303,9 +365,10 @@ impl Raft {
 
     /// When [`Raft::handle_timeout`] has something to do next.
     pub fn deadline(&self) -> Instant {
+        let beat_at = self.beat_at.min(self.transfer_deadline());
         match self.role {
-            Role::Leader if self.options.check_quorum => self.beat_at.min(self.quorum_at),
-            Role::Leader => self.beat_at,
+            Role::Leader if self.options.check_quorum => beat_at.min(self.quorum_at),
+            Role::Leader => beat_at,
             _ if !self.is_promotable() => Instant::FOREVER,
             Role::Follower => self.timer_since.after(self.timer_ms),
             _ => self.timer_since.after(self.timer_ms).min(self.beat_at),
@@ -315,11 +378,12 @@ impl Raft {
     /// Lets time have its effect; a call too early or too late does no harm.
     pub fn handle_timeout(&mut self, now: Instant, log: &mut Log, events: &mut Events) {
         if self.role == Role::Leader {
+            self.give_up_transfer(now);
             if self.options.check_quorum && now >= self.quorum_at {
                 self.check_quorum(now, events);
             }
             if self.role == Role::Leader && now >= self.beat_at {
-                self.beat(now);
+                self.beat(now, events);
             }
         } else if self.is_promotable() {
             if now >= self.timer_since.after(self.timer_ms) {
@@ -340,8 +404,8 @@ impl Raft {
         log: &mut Log,
         events: &mut Events,
     ) -> Stepped {
-        if let Message::VoteRequest { term, last, pre, transfer } = *message {
-            self.handle_vote_request(now, from, term, last, pre, transfer, log, events);
+        if let Message::VoteRequest { term, last, commit, pre, transfer } = *message {
+            self.handle_vote_request(now, from, term, last, commit, pre, transfer, log, events);
             return Stepped::Done;
         }
         let term = message.term();
@@ -385,11 +449,27 @@ impl Raft {
             Message::SnapshotReply { id, offset, .. } => {
                 self.handle_snapshot_reply(from, id, offset);
             }
-            Message::VoteReply { term, pre, granted } => {
-                self.handle_vote_reply(now, from, term, pre, granted, log, events);
+            Message::VoteReply { term, commit, pre, granted } => {
+                self.handle_vote_reply(now, from, term, commit, pre, granted, log, events);
             }
-            // Boards are admitted above the protocol.
-            Message::VoteRequest { .. } | Message::Join { .. } | Message::Admitted { .. } => {}
+            Message::TimeoutNow { .. } => self.handle_timeout_now(now, log, events),
+            Message::Transfer { to, .. } => {
+                if self.role == Role::Leader {
+                    // Whoever wished for it sees who leads.
+                    let _ = self.transfer_leader(now, to);
+                }
+            }
+            Message::ReadIndex { context, lease, .. } => {
+                self.handle_read(now, from, context, lease);
+            }
+            Message::ReadIndexReply { context, index, .. } => {
+                self.handle_read_reply(from, context, index);
+            }
+            // Boards are admitted, and their commands taken, above the protocol.
+            Message::VoteRequest { .. }
+            | Message::Join { .. }
+            | Message::Admitted { .. }
+            | Message::Propose { .. } => {}
         }
         Stepped::Done
     }
@@ -417,8 +497,22 @@ impl Raft {
     }
 
     /// Appends a command of the application (leader only).
-    pub fn propose(&mut self, kind: Kind, data: &[u8], log: &mut Log) -> Result<EntryId, Full> {
-        let id = log.append(self.term, kind, data)?;
+    ///
+    /// # Errors
+    /// Nothing is proposed now (PP1).
+    pub fn propose(
+        &mut self,
+        kind: Kind,
+        data: &[u8],
+        log: &mut Log,
+    ) -> Result<EntryId, ProposeRefused> {
+        if self.transfer.is_some() {
+            return Err(ProposeRefused::Transferring);
+        }
+        if self.id.is_none_or(|id| !self.membership.members().contains(id)) {
+            return Err(ProposeRefused::Removed);
+        }
+        let id = log.append(self.term, kind, data).map_err(ProposeRefused::Full)?;
         self.owe_appends();
         Ok(id)
     }
@@ -436,7 +530,7 @@ impl Raft {
             }
             change.apply(&self.membership).map_err(ChangeRefused::Change)?;
         }
-        let id = self.propose(Kind::Membership, data, log).map_err(ChangeRefused::Full)?;
+        let id = self.propose(Kind::Membership, data, log).map_err(ChangeRefused::Propose)?;
         self.pending_change = id.index;
         Ok(id)
     }
@@ -496,6 +590,21 @@ impl Raft {
         }
     }
 
+    /// Leader: is this command of a member, by session and number, in the log by this node's doing, or a later one?
+    pub(crate) fn has_forwarded(&self, from: NodeId, (session, number): (u32, u32)) -> bool {
+        self.progress(from).is_some_and(|p| {
+            let (of, newest) = p.forwarded;
+            of == session && (newest == number || (session != 0 && newest > number))
+        })
+    }
+
+    /// Leader: it is now.
+    pub(crate) fn set_forwarded(&mut self, from: NodeId, key: (u32, u32)) {
+        if let Some(progress) = self.progress.iter_mut().find(|p| p.id == Some(from)) {
+            progress.forwarded = key;
+        }
+    }
+
     /// Leader: who was heard within the last election timeouts, this node among them.
     pub fn active(&self) -> NodeSet {
         let own = self.id.map_or(NodeSet::EMPTY, NodeSet::one);
@@ -528,10 +637,26 @@ impl Raft {
                 self.recent_active.insert(id);
             }
         }
+        self.check_transfer();
         if self.role == Role::Leader {
             self.advance_commit(log);
             self.owe_appends();
         }
+    }
+
+    /// Follows nobody any more, in the same term: votes freely, and waits as long as before (EL9). False on anything but a
+    /// follower, and where leases count on its promise.
+    pub fn forget_leader(&mut self) -> bool {
+        let forgets = self.role == Role::Follower && self.options.lease_ms == 0;
+        if forgets {
+            self.lead = None;
+        }
+        forgets
+    }
+
+    /// Has the election timer run for so long from when it was last reset, in ms, until it is drawn anew: for scripts.
+    pub const fn set_election_timeout(&mut self, timer_ms: u32) {
+        self.timer_ms = timer_ms;
     }
 
     /// The next message owed, the urgent ones first. For an append, [`Raft::sent`] has to follow.
@@ -546,7 +671,7 @@ impl Raft {
             self.leave_joint(log);
             return self.poll_leader(log);
         }
-        None
+        self.poll_transfer_wanted().or_else(|| self.poll_read_request())
     }
 
     fn is_promotable(&self) -> bool {

@@ -31,10 +31,10 @@ macro_rules! messages {
         }
 
         impl Field for Message {
-            fn write(&self, to: &mut Writer<'_>) {
+            fn write(&self, out: &mut Writer<'_>) {
                 match self {
                     $(Message::$name { $($field),* } => {
-                        $($field.write(to);)*
+                        $(Field::write($field, out);)*
                     })*
                 }
             }
@@ -53,12 +53,17 @@ messages! {
     0 Append { term, prev, commit }
     1 Heartbeat { term, commit, round, reply }
     2 Reply { term, matched, received, round, reject, room }
-    3 VoteRequest { term, last, pre, transfer }
-    4 VoteReply { term, pre, granted }
+    3 VoteRequest { term, last, commit, pre, transfer }
+    4 VoteReply { term, commit, pre, granted }
     5 Snapshot { term, id, offset, bytes, check }
     6 SnapshotReply { term, id, offset }
     7 Join { nonce }
     8 Admitted { term, nonce, generation }
+    9 TimeoutNow { term }
+    10 Transfer { term, to }
+    11 ReadIndex { term, context, lease }
+    12 ReadIndexReply { term, context, index }
+    13 Propose { term }
 }
 
 /// Writes an envelope to the front of `out`; how many bytes. `None` if it does not fit.
@@ -240,6 +245,16 @@ impl Field for u32 {
 
     fn read(from: &mut Reader<'_>) -> Option<Self> {
         from.small()
+    }
+}
+
+impl Field for NodeId {
+    fn write(&self, to: &mut Writer<'_>) {
+        to.byte(self.get());
+    }
+
+    fn read(from: &mut Reader<'_>) -> Option<Self> {
+        Self::new(u8::try_from(from.number()?).ok()?)
     }
 }
 

@@ -170,8 +170,7 @@ struct Flashed {
 impl Flashed {
     fn start(flash: Vec<u8>, boot: Boot<'_>) -> Self {
         let mut node: Box<Node<[u8], Wal>> = Box::new(Node::<[u8; 1024], Wal>::new());
-        let mut config = config(1);
-        config.flash.geometry.block_bytes = 4096;
+        let config = config(1);
         node.start(Instant::ZERO, &config, boot).unwrap();
         Self { node, flash, unlucky: false, unreadable: false }
     }
@@ -219,7 +218,7 @@ fn why_a_board_stopped_and_was_reset_is_remembered_in_flash() {
     let cluster = ClusterId([1, 2, 3, 4]);
     let founding =
         Founding { cluster, node: id(1), members: &members, limits: LIMITS, erase_anyway: false };
-    let mut board = Flashed::start(vec![0xff; 8 * 4096], Boot::Found(&founding));
+    let mut board = Flashed::start(vec![0xff; 16 * 2048], Boot::Found(&founding));
     board.drive(Instant::ZERO);
     assert_eq!(board.node.status().note, Note(0));
 

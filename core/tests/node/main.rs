@@ -8,6 +8,7 @@
 )]
 
 mod basic;
+mod forward;
 mod members;
-mod ram;
+mod reads;
 mod support;

@@ -52,7 +52,7 @@ impl Checks {
                     "I7: {from:?} stands before it is durable"
                 );
             }
-            Message::VoteReply { term, pre: false, granted: true } => {
+            Message::VoteReply { term, pre: false, granted: true, .. } => {
                 assert!(disk.term == term && disk.vote.is_some(), "I7: {from:?} votes");
             }
             Message::Reply { term, matched, .. } if matched > Index::ZERO => {
@@ -61,7 +61,7 @@ impl Checks {
             }
             _ => {}
         }
-        if let (Message::VoteReply { pre: false, granted: true, term }, Some(vote)) =
+        if let (Message::VoteReply { pre: false, granted: true, term, .. }, Some(vote)) =
             (*message, disk.vote)
         {
             let first = *self.votes.entry((from, term)).or_insert(vote);

@@ -16,15 +16,27 @@ fn beat(term: u64, commit: EntryId) -> Message {
 }
 
 fn vote_request(term: u64, last: EntryId) -> Message {
-    Message::VoteRequest { term: Term(term), last, pre: false, transfer: false }
+    Message::VoteRequest {
+        term: Term(term),
+        last,
+        commit: EntryId::ZERO,
+        pre: false,
+        transfer: false,
+    }
 }
 
 fn vote(term: u64, granted: bool) -> Message {
-    Message::VoteReply { term: Term(term), pre: false, granted }
+    Message::VoteReply { term: Term(term), commit: EntryId::ZERO, pre: false, granted }
 }
 
 fn question(term: u64, last: EntryId) -> Message {
-    Message::VoteRequest { term: Term(term), last, pre: true, transfer: false }
+    Message::VoteRequest {
+        term: Term(term),
+        last,
+        commit: EntryId::ZERO,
+        pre: true,
+        transfer: false,
+    }
 }
 
 fn reply(term: u64, matched: u64) -> Message {
@@ -468,7 +480,7 @@ fn a_vote_is_given_only_to_a_log_that_is_as_up_to_date() {
             cluster.step(1, 2, request, &[]);
             // A refused question is answered in the voter's own term.
             let term = if pre && !granted { log[0] } else { 3 };
-            let want = Message::VoteReply { term: Term(term), pre, granted };
+            let want = Message::VoteReply { term: Term(term), commit: EntryId::ZERO, pre, granted };
             assert_eq!(cluster.sent(1), [(2, want)], "{log:?} {last:?}");
         }
     }
@@ -664,14 +676,15 @@ fn a_refused_question_tells_a_term_that_is_behind() {
 fn an_answer_to_a_question_is_no_vote() {
     let mut cluster = Cluster::new(Setup::new(5));
     cluster.campaign(1);
-    let would = Message::VoteReply { term: Term(1), pre: true, granted: true };
+    let would =
+        Message::VoteReply { term: Term(1), commit: EntryId::ZERO, pre: true, granted: true };
     cluster.step(1, 2, would, &[]);
     cluster.step(1, 3, would, &[]);
     assert_eq!(role(&cluster, 1), (Role::Candidate, 1));
     cluster.step(1, 4, would, &[]);
     cluster.step(1, 5, would, &[]);
     assert_eq!(role(&cluster, 1), (Role::Candidate, 1));
-    let old = Message::VoteReply { term: Term(9), pre: true, granted: true };
+    let old = Message::VoteReply { term: Term(9), commit: EntryId::ZERO, pre: true, granted: true };
     cluster.step(1, 4, old, &[]);
     assert_eq!(role(&cluster, 1), (Role::Candidate, 1), "a term that nobody is in yet");
 }
@@ -706,10 +719,16 @@ fn who_hears_its_leader_answers_no_election_unless_the_leader_asked_for_it() {
         assert_eq!((cluster.sent(2), cluster.sent(1)), (vec![], vec![]));
         assert_eq!((role(&cluster, 2).1, role(&cluster, 1)), (1, (Role::Leader, 1)));
     }
-    let transfer =
-        Message::VoteRequest { term: Term(2), last: at(1, 9), pre: false, transfer: true };
+    let transfer = Message::VoteRequest {
+        term: Term(2),
+        last: at(1, 9),
+        commit: EntryId::ZERO,
+        pre: false,
+        transfer: true,
+    };
     cluster.step(2, 3, transfer, &[]);
-    assert_eq!(cluster.sent(2), [(3, vote(2, true))]);
+    let granted = Message::VoteReply { term: Term(2), commit: at(1, 1), pre: false, granted: true };
+    assert_eq!(cluster.sent(2), [(3, granted)]);
 }
 
 // etcd's findings, by their numbers in the reference

@@ -223,6 +223,8 @@ impl Cluster {
             check_quorum: setup.check_quorum,
             step_down_on_removal: true,
             check_changes: true,
+            lease_ms: 0,
+            silent_ms: 0,
             seed: setup.seed,
         };
         let restored = Restored {

@@ -272,7 +272,7 @@ impl World {
                 self.trace.line(format_args!("{now_us} {number} > {event:?}"));
                 self.hear_of(at, event);
             }
-            Output::Wait { .. } => {}
+            Output::ReadReady(_) | Output::Proposed { .. } | Output::Wait { .. } => {}
         }
     }
 
