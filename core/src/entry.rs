@@ -148,6 +148,11 @@ impl<'a> Entries<'a> {
         self.prev
     }
 
+    /// The bytes of those that were not iterated over yet.
+    pub(crate) const fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// The next entry with its own encoded bytes.
     pub(crate) fn next_raw(&mut self) -> Option<Result<(Entry<'a>, &'a [u8]), Malformed>> {
         if self.bytes.is_empty() {

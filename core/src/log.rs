@@ -251,6 +251,18 @@ impl Log {
         }
     }
 
+    /// Takes over entries that are known to be whole and to end with `last`, if they follow this log and there is room
+    /// for all of them: the most frequent case of [`Log::append_entries`], without a look at each.
+    pub fn append_whole(&mut self, entries: &Entries<'_>, last: EntryId) -> bool {
+        let bytes = entries.bytes();
+        let fits = entries.prev() == self.last && bytes.len() <= self.bytes_free();
+        if fits && !bytes.is_empty() {
+            self.push(bytes);
+            self.last = last;
+        }
+        fits
+    }
+
     /// Drops everything behind `last`.
     fn truncate(&mut self, last: Index) {
         let Some(cursor) = self.seek(last.next()) else {
@@ -284,7 +296,11 @@ impl Log {
         let Some(mut cursor) = self.seek(after.next()) else {
             return (after, 0);
         };
-        let mut bytes = 0usize;
+        let mut bytes = self.used.saturating_sub(self.distance(cursor.at)) as usize;
+        if last_max >= self.last.index && bytes <= bytes_max {
+            return (self.last.index, bytes);
+        }
+        bytes = 0;
         while cursor.index <= last_max.min(self.last.index) {
             let Some(head) = self.head_at(cursor.at) else {
                 break;

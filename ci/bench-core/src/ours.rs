@@ -53,7 +53,7 @@ impl<S: Storage> Ours<S> {
             commands: Commands::new(sizes.command_bytes.into()),
             proposed: 0,
         };
-        cluster.settle();
+        cluster.drive_all();
         let leads = |host: &Host<S>| host.node.raft().role() == Role::Leader;
         while !cluster.hosts.iter().any(leads) {
             let next = cluster.hosts.iter().map(|host| host.until).min().unwrap_or_default();
@@ -61,17 +61,21 @@ impl<S: Storage> Ours<S> {
             for host in &mut cluster.hosts {
                 host.node.handle_timeout(cluster.now);
             }
-            cluster.settle();
+            cluster.drive_all();
         }
         cluster.leader = cluster.hosts.iter().position(leads).unwrap_or_default();
         cluster
     }
 
-    /// Until nothing is left to do.
-    fn settle(&mut self) {
+    fn drive_all(&mut self) {
         for host in &mut self.hosts {
             host.drive(self.now, &mut self.link, &self.commands);
         }
+        self.settle();
+    }
+
+    /// Until no frame is on its way.
+    fn settle(&mut self) {
         while let Some((to, frame)) = self.link.receive() {
             for to in to.iter() {
                 let host = &mut self.hosts[usize::from(to.get()) - 1];
@@ -133,6 +137,7 @@ impl<S: Storage> Host<S> {
                     self.node.handle_snapshot(rest.len());
                 }
                 Output::RestoreSnapshot { .. } => panic!("nobody falls behind here"),
+                Output::ReadReady(_) | Output::Proposed { .. } => {}
                 Output::Event(_) => {}
                 Output::Wait { until } => {
                     self.until = until;
@@ -175,6 +180,7 @@ impl<S: Storage> Cluster for Ours<S> {
             leader.propose(self.commands.get(number)).expect("the leader takes proposals");
         }
         self.proposed += batch;
+        self.hosts[self.leader].drive(self.now, &mut self.link, &self.commands);
         self.settle();
         for host in &self.hosts {
             assert_eq!(host.applied, self.proposed, "a node has not applied everything");

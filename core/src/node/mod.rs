@@ -518,8 +518,11 @@ impl<S: Storage> Node<[u8], S> {
     /// What must be durable before it has an effect: the commit of a membership entry that is next (O1).
     fn commit_needed(&mut self) -> Index {
         let next = self.raft.applied().next();
+        if next > self.raft.commit() {
+            return Index::ZERO;
+        }
         match self.log.kind(next) {
-            Some((Kind::Membership, _)) if next <= self.raft.commit() => next,
+            Some((Kind::Membership, _)) => next,
             _ => Index::ZERO,
         }
     }

@@ -355,10 +355,10 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     pub(super) fn poll_snapshot_reply(&mut self) -> Option<(NodeSet, Message)> {
-        let lead = self.raft.lead()?;
-        let term = self.raft.term();
         match &mut self.task {
             Task::Receive { id, offset, reply_owed, .. } if *reply_owed => {
+                let lead = self.raft.lead()?;
+                let term = self.raft.term();
                 *reply_owed = false;
                 let message = Message::SnapshotReply { term, id: *id, offset: *offset };
                 (self.raft.role() != Role::Leader).then_some((NodeSet::one(lead), message))

@@ -188,22 +188,18 @@ impl Raft {
         if let Some(outgoing) = self.poll_leader_reads(log).or_else(|| self.poll_transfer(log)) {
             return Some(outgoing);
         }
-        if let Some(append) = self.poll_append(log) {
-            return Some(append);
+        let (append, behind) = self.poll_append(log);
+        if append.is_some() || behind.is_empty() {
+            return append;
         }
-        let behind =
-            |p: &&Progress| p.state == ProgressState::Replicate && p.commit_sent < self.commit;
-        let to: NodeSet = self.progress.iter().filter(behind).filter_map(|p| p.id).collect();
-        let to = self.others(to);
-        if to.is_empty() {
-            return None;
-        }
-        Some(self.heartbeat(to, false, log))
+        Some(self.heartbeat(behind, false, log))
     }
 
     /// The last entry known to be committed.
     pub(super) fn commit_id(&self, log: &mut Log) -> EntryId {
-        EntryId::new(self.commit, log.term(self.commit).unwrap_or_default())
+        let own = self.role == Role::Leader && self.commit >= self.term_start;
+        let term = if own { self.term } else { log.term(self.commit).unwrap_or_default() };
+        EntryId::new(self.commit, term)
     }
 
     pub(super) fn heartbeat(&mut self, to: NodeSet, reply: bool, log: &mut Log) -> Outgoing {
@@ -220,22 +216,29 @@ impl Raft {
         Outgoing::plain(to, message)
     }
 
-    fn poll_append(&mut self, log: &mut Log) -> Option<Outgoing> {
+    /// The next append, and who was not told how far the log is committed.
+    fn poll_append(&mut self, log: &mut Log) -> (Option<Outgoing>, NodeSet) {
         let last = log.last().index;
         let owed = self.owes_append;
         let own = self.id;
-        let wants = |p: &Progress| {
-            let id = p.id.filter(|id| Some(*id) != own)?;
-            let any = p.next <= last || (p.state == ProgressState::Probe && owed.contains(id));
-            (any && p.is_ready()).then_some(id)
-        };
+        // Entries from here on are this leader's own, and still here.
+        let own_from = self.term_start.max(log.base().index);
+        let mut behind = NodeSet::EMPTY;
         let mut chosen: Option<(NodeSet, EntryId, Option<u32>)> = None;
         for progress in &mut self.progress {
-            let Some(id) = wants(progress) else {
+            let Some(id) = progress.id.filter(|id| Some(*id) != own) else {
                 continue;
             };
+            if progress.state == ProgressState::Replicate && progress.commit_sent < self.commit {
+                behind.insert(id);
+            }
+            let probes = progress.state == ProgressState::Probe && owed.contains(id);
+            if !(progress.next <= last || probes) || !progress.is_ready() {
+                continue;
+            }
             let before = progress.next.previous();
-            let Some(term) = log.term(before) else {
+            let known = if before >= own_from { Some(self.term) } else { log.term(before) };
+            let Some(term) = known else {
                 // Compacted: only a snapshot helps, and only who is there gets one (PR5).
                 if self.recent_active.contains(id) {
                     progress.become_snapshot(self.snapshot.index);
@@ -260,13 +263,13 @@ impl Raft {
                 Some(_) => {}
             }
         }
-        let (to, prev, room) = chosen?;
-        Some(Outgoing {
+        let outgoing = chosen.map(|(to, prev, room)| Outgoing {
             to,
             message: Message::Append { term: self.term, prev, commit: self.commit },
             entries_upto: last,
             entries_bytes_max: room.map_or(usize::MAX, |bytes| bytes as usize),
-        })
+        });
+        (outgoing, behind)
     }
 
     /// An append went out to `to` with the entries up to `last`; none if that is the one before the first.
@@ -293,6 +296,9 @@ impl Raft {
     pub fn poll_snapshot(&mut self) -> Option<(NodeId, u32)> {
         let snapshot = self.snapshot.index;
         let owed = self.owes_snapshot;
+        if owed.is_empty() {
+            return None;
+        }
         let waiting = |p: &&mut Progress| {
             p.state == ProgressState::Snapshot && p.id.is_some_and(|id| owed.contains(id))
         };

@@ -186,6 +186,8 @@ pub struct Raft {
     /// Leader: whom leadership is being handed to.
     transfer: Option<Transfer>,
     reads: [Option<Read>; READS_MAX],
+    /// None of them is under way if this is false.
+    has_reads: bool,
     read_context: u32,
     /// Drawn at the start, not 0: tells this life of the node from others.
     life: u32,
@@ -259,6 +261,7 @@ impl Raft {
             transferred: false,
             transfer: None,
             reads: [None; READS_MAX],
+            has_reads: false,
             read_context: 0,
             life: 0,
             owes_round: false,
