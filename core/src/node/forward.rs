@@ -11,7 +11,7 @@ use super::{Node, Output, Phase};
 use crate::entry::{Kind, decode_varint, encode_varint};
 use crate::raft::Role;
 use crate::storage::Storage;
-use crate::types::{EntryId, Instant, NodeId, NodeSet};
+use crate::types::{EntryId, Instant, NodeId, NodeSet, Term};
 use crate::wire::Message;
 
 /// The longest tag: member, session, number.
@@ -87,8 +87,9 @@ pub(super) struct Forward {
     number: u32,
     /// 0: it has to be opened.
     session: u32,
-    /// It is to be sent, or appended here.
+    /// It is to be sent, or appended here; also in each new term.
     owed: bool,
+    sent_in: Term,
     /// Its bytes are put aside in the log.
     has_bytes: bool,
     until: Instant,
@@ -100,6 +101,7 @@ impl Forward {
         number: 0,
         session: 0,
         owed: false,
+        sent_in: Term::ZERO,
         has_bytes: false,
         until: Instant::ZERO,
     };
@@ -216,9 +218,14 @@ impl<S: Storage> Node<[u8], S> {
             self.forward.step = Step::Idle;
             return Some(Output::Proposed { id: ProposalId(self.forward.number), outcome });
         }
-        let Forward { step: Step::Waiting, owed: true, session, number, .. } = self.forward else {
+        let Forward { step: Step::Waiting, owed, sent_in, session, number, .. } = self.forward
+        else {
             return None;
         };
+        let term = self.raft.term();
+        if !owed && sent_in == term {
+            return None;
+        }
         let origin = self.identity?.node;
         let opens = session == 0;
         if !opens && !self.forward.has_bytes {
@@ -231,8 +238,7 @@ impl<S: Storage> Node<[u8], S> {
         let head = if lead == origin {
             0
         } else {
-            let message = Message::Propose { term: self.raft.term() };
-            self.encode(NodeSet::one(lead), message, frame)?
+            self.encode(NodeSet::one(lead), Message::Propose { term }, frame)?
         };
         // The frame buffer is as long as any entry.
         let place = frame.get_mut(head..)?;
@@ -240,6 +246,7 @@ impl<S: Storage> Node<[u8], S> {
         let rest = place.get_mut(tag_bytes..)?;
         let len = if opens { 0 } else { self.log.read_aside(rest).unwrap_or(0) };
         let end = head.saturating_add(tag_bytes).saturating_add(len);
+        self.forward.sent_in = term;
         if lead == origin {
             self.forward.owed = !self.accept_forwarded(origin, frame.get(..end)?);
             return None;

@@ -1,10 +1,10 @@
 //! Whole nodes: reads that see every acknowledged write, by a round of heartbeats and by lease; transfers.
 
 use crate::support::{Cluster, id};
+use quorate::NodeSet;
 use quorate::change::{Step, Transition, What};
 use quorate::node::{ReadError, ReadId};
 use quorate::raft::{READS_MAX, Role, TransferRefused};
-use quorate::{Instant, NodeSet};
 
 fn started(of: u8) -> (Cluster, usize) {
     let mut cluster = Cluster::new(of);
@@ -173,26 +173,45 @@ fn leadership_goes_where_it_is_wanted_from_the_leader_and_from_a_follower() {
         let refused = cluster.hosts[to].node.transfer_leader(cluster.now, id(to as u8 + 1));
         assert_eq!(refused, Err(TransferRefused::Leads));
     }
-    assert_eq!(
-        cluster.hosts[0].node.transfer_leader(Instant::ZERO, id(9)).err().is_some(),
-        cluster.hosts[0].node.status().role == Role::Leader
-    );
+    let leader = cluster.leader().unwrap();
+    let refused = cluster.hosts[leader].node.transfer_leader(cluster.now, id(9));
+    assert_eq!(refused, Err(TransferRefused::NotVoter));
 }
 
 #[test]
 fn a_board_that_was_just_restarted_votes_for_nobody_for_an_election_timeout() {
+    // It may have heard a leader right before, and that leader may trust its lease (RI3).
     let (mut cluster, leader) = started(3);
     let election_ms = cluster.hosts[leader].config.election_ms;
-    let (restarted, candidate) = ((leader + 1) % 3, (leader + 2) % 3);
+    let (voter, candidate) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.cut = [leader, voter].map(|i| id(i as u8 + 1)).into_iter().collect();
+    cluster.run(election_ms * 3);
+    assert_eq!(cluster.hosts[candidate].node.status().role, Role::PreCandidate);
+    cluster.hosts[voter].restart(cluster.now);
     cut_off(&mut cluster, leader);
-    cluster.hosts[restarted].restart(cluster.now);
-    cluster.run(election_ms / 2);
-    let before = cluster.hosts[restarted].node.status().term;
-    // It stands at once, as if its leader had asked it to... which it has not: a lease may be running.
-    cluster.run(election_ms / 4);
+    cluster.run(election_ms * 9 / 10);
     assert_eq!(cluster.leader(), None);
-    assert_eq!(cluster.hosts[restarted].node.status().term, before);
-    cluster.run(election_ms * 4);
+    cluster.run(election_ms * 3);
     assert!(cluster.leader().is_some());
-    assert!(cluster.hosts[candidate].node.status().leader.is_some());
+}
+
+#[test]
+fn a_leader_that_steps_down_forgets_the_reads_of_others() {
+    // O9
+    let (mut cluster, leader) = started(3);
+    let follower = (leader + 1) % 3;
+    for _ in 0..READS_MAX {
+        read(&mut cluster, follower);
+    }
+    let now = cluster.now;
+    for (_, frame) in cluster.hosts[follower].drive(now) {
+        cluster.hosts[leader].node.handle_frame(now, &frame);
+    }
+    assert_eq!(cluster.hosts[leader].node.read(now, false), Err(ReadError::TooMany));
+    cut_off(&mut cluster, leader);
+    cluster.run(3000);
+    assert_ne!(cluster.hosts[leader].node.status().role, Role::Leader);
+    for _ in 0..READS_MAX {
+        read(&mut cluster, leader);
+    }
 }
