@@ -287,6 +287,7 @@ pub fn seal(frame: &mut [u8], bytes: usize) -> Option<usize> {
 }
 
 /// Reads a frame, whatever the bytes are.
+#[inline]
 pub fn decode(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
     let (body, check) = bytes.split_last_chunk::<CHECK_BYTES>().ok_or(FrameError::Check)?;
     if self::check(body) != *check {

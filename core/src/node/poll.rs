@@ -24,6 +24,13 @@ impl<S: Storage> Node<[u8], S> {
     pub fn poll_output(&mut self, now: Instant, frame: &mut [u8], flash: &mut [u8]) -> Output {
         if let Some(id) = self.applying.take() {
             self.raft.set_applied(id.index);
+            // Commands follow each other: as long as nothing comes in, nothing else is looked at.
+            if self.at_rest
+                && let Flow::Out(output) = self.poll_apply(now, frame)
+            {
+                return output;
+            }
+            self.at_rest = false;
         }
         loop {
             if let Some(event) = self.events.pop() {
@@ -43,6 +50,7 @@ impl<S: Storage> Node<[u8], S> {
                     };
                 }
                 Phase::Opening | Phase::Restoring => {}
+                Phase::Running if self.is_silent() => {}
                 Phase::Running => {
                     self.return_votes();
                     let output = self.poll_read().or_else(|| self.poll_forward(frame));
@@ -57,11 +65,21 @@ impl<S: Storage> Node<[u8], S> {
                 Flow::Rest => {}
             }
             match self.poll_apply(now, frame) {
-                Flow::Out(output) => return output,
+                Flow::Out(output) => {
+                    self.at_rest = true;
+                    return output;
+                }
                 Flow::Again => continue,
                 Flow::Rest => return Output::Wait { until: self.deadline(now) },
             }
         }
+    }
+
+    /// Is there certainly nothing to say? Most looks find that.
+    fn is_silent(&self) -> bool {
+        let learners = self.raft.membership().learners;
+        let told = self.admitted.is_none() & learners.is_empty() & !self.task.owes_reply();
+        told & self.raft.is_silent() && self.forward.is_silent()
     }
 
     /// A node that has stopped has its flash remember why, and does nothing else.
@@ -254,6 +272,8 @@ impl<S: Storage> Node<[u8], S> {
                 self.applying = Some(id);
                 Flow::Out(Output::Apply { id, len })
             }
+            // What is not the application's alone may owe something before it.
+            Some(_) if self.at_rest => Flow::Rest,
             Some((Kind::Once, term, len)) => {
                 let id = EntryId::new(next, term);
                 if let Some(len) = self.apply_once(id, len, frame) {

@@ -107,6 +107,11 @@ impl Task {
         matches!(self, Self::Take { stage: Stage::Asked(..), .. })
     }
 
+    /// The leader is to be told how far its snapshot has come.
+    pub(super) const fn owes_reply(&self) -> bool {
+        matches!(self, Self::Receive { reply_owed: true, .. })
+    }
+
     /// The log is about to be replaced.
     pub(super) const fn is_installing(&self) -> bool {
         matches!(self, Self::End { installed: true, .. })

@@ -244,6 +244,7 @@ impl Raft {
         self.owes_vote_request = NodeSet::EMPTY;
         self.owes_heartbeat = NodeSet::EMPTY;
         self.owes_append = NodeSet::EMPTY;
+        self.looks = false;
         self.owes_snapshot = NodeSet::EMPTY;
         self.reply = OwedReply::default();
         (self.transfer, self.transferred, self.lease) = (None, false, Lease::NONE);

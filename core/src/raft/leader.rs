@@ -48,6 +48,7 @@ impl Raft {
         self.round = round;
         self.beat_at = now.after(self.options.heartbeat_ms);
         self.owes_heartbeat = self.others(self.membership.members());
+        self.looks = true;
         // This round is theirs, too.
         self.owes_round = false;
         self.lease_round(now);
@@ -89,6 +90,7 @@ impl Raft {
             return;
         };
         self.recent_active.insert(from);
+        self.looks = true;
         progress.room = room;
         progress.round_heard = progress.round_heard.max(round);
         let news = progress.acknowledged(matched);
@@ -134,6 +136,7 @@ impl Raft {
             return;
         };
         self.recent_active.insert(from);
+        self.looks = true;
         if id == EntryId::ZERO && progress.state != ProgressState::Snapshot {
             progress.become_snapshot(self.snapshot.index);
             self.owes_snapshot.insert(from);
@@ -161,7 +164,9 @@ impl Raft {
         if let Some(index) = self.membership.committed(matched)
             && index >= self.term_start
         {
-            self.commit = self.commit.max(index.min(log.last().index));
+            let commit = self.commit.max(index.min(log.last().index));
+            self.looks |= commit > self.commit;
+            self.commit = commit;
         }
     }
 
@@ -178,6 +183,7 @@ impl Raft {
 
     pub(super) fn owe_appends(&mut self) {
         self.owes_append = self.others(self.membership.members());
+        self.looks = true;
     }
 
     pub(super) fn poll_leader(&mut self, log: &mut Log) -> Option<Outgoing> {
@@ -188,8 +194,12 @@ impl Raft {
         if let Some(outgoing) = self.poll_leader_reads(log).or_else(|| self.poll_transfer(log)) {
             return Some(outgoing);
         }
+        if !self.looks {
+            return None;
+        }
         let (append, behind) = self.poll_append(log);
         if append.is_some() || behind.is_empty() {
+            self.looks = append.is_some();
             return append;
         }
         Some(self.heartbeat(behind, false, log))
@@ -289,6 +299,7 @@ impl Raft {
             && progress.state == ProgressState::Replicate
         {
             progress.become_probe_after(Index::ZERO);
+            self.looks = true;
         }
     }
 

@@ -177,6 +177,8 @@ pub struct Raft {
     owes_term: NodeSet,
     owes_heartbeat: NodeSet,
     owes_append: NodeSet,
+    /// Leader: something has changed since a look at all members found nothing to send.
+    looks: bool,
     owes_snapshot: NodeSet,
     reply: OwedReply,
     /// A follower's wish, for its leader.
@@ -255,6 +257,7 @@ impl Raft {
             owes_term: NodeSet::EMPTY,
             owes_heartbeat: NodeSet::EMPTY,
             owes_append: NodeSet::EMPTY,
+            looks: false,
             owes_snapshot: NodeSet::EMPTY,
             reply: OwedReply { owed: false, round: 0, reject: None, full: false },
             transfer_wanted: None,
@@ -591,6 +594,7 @@ impl Raft {
         for progress in self.progress.iter_mut().filter(|p| p.id == Some(id)) {
             progress.reset(Some(id), next);
         }
+        self.looks = self.role == Role::Leader;
     }
 
     /// Leader: is this command of a member, by session and number, in the log by this node's doing, or a later one?
@@ -660,6 +664,16 @@ impl Raft {
     /// Has the election timer run for so long from when it was last reset, in ms, until it is drawn anew: for scripts.
     pub const fn set_election_timeout(&mut self, timer_ms: u32) {
         self.timer_ms = timer_ms;
+    }
+
+    /// Is there certainly no message owed? A quick look before [`Raft::poll_message`] and [`Raft::poll_read`].
+    pub(crate) fn is_silent(&self) -> bool {
+        let asked = self.owes_vote_request.union(self.owes_vote_refusal);
+        let asked = asked.union(self.owes_pre_grant).union(self.owes_pre_refusal);
+        let owed = asked.union(self.owes_term).union(self.owes_heartbeat);
+        let others = self.owes_vote_grant | self.reply.owed | self.has_reads | self.owes_round;
+        let rare = self.transfer_wanted.is_some() | self.transfer.is_some();
+        owed.is_empty() & !(others | rare | self.looks | self.membership.auto_leave)
     }
 
     /// The next message owed, the urgent ones first. For an append, [`Raft::sent`] has to follow.

@@ -39,6 +39,7 @@ macro_rules! messages {
                 }
             }
 
+            #[inline(always)]
             fn read(from: &mut Reader<'_>) -> Option<Self> {
                 Some(match from.kind {
                     $($kind => Message::$name { $($field: Field::read(from)?),* },)*
@@ -86,6 +87,7 @@ pub(super) fn write(envelope: &Envelope, out: &mut [u8]) -> Option<usize> {
 }
 
 /// Reads the envelope at the front of a frame of this version, and what follows it.
+#[inline(always)]
 pub(super) fn read(bytes: &[u8]) -> Option<(Envelope, &[u8])> {
     let (&[first, second, a, b, c, d], rest) = bytes.split_first_chunk()?;
     let mut reader = Reader {
