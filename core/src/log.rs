@@ -293,9 +293,14 @@ impl Log {
     /// The entries behind `after`, as many whole ones as fit `bytes_max`, none behind `last_max`:
     /// the last of them, and the bytes they take.
     pub fn fit(&mut self, after: Index, last_max: Index, bytes_max: usize) -> (Index, usize) {
-        let Some(mut cursor) = self.seek(after.next()) else {
-            return (after, 0);
-        };
+        match self.seek(after.next()) {
+            Some(from) => self.fit_from(from, last_max, bytes_max),
+            None => (after, 0),
+        }
+    }
+
+    fn fit_from(&self, from: Cursor, last_max: Index, bytes_max: usize) -> (Index, usize) {
+        let mut cursor = from;
         let mut bytes = self.used.saturating_sub(self.distance(cursor.at)) as usize;
         if last_max >= self.last.index && bytes <= bytes_max {
             return (self.last.index, bytes);
@@ -323,6 +328,17 @@ impl Log {
         let bytes = (self.distance(to.at) as usize).checked_sub(self.distance(from) as usize)?;
         self.copy_out(from, out.get_mut(..bytes)?);
         Some(bytes)
+    }
+
+    /// Copies the encoded entries behind `after`, as many whole ones as fit `out`, none behind `last_max`: the last of
+    /// them, and the bytes they take.
+    pub fn copy_fit(&mut self, after: Index, last_max: Index, out: &mut [u8]) -> (Index, usize) {
+        let Some(from) = self.seek(after.next()) else {
+            return (after, 0);
+        };
+        let (last, bytes) = self.fit_from(from, last_max, out.len());
+        self.copy_out(from.at, out.get_mut(..bytes).unwrap_or_default());
+        (last, bytes)
     }
 
     /// Copies the data of entry `index` into `out`: what it is, its term, and how many bytes.
@@ -437,6 +453,10 @@ impl Log {
         let mut cursor = self.first();
         let mut place = CURSORS;
         for (i, kept) in self.cursors.iter().enumerate() {
+            if kept.index == index {
+                self.cursors_used |= 1u8.wrapping_shl(i as u32);
+                return Some(*kept);
+            }
             if kept.index <= index && kept.index > cursor.index {
                 cursor = *kept;
                 place = i;

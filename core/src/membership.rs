@@ -142,18 +142,21 @@ fn half_result(voters: NodeSet, yes: NodeSet, no: NodeSet) -> VoteResult {
 }
 
 fn half_committed(voters: NodeSet, matched: &impl Fn(NodeId) -> Index) -> Option<Index> {
+    let count = voters.len();
+    if count == 0 {
+        return None;
+    }
     // The highest first.
     let mut held = [Index::ZERO; MEMBERS_MAX];
     for id in voters.iter() {
         let mut index = matched(id);
-        for place in &mut held {
+        for place in held.iter_mut().take(count) {
             if index > *place {
                 core::mem::swap(&mut index, place);
             }
         }
     }
-    let needed = majority(voters.len()).checked_sub(1)?;
-    held.get(needed).copied().filter(|_| !voters.is_empty())
+    held.get(majority(count).saturating_sub(1)).copied()
 }
 
 #[cfg(test)]

@@ -82,8 +82,8 @@ pub struct Node<B: ?Sized = [u8], S = Wal> {
     forward: Forward,
     /// Entry that was handed out to be applied.
     applying: Option<EntryId>,
-    /// Since it was, nothing has come in, and before that nothing was left to do.
-    at_rest: bool,
+    /// Flash had nothing to do, and nothing has come in since.
+    rests: bool,
     newer_schema: Option<u16>,
     /// When upkeep of the flash log may begin.
     idle_at: Instant,
@@ -123,7 +123,7 @@ impl<const N: usize, S: Storage> Node<[u8; N], S> {
             reading: Reading::None,
             forward: Forward::NONE,
             applying: None,
-            at_rest: false,
+            rests: false,
             newer_schema: None,
             idle_at: Instant::ZERO,
             kept_up: false,
@@ -231,7 +231,7 @@ impl<S: Storage> Node<[u8], S> {
         else {
             return;
         };
-        self.at_rest = false;
+        self.rests = false;
         let joining = self.phase == Phase::Joining;
         // What came between the decision to replace the log and its being durable would be lost with it, after
         // it was acknowledged: the leader sends it again.
@@ -301,7 +301,7 @@ impl<S: Storage> Node<[u8], S> {
     pub fn handle_timeout(&mut self, now: Instant) {
         // Without its configuration and state a node stands for nothing (B3).
         if self.phase == Phase::Running && !self.task.is_installing() {
-            self.at_rest = false;
+            self.rests = false;
             self.raft.handle_timeout(now, &mut self.log, &mut self.events);
             self.give_up_forward(now);
         }
@@ -313,7 +313,7 @@ impl<S: Storage> Node<[u8], S> {
         if let Some(config) = self.config.first() {
             self.idle_at = now.after(config.election_ms);
         }
-        self.at_rest = false;
+        self.rests = false;
         self.storage.handle(done);
     }
 
@@ -336,6 +336,7 @@ impl<S: Storage> Node<[u8], S> {
 
     /// Answers [`Output::TakeSnapshot`]: so many bytes of the state were put into the flash buffer.
     pub fn handle_snapshot(&mut self, len: usize) {
+        self.rests = false;
         self.task.answer(len);
     }
 
@@ -361,7 +362,6 @@ impl<S: Storage> Node<[u8], S> {
             return Err(ProposeError::TooLarge { bytes_max: bytes_max as u32 });
         }
         self.room_for(command.len())?;
-        self.at_rest = false;
         self.raft.propose(Kind::Command, command, &mut self.log).map_err(ProposeError::from)
     }
 
@@ -439,6 +439,7 @@ impl<S: Storage> Node<[u8], S> {
     /// Has a number of the board's own remembered in flash, such as why it was reset; see [`Status::note`].
     pub fn remember(&mut self, own: u16) {
         self.own = Some(own);
+        self.rests = false;
         if self.phase == Phase::Running {
             self.note_own();
         }

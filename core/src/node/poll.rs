@@ -24,13 +24,6 @@ impl<S: Storage> Node<[u8], S> {
     pub fn poll_output(&mut self, now: Instant, frame: &mut [u8], flash: &mut [u8]) -> Output {
         if let Some(id) = self.applying.take() {
             self.raft.set_applied(id.index);
-            // Commands follow each other: as long as nothing comes in, nothing else is looked at.
-            if self.at_rest
-                && let Flow::Out(output) = self.poll_apply(now, frame)
-            {
-                return output;
-            }
-            self.at_rest = false;
         }
         loop {
             if let Some(event) = self.events.pop() {
@@ -59,17 +52,20 @@ impl<S: Storage> Node<[u8], S> {
                     }
                 }
             }
-            match self.poll_flash(now, frame, flash) {
-                Flow::Out(output) => return output,
-                Flow::Again => continue,
-                Flow::Rest => {}
-            }
-            match self.poll_apply(now, frame) {
-                Flow::Out(output) => {
-                    self.at_rest = true;
-                    return output;
+            let looks = !self.flash_rests(now);
+            if looks {
+                match self.poll_flash(now, frame, flash) {
+                    Flow::Out(output) => return output,
+                    Flow::Again => continue,
+                    Flow::Rest => self.rests = true,
                 }
-                Flow::Again => continue,
+            }
+            match self.poll_apply(now, frame, looks) {
+                Flow::Out(output) => return output,
+                Flow::Again => {
+                    self.rests = false;
+                    continue;
+                }
                 Flow::Rest => return Output::Wait { until: self.deadline(now) },
             }
         }
@@ -80,6 +76,11 @@ impl<S: Storage> Node<[u8], S> {
         let learners = self.raft.membership().learners;
         let told = self.admitted.is_none() & learners.is_empty() & !self.task.owes_reply();
         told & self.raft.is_silent() && self.forward.is_silent()
+    }
+
+    /// Had flash nothing to do, and still has not?
+    fn flash_rests(&mut self, now: Instant) -> bool {
+        self.rests && self.log.durable() == self.log.last().index && !self.wants_snapshot(now)
     }
 
     /// A node that has stopped has its flash remember why, and does nothing else.
@@ -158,12 +159,25 @@ impl<S: Storage> Node<[u8], S> {
             idle,
             allow_erase: true,
         };
-        let progress = self.storage.poll(&want, &mut self.log, flash);
+        self.rests = false;
+        let mut written = false;
+        let progress = loop {
+            let progress = self.storage.poll(&want, &mut self.log, flash);
+            if !matches!(progress, Progress::Durable) || written {
+                break progress;
+            }
+            let HardState { term, vote, .. } = self.storage.durable();
+            self.raft.set_durable(now, term, vote, &mut self.log, &mut self.events);
+            self.kept_up = false;
+            // Most often that was all.
+            written = true;
+        };
         if !matches!(progress, Progress::Idle) {
             self.kept_up = false;
         }
         match progress {
             Progress::Op(op) => return Flow::Out(Output::Flash(op)),
+            // Dealt with above; more of it is for the next look.
             Progress::Durable => {
                 let HardState { term, vote, .. } = self.storage.durable();
                 self.raft.set_durable(now, term, vote, &mut self.log, &mut self.events);
@@ -183,6 +197,11 @@ impl<S: Storage> Node<[u8], S> {
             Progress::Refused(error) => self.stop(Fault::Mount(error)),
             Progress::Fault(fault) => self.stop(Fault::Flash(fault)),
             Progress::Idle => {
+                self.rests = true;
+                // What has become durable is to be told first.
+                if written {
+                    return Flow::Again;
+                }
                 self.kept_up = self.kept_up || idle;
                 return Flow::Rest;
             }
@@ -221,9 +240,9 @@ impl<S: Storage> Node<[u8], S> {
         let frame_bytes = usize::from(self.limits.frame_bytes).min(frame.len());
         let head = self.encode(outgoing.to, outgoing.message, frame)?;
         let room = wire::payload_bytes_max(frame_bytes, head).min(outgoing.entries_bytes_max);
-        let (last, bytes) = self.log.fit(prev.index, outgoing.entries_upto, room);
+        let place = frame.get_mut(head..head.saturating_add(room))?;
+        let (last, bytes) = self.log.copy_fit(prev.index, outgoing.entries_upto, place);
         let end = head.saturating_add(bytes);
-        self.log.copy(prev.index, last, frame.get_mut(head..end)?)?;
         self.raft.sent(outgoing.to, last);
         let len = wire::seal(frame, end)?;
         Some(Output::Transmit { to: outgoing.to, len })
@@ -257,7 +276,7 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// Hands out the next entry that is committed, and durable here (AS3, B10).
-    fn poll_apply(&mut self, now: Instant, frame: &mut [u8]) -> Flow {
+    fn poll_apply(&mut self, now: Instant, frame: &mut [u8], looked: bool) -> Flow {
         let next = self.raft.applied().next();
         let held_up = self.phase != Phase::Running
             || self.newer_schema.is_some()
@@ -272,8 +291,8 @@ impl<S: Storage> Node<[u8], S> {
                 self.applying = Some(id);
                 Flow::Out(Output::Apply { id, len })
             }
-            // What is not the application's alone may owe something before it.
-            Some(_) if self.at_rest => Flow::Rest,
+            // What is not the application's alone may have to be durable as committed before that.
+            Some(_) if !looked => Flow::Again,
             Some((Kind::Once, term, len)) => {
                 let id = EntryId::new(next, term);
                 if let Some(len) = self.apply_once(id, len, frame) {

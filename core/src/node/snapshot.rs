@@ -139,8 +139,14 @@ impl<S: Storage> Node<[u8], S> {
 
     /// Is it time for a snapshot? When half of the log is applied and not covered by one, or when flash
     /// has no other way to free itself.
-    fn wants_snapshot(&mut self, now: Instant) -> bool {
+    pub(super) fn wants_snapshot(&mut self, now: Instant) -> bool {
         let (applied, covered) = (self.raft.applied(), self.raft.snapshot().index);
+        let half = self.log.bytes_capacity().min(self.limits.log_bytes as usize).wrapping_shr(1);
+        let beyond = self.log.bytes_used().saturating_sub(self.log.bytes_up_to(covered));
+        let pressing = self.storage.wants_snapshot() | self.raft.is_short_of_room();
+        if beyond < half && !pressing {
+            return false;
+        }
         let off = self.newer_schema.is_some() || self.snapshots_off;
         if self.phase != Phase::Running || off || now < self.snapshot_after {
             return false;
@@ -149,19 +155,11 @@ impl<S: Storage> Node<[u8], S> {
             return true;
         }
         // What the leader sent did not fit: each entry that can be dropped counts.
-        if self.raft.is_short_of_room() && applied > covered {
-            return true;
+        if applied <= covered || self.raft.is_short_of_room() {
+            return applied > covered;
         }
-        let half = self.log.bytes_capacity().min(self.limits.log_bytes as usize).wrapping_shr(1);
-        let used = self.log.bytes_used();
-        if applied <= covered || used < half {
-            return false;
-        }
-        let beyond = used.saturating_sub(self.log.bytes_up_to(covered));
-        if beyond < half || beyond.saturating_sub(self.log.bytes_behind(applied)) < half {
-            return false;
-        }
-        !self.is_delivering(now)
+        let is_due = beyond.saturating_sub(self.log.bytes_behind(applied)) >= half;
+        is_due && !self.is_delivering(now)
     }
 
     /// Is a member getting on with the snapshot that there is? A newer one would make it begin anew, time and

@@ -39,12 +39,14 @@ macro_rules! messages {
                 }
             }
 
-            #[inline(always)]
-            fn read(from: &mut Reader<'_>) -> Option<Self> {
-                Some(match from.kind {
-                    $($kind => Message::$name { $($field: Field::read(from)?),* },)*
-                    _ => return None,
-                })
+            fn read(from: &mut Reader<'_>) -> Self {
+                match from.kind {
+                    $($kind => Message::$name { $($field: Field::read(from)),* },)*
+                    _ => {
+                        from.bad = true;
+                        Message::Join { nonce: 0 }
+                    }
+                }
             }
         }
     };
@@ -87,25 +89,28 @@ pub(super) fn write(envelope: &Envelope, out: &mut [u8]) -> Option<usize> {
 }
 
 /// Reads the envelope at the front of a frame of this version, and what follows it.
-#[inline(always)]
+#[inline]
 pub(super) fn read(bytes: &[u8]) -> Option<(Envelope, &[u8])> {
     let (&[first, second, a, b, c, d], rest) = bytes.split_first_chunk()?;
+    let from = NodeId::new(second & FROM_MASK)?;
     let mut reader = Reader {
         bytes: rest,
+        bad: false,
+        from,
         kind: first & KIND_MASK,
         flags: second & !FROM_MASK,
         flag: FLAG_FIRST,
         term: Term::ZERO,
         index: None,
     };
-    let from = NodeId::new(second & FROM_MASK)?;
-    let to = NodeSet(reader.small()?);
-    let generation = Generation::read(&mut reader)?;
-    let message = Message::read(&mut reader)?;
+    let to = NodeSet(Field::read(&mut reader));
+    let generation = Field::read(&mut reader);
+    let message = Field::read(&mut reader);
     let cluster = ClusterId([a, b, c, d]);
     let envelope = Envelope { version: version(first), cluster, to, from, generation, message };
-    // Flags that the message has not.
-    (reader.flags == 0).then_some((envelope, reader.bytes))
+    // Flags are left that the message has not.
+    let sound = !reader.bad && reader.flags == 0;
+    sound.then_some((envelope, reader.bytes))
 }
 
 /// Writes what there is room for, and counts the rest.
@@ -140,8 +145,11 @@ impl Writer<'_> {
     }
 }
 
+/// Reads on whatever comes; in the end it is looked whether that was sound.
 struct Reader<'a> {
     bytes: &'a [u8],
+    bad: bool,
+    from: NodeId,
     kind: u8,
     /// Flags that are set and were not read yet, and which is next.
     flags: u8,
@@ -151,14 +159,22 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn number(&mut self) -> Option<u64> {
-        let (number, rest) = decode_varint(self.bytes)?;
-        self.bytes = rest;
-        Some(number)
-    }
-
-    fn small(&mut self) -> Option<u32> {
-        u32::try_from(self.number()?).ok()
+    /// Up to `max`; of what is no such number, zero.
+    fn number(&mut self, max: u64) -> u64 {
+        let number = match self.bytes {
+            [byte @ ..=0x7f, rest @ ..] => Some((u64::from(*byte), rest)),
+            bytes => decode_varint(bytes),
+        };
+        match number {
+            Some((number, rest)) if number <= max => {
+                self.bytes = rest;
+                number
+            }
+            _ => {
+                self.bad = true;
+                0
+            }
+        }
     }
 
     fn flag(&mut self) -> bool {
@@ -172,8 +188,7 @@ impl Reader<'_> {
 /// A field that knows its bytes.
 trait Field: Sized {
     fn write(&self, to: &mut Writer<'_>);
-    /// `None` if there is no such field, or it can't be.
-    fn read(from: &mut Reader<'_>) -> Option<Self>;
+    fn read(from: &mut Reader<'_>) -> Self;
 }
 
 impl Field for Term {
@@ -182,9 +197,9 @@ impl Field for Term {
         to.number(self.0);
     }
 
-    fn read(from: &mut Reader<'_>) -> Option<Self> {
-        from.term = Some(Self(from.number()?)).filter(|term| term.0 <= COUNT_MAX)?;
-        Some(from.term)
+    fn read(from: &mut Reader<'_>) -> Self {
+        from.term = Self(from.number(COUNT_MAX));
+        from.term
     }
 }
 
@@ -201,8 +216,8 @@ impl Field for Index {
         to.number(number);
     }
 
-    fn read(from: &mut Reader<'_>) -> Option<Self> {
-        let number = from.number()?;
+    fn read(from: &mut Reader<'_>) -> Self {
+        let number = from.number(u64::MAX);
         let index = match from.index {
             None => number,
             Some(before) => {
@@ -210,8 +225,9 @@ impl Field for Index {
                 before.0.wrapping_add(ahead)
             }
         };
-        from.index = Some(Self(index)).filter(|index| index.0 <= COUNT_MAX);
-        from.index
+        from.bad |= index > COUNT_MAX;
+        from.index = Some(Self(index));
+        Self(index)
     }
 }
 
@@ -222,10 +238,10 @@ impl Field for EntryId {
         to.number(to.term.0.wrapping_sub(self.term.0));
     }
 
-    fn read(from: &mut Reader<'_>) -> Option<Self> {
-        let index = Index::read(from)?;
-        let behind = from.number()?;
-        Some(Self::new(index, Term(from.term.0.checked_sub(behind)?)))
+    fn read(from: &mut Reader<'_>) -> Self {
+        let index = Index::read(from);
+        let behind = from.number(from.term.0);
+        Self::new(index, Term(from.term.0.wrapping_sub(behind)))
     }
 }
 
@@ -235,8 +251,8 @@ impl Field for Reject {
         self.hint.write(to);
     }
 
-    fn read(from: &mut Reader<'_>) -> Option<Self> {
-        Some(Self { rejected: Field::read(from)?, hint: Field::read(from)? })
+    fn read(from: &mut Reader<'_>) -> Self {
+        Self { rejected: Field::read(from), hint: Field::read(from) }
     }
 }
 
@@ -245,8 +261,8 @@ impl Field for u32 {
         to.number((*self).into());
     }
 
-    fn read(from: &mut Reader<'_>) -> Option<Self> {
-        from.small()
+    fn read(from: &mut Reader<'_>) -> Self {
+        from.number(Self::MAX.into()) as Self
     }
 }
 
@@ -255,8 +271,10 @@ impl Field for NodeId {
         to.byte(self.get());
     }
 
-    fn read(from: &mut Reader<'_>) -> Option<Self> {
-        Self::new(u8::try_from(from.number()?).ok()?)
+    fn read(from: &mut Reader<'_>) -> Self {
+        let id = Self::new(from.number(Self::MAX.into()) as u8);
+        from.bad |= id.is_none();
+        id.unwrap_or(from.from)
     }
 }
 
@@ -265,8 +283,8 @@ impl Field for Generation {
         to.number(self.0.into());
     }
 
-    fn read(from: &mut Reader<'_>) -> Option<Self> {
-        u16::try_from(from.number()?).ok().map(Self)
+    fn read(from: &mut Reader<'_>) -> Self {
+        Self(from.number(u16::MAX.into()) as u16)
     }
 }
 
@@ -275,8 +293,8 @@ impl Field for bool {
         to.flag(*self);
     }
 
-    fn read(from: &mut Reader<'_>) -> Option<Self> {
-        Some(from.flag())
+    fn read(from: &mut Reader<'_>) -> Self {
+        from.flag()
     }
 }
 
@@ -288,7 +306,7 @@ impl<T: Field> Field for Option<T> {
         }
     }
 
-    fn read(from: &mut Reader<'_>) -> Option<Self> {
-        if from.flag() { T::read(from).map(Some) } else { Some(None) }
+    fn read(from: &mut Reader<'_>) -> Self {
+        from.flag().then(|| T::read(from))
     }
 }
