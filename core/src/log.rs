@@ -265,7 +265,7 @@ impl Log {
 
     /// Drops everything behind `last`.
     fn truncate(&mut self, last: Index) {
-        let Some(cursor) = self.seek(last.next()) else {
+        let Some((cursor, ..)) = self.locate(last.next()) else {
             return;
         };
         self.used = self.distance(cursor.at);
@@ -280,7 +280,7 @@ impl Log {
 
     /// Drops everything up to and including `index`; beyond `last` nothing happens.
     pub fn compact(&mut self, index: Index) {
-        let Some(cursor) = self.seek(index.next()) else {
+        let Some((cursor, ..)) = self.locate(index.next()) else {
             return;
         };
         self.used = self.used.saturating_sub(self.distance(cursor.at));
@@ -360,8 +360,8 @@ impl Log {
             return 0;
         }
         if self.mark.index != index.next() {
-            match self.seek(index.next()) {
-                Some(cursor) => self.mark = cursor,
+            match self.locate(index.next()) {
+                Some((cursor, ..)) => self.mark = cursor,
                 None => return 0,
             }
         }
@@ -441,33 +441,10 @@ impl Log {
         Some((cursor, self.head_at(cursor.at)?))
     }
 
-    /// Where entry `index` starts: one of those here, or the one that comes next.
+    /// Where entry `index` starts: one of those here, or the one that comes next. The place is remembered, as one that is
+    /// read on from.
     fn seek(&mut self, index: Index) -> Option<Cursor> {
-        if index <= self.base.index || index > self.last.index.next() {
-            return None;
-        }
-        if index == self.last.index.next() {
-            let at = self.wrap((self.head as usize).saturating_add(self.used as usize));
-            return Some(Cursor { index, prev_term: self.last.term, at });
-        }
-        let mut cursor = self.first();
-        let mut place = CURSORS;
-        for (i, kept) in self.cursors.iter().enumerate() {
-            if kept.index == index {
-                self.cursors_used |= 1u8.wrapping_shl(i as u32);
-                return Some(*kept);
-            }
-            if kept.index <= index && kept.index > cursor.index {
-                cursor = *kept;
-                place = i;
-            }
-        }
-        let mut steps = 0u32;
-        while cursor.index < index {
-            let head = self.head_at(cursor.at)?;
-            self.step(&mut cursor, &head);
-            steps = steps.saturating_add(1);
-        }
+        let (cursor, mut place, steps) = self.locate(index)?;
         let bit = |place: usize| 1u8.wrapping_shl(place as u32);
         if steps > 0 && (place == CURSORS || steps > WALK_STEPS_SHORT) {
             let unused = (0..CURSORS).find(|i| self.cursors_used & bit(*i) == 0);
@@ -481,6 +458,32 @@ impl Log {
             }
         }
         Some(cursor)
+    }
+
+    /// The same, with the remembered place that the walk began at, or [`CURSORS`], and its steps.
+    fn locate(&self, index: Index) -> Option<(Cursor, usize, u32)> {
+        if index <= self.base.index || index > self.last.index.next() {
+            return None;
+        }
+        if index == self.last.index.next() {
+            let at = self.wrap((self.head as usize).saturating_add(self.used as usize));
+            return Some((Cursor { index, prev_term: self.last.term, at }, CURSORS, 0));
+        }
+        let mut cursor = self.first();
+        let mut place = CURSORS;
+        for (i, kept) in self.cursors.iter().enumerate() {
+            if kept.index <= index && kept.index > cursor.index {
+                cursor = *kept;
+                place = i;
+            }
+        }
+        let mut steps = 0u32;
+        while cursor.index < index {
+            let head = self.head_at(cursor.at)?;
+            self.step(&mut cursor, &head);
+            steps = steps.saturating_add(1);
+        }
+        Some((cursor, place, steps))
     }
 
     /// The place of the first entry here.
