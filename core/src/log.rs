@@ -7,9 +7,9 @@
 use crate::entry::{Entries, Entry, HEAD_BYTES_MAX, Head, Kind};
 use crate::types::{EntryId, Index, Term};
 
-/// Places remembered in the ring, so that reading on is one step: about one for each reader
-/// (flash, applying, and peers that are at the same place share theirs). What a snapshot covers has one more.
-const CURSORS: usize = 3;
+/// Places remembered in the ring, so that reading on is one step: one for flash and one for peers that are at the same
+/// place. Applying, and what a snapshot covers, have one of their own.
+const CURSORS: usize = 2;
 /// A walk longer than this is remembered in a place of its own.
 const WALK_STEPS_SHORT: u32 = 8;
 
@@ -66,6 +66,8 @@ pub struct Log<B: ?Sized = [u8]> {
     cursors: [Cursor; CURSORS],
     /// Those that were of use since each had its turn, a bit for each: another one gives way.
     cursors_used: u8,
+    /// The entry behind the one that was read last.
+    next_read: Cursor,
     /// The place that [`Log::bytes_up_to`] was last asked about.
     mark: Cursor,
     ring: B,
@@ -85,6 +87,7 @@ impl<const N: usize> Log<[u8; N]> {
             kept: 0,
             cursors: [Cursor::UNUSED; CURSORS],
             cursors_used: 0,
+            next_read: Cursor::UNUSED,
             mark: Cursor::UNUSED,
             ring: [0; N],
         }
@@ -106,6 +109,7 @@ impl Log {
         self.writing = base.index;
         self.used = 0;
         self.cursors = [Cursor::UNUSED; CURSORS];
+        self.next_read = Cursor::UNUSED;
         self.mark = Cursor::UNUSED;
     }
 
@@ -272,7 +276,7 @@ impl Log {
         self.last = EntryId::new(last, cursor.prev_term);
         self.durable = self.durable.min(last);
         self.writing = self.writing.min(last);
-        let kept = self.cursors.iter_mut().chain([&mut self.mark]);
+        let kept = self.cursors.iter_mut().chain([&mut self.next_read, &mut self.mark]);
         for cursor in kept.filter(|c| c.index > last.next()) {
             *cursor = Cursor::UNUSED;
         }
@@ -346,6 +350,9 @@ impl Log {
         let (cursor, head) = self.find(index)?;
         let at = self.wrap((cursor.at as usize).saturating_add(head.head_bytes));
         self.copy_out(at, out.get_mut(..head.data_bytes)?);
+        let mut next = cursor;
+        self.step(&mut next, &head);
+        self.next_read = next;
         Some((head.kind, head.term.unwrap_or(cursor.prev_term), head.data_bytes))
     }
 
@@ -434,10 +441,13 @@ impl Log {
     }
 
     fn find(&mut self, index: Index) -> Option<(Cursor, Head)> {
-        if index > self.last.index {
+        if index <= self.base.index || index > self.last.index {
             return None;
         }
-        let cursor = self.seek(index)?;
+        if self.next_read.index != index {
+            (self.next_read, ..) = self.locate(index)?;
+        }
+        let cursor = self.next_read;
         Some((cursor, self.head_at(cursor.at)?))
     }
 

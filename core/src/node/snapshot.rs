@@ -139,14 +139,18 @@ impl<S: Storage> Node<[u8], S> {
 
     /// Is it time for a snapshot? When half of the log is applied and not covered by one, or when flash
     /// has no other way to free itself.
+    #[inline]
     pub(super) fn wants_snapshot(&mut self, now: Instant) -> bool {
-        let (applied, covered) = (self.raft.applied(), self.raft.snapshot().index);
+        let covered = self.raft.snapshot().index;
         let half = self.log.bytes_capacity().min(self.limits.log_bytes as usize).wrapping_shr(1);
         let beyond = self.log.bytes_used().saturating_sub(self.log.bytes_up_to(covered));
         let pressing = self.storage.wants_snapshot() | self.raft.is_short_of_room();
-        if beyond < half && !pressing {
-            return false;
-        }
+        // Most looks end here.
+        (beyond >= half || pressing) && self.may_begin_snapshot(now, beyond, half)
+    }
+
+    fn may_begin_snapshot(&mut self, now: Instant, beyond: usize, half: usize) -> bool {
+        let (applied, covered) = (self.raft.applied(), self.raft.snapshot().index);
         let off = self.newer_schema.is_some() || self.snapshots_off;
         if self.phase != Phase::Running || off || now < self.snapshot_after {
             return false;
