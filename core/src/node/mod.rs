@@ -231,7 +231,6 @@ impl<S: Storage> Node<[u8], S> {
         else {
             return;
         };
-        self.rests = false;
         let joining = self.phase == Phase::Joining;
         // What came between the decision to replace the log and its being durable would be lost with it, after
         // it was acknowledged: the leader sends it again.
@@ -282,8 +281,11 @@ impl<S: Storage> Node<[u8], S> {
             self.admitted = member.filter(|m| leads && m.generation > generation).map(|m| m.id);
             return self.refuse_frame(FrameRefusal::Stranger { from });
         }
-        if matches!(message, Message::Append { .. }) {
-            self.make_room(frame.payload.len());
+        match message {
+            Message::Append { .. } => self.make_room(frame.payload.len()),
+            // What these lead to is seen by what flash has to hold.
+            Message::Heartbeat { .. } | Message::Reply { .. } => {}
+            _ => self.rests = false,
         }
         let raft = &mut self.raft;
         match raft.step(now, from, message, frame.payload, &mut self.log, &mut self.events) {
@@ -310,11 +312,15 @@ impl<S: Storage> Node<[u8], S> {
     /// The flash operation of the last [`Output::Flash`] has ended. What was read has to be in the flash
     /// buffer at the next poll.
     pub fn handle_flash(&mut self, now: Instant, done: FlashDone) {
+        self.put_upkeep_off(now);
+        self.rests = false;
+        self.storage.handle(done);
+    }
+
+    fn put_upkeep_off(&mut self, now: Instant) {
         if let Some(config) = self.config.first() {
             self.idle_at = now.after(config.election_ms);
         }
-        self.rests = false;
-        self.storage.handle(done);
     }
 
     /// Hands leadership to another voter, on the leader; on a follower the leader is asked to, once. Nothing can be proposed

@@ -80,7 +80,12 @@ impl<S: Storage> Node<[u8], S> {
 
     /// Had flash nothing to do, and still has not?
     fn flash_rests(&mut self, now: Instant) -> bool {
-        self.rests && self.log.durable() == self.log.last().index && !self.wants_snapshot(now)
+        if !self.rests || now >= self.idle_at || self.log.durable() != self.log.last().index {
+            return false;
+        }
+        let HardState { term, vote, .. } = self.storage.durable();
+        let held = (term, vote) == (self.raft.term(), self.raft.vote());
+        held && !self.raft.owes_snapshot() && !self.wants_snapshot(now)
     }
 
     /// A node that has stopped has its flash remember why, and does nothing else.
@@ -169,6 +174,7 @@ impl<S: Storage> Node<[u8], S> {
             let HardState { term, vote, .. } = self.storage.durable();
             self.raft.set_durable(now, term, vote, &mut self.log, &mut self.events);
             self.kept_up = false;
+            self.put_upkeep_off(now);
             // Most often that was all.
             written = true;
         };

@@ -214,11 +214,12 @@ impl Raft {
 
     pub(super) fn heartbeat(&mut self, to: NodeSet, reply: bool, log: &mut Log) -> Outgoing {
         let commit = self.commit_id(log);
-        for progress in &mut self.progress {
+        let (commit_index, round) = (self.commit, self.round);
+        for progress in self.slots_mut() {
             if progress.id.is_some_and(|id| to.contains(id)) {
-                progress.commit_sent = self.commit;
+                progress.commit_sent = commit_index;
                 if reply {
-                    progress.beat(self.round);
+                    progress.beat(round);
                 }
             }
         }
@@ -235,7 +236,7 @@ impl Raft {
         let own_from = self.term_start.max(log.base().index);
         let mut behind = NodeSet::EMPTY;
         let mut chosen: Option<(NodeSet, EntryId, Option<u32>)> = None;
-        for progress in &mut self.progress {
+        for progress in self.progress.iter_mut().take(self.slots.into()) {
             let Some(id) = progress.id.filter(|id| Some(*id) != own) else {
                 continue;
             };
@@ -285,10 +286,11 @@ impl Raft {
     /// An append went out to `to` with the entries up to `last`; none if that is the one before the first.
     pub fn sent(&mut self, to: NodeSet, last: Index) {
         self.owes_append = self.owes_append.difference(to);
-        for progress in &mut self.progress {
+        let told = self.commit.min(last);
+        for progress in self.slots_mut() {
             if progress.id.is_some_and(|id| to.contains(id)) {
                 progress.sent(last);
-                progress.commit_sent = progress.commit_sent.max(self.commit.min(last));
+                progress.commit_sent = progress.commit_sent.max(told);
             }
         }
     }
@@ -301,6 +303,11 @@ impl Raft {
             progress.become_probe_after(Index::ZERO);
             self.looks = true;
         }
+    }
+
+    /// Is a piece of the snapshot owed to anybody?
+    pub(crate) const fn owes_snapshot(&self) -> bool {
+        !self.owes_snapshot.is_empty()
     }
 
     /// A member to whom the next piece of the snapshot is owed, and where that piece starts.

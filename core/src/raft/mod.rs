@@ -211,6 +211,8 @@ pub struct Raft {
     /// Who was heard in the election timeout before.
     active_before: NodeSet,
     progress: [Progress; MEMBERS_MAX],
+    /// How many of them are looked at: none behind is a member's.
+    slots: u8,
     /// The newest durable snapshot, to send to who is too far behind.
     snapshot: EntryId,
 }
@@ -277,6 +279,7 @@ impl Raft {
             recent_active: NodeSet::EMPTY,
             active_before: NodeSet::EMPTY,
             progress: [UNUSED; MEMBERS_MAX],
+            slots: 0,
             snapshot: EntryId::ZERO,
         }
     }
@@ -644,6 +647,7 @@ impl Raft {
                 self.recent_active.insert(id);
             }
         }
+        self.count_slots();
         self.check_transfer();
         if self.role == Role::Leader {
             self.advance_commit(log);
@@ -722,6 +726,17 @@ impl Raft {
         for progress in &mut self.progress {
             progress.reset(ids.next(), next);
         }
+        self.count_slots();
+    }
+
+    fn count_slots(&mut self) {
+        let last = self.progress.iter().rposition(|p| p.id.is_some());
+        self.slots = last.map_or(0, |last| last.saturating_add(1)) as u8;
+    }
+
+    /// What is known of members; a slot between them may be nobody's.
+    fn slots_mut(&mut self) -> &mut [Progress] {
+        self.progress.get_mut(..usize::from(self.slots)).unwrap_or_default()
     }
 }
 

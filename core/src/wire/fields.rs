@@ -109,8 +109,10 @@ pub(super) fn read(bytes: &[u8]) -> Option<(Envelope, &[u8])> {
     let cluster = ClusterId([a, b, c, d]);
     let envelope = Envelope { version: version(first), cluster, to, from, generation, message };
     // Flags are left that the message has not.
-    let sound = !reader.bad && reader.flags == 0;
-    sound.then_some((envelope, reader.bytes))
+    if reader.bad || reader.flags != 0 {
+        return None;
+    }
+    Some((envelope, reader.bytes))
 }
 
 /// Writes what there is room for, and counts the rest.
