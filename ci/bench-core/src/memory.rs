@@ -3,9 +3,7 @@
 use quorate::flash::{FlashDone, Geometry};
 use quorate::log::Log;
 use quorate::storage::Storage;
-use quorate::wal::{
-    GeometryError, HardState, Progress, SNAP_DATA_AT, SnapshotInfo, Status, Want,
-};
+use quorate::wal::{GeometryError, HardState, Progress, SNAP_DATA_AT, SnapshotInfo, Status, Want};
 use quorate::{EntryId, Identity, Index, Term};
 
 /// A snapshot in the pieces that it was put in: reads stop where one ends.
@@ -43,13 +41,7 @@ impl Storage for Memory {
         panic!("nothing is mounted here");
     }
 
-    fn format(
-        &mut self,
-        _: Geometry,
-        _: usize,
-        _: Identity,
-        _: bool,
-    ) -> Result<(), GeometryError> {
+    fn format(&mut self, _: Geometry, _: usize, _: Identity, _: bool) -> Result<(), GeometryError> {
         self.next = Some(Progress::Formatted);
         Ok(())
     }

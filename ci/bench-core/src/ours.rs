@@ -44,7 +44,8 @@ pub(crate) struct Ours<S> {
 
 impl<S: Storage> Ours<S> {
     pub(crate) fn new<const N: usize>(sizes: Sizes) -> Self {
-        let members: Vec<Member> = (1..=sizes.nodes).filter_map(NodeId::new).map(Member::new).collect();
+        let members: Vec<Member> =
+            (1..=sizes.nodes).filter_map(NodeId::new).map(Member::new).collect();
         let mut cluster = Self {
             hosts: members.iter().map(|m| Host::found::<N>(m.id, &members, sizes)).collect(),
             now: Instant::ZERO,

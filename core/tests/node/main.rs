@@ -9,6 +9,8 @@
 
 mod basic;
 mod forward;
+mod lives;
 mod members;
 mod reads;
+mod recovery;
 mod support;
