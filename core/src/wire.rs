@@ -474,7 +474,7 @@ mod tests {
         fn sealed_noise_is_never_taken_for_counters_beyond_the_largest(
             mut bytes in prop::collection::vec(any::<u8>(), 4..80),
         ) {
-            bytes[0] = VERSION << 5 | bytes[0] & 0x1f;
+            bytes[0] = (VERSION << 5) | (bytes[0] & 0x1f);
             let body = bytes.len() - CHECK_BYTES;
             seal(&mut bytes, body).unwrap();
             if let Ok(frame) = decode(&bytes) {

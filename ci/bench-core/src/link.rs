@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 
 /// Frames on their way, first in, first out. Their buffers are used again, so that the link itself allocates nothing.
-#[derive(Default)]
 pub(crate) struct Link<To> {
     queue: VecDeque<(To, Vec<u8>)>,
     spare: Vec<Vec<u8>>,
@@ -21,7 +20,16 @@ pub(crate) struct Sent {
     pub(crate) bytes_unicast: u64,
 }
 
+/// Frames that are on their way at once, at most.
+const FRAMES_MAX: usize = 64;
+
 impl<To> Link<To> {
+    /// A link for frames that are seldom longer.
+    pub(crate) fn new(frame_bytes: usize) -> Self {
+        let spare = (0..FRAMES_MAX).map(|_| Vec::with_capacity(frame_bytes)).collect();
+        Self { queue: VecDeque::with_capacity(FRAMES_MAX), spare, sent: Sent::default() }
+    }
+
     /// Sends what `write` puts into an empty buffer.
     pub(crate) fn send(&mut self, to: To, receivers: usize, write: impl FnOnce(&mut Vec<u8>)) {
         let mut frame = self.spare.pop().unwrap_or_default();

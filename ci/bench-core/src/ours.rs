@@ -50,7 +50,7 @@ impl<S: Storage> Ours<S> {
             hosts: members.iter().map(|m| Host::found::<N>(m.id, &members, sizes)).collect(),
             now: Instant::ZERO,
             leader: 0,
-            link: Link::default(),
+            link: Link::new(sizes.frame_bytes.into()),
             commands: Commands::new(sizes.command_bytes.into()),
             proposed: 0,
         };

@@ -11,6 +11,8 @@ use crate::link::{Commands, Link, Sent};
 
 /// Applied entries that stay in a log.
 const KEPT: u64 = 4096;
+/// As long as a message with 64 commands of 1 KiB.
+const LINK_FRAME_BYTES: usize = 70_000;
 
 struct Host {
     node: RawNode<MemStorage>,
@@ -46,7 +48,7 @@ impl Theirs {
         };
         let mut cluster = Self {
             hosts: voters.iter().map(host).collect(),
-            link: Link::default(),
+            link: Link::new(LINK_FRAME_BYTES),
             commands: Commands::new(command_bytes),
             proposed: 0,
         };

@@ -35,7 +35,7 @@ pub fn run(data: &[u8]) {
 pub fn sealed(from: u8, message: &[u8]) -> Vec<u8> {
     let (head, fields) = message.split_at(message.len().min(2));
     let [kind, flags] = [0, 1].map(|at| head.get(at).copied().unwrap_or_default());
-    let mut frame = vec![wire::VERSION << 5 | kind & 0x1f, flags << 5 | from % 4];
+    let mut frame = vec![(wire::VERSION << 5) | (kind & 0x1f), (flags << 5) | (from % 4)];
     frame.extend(CLUSTER.0);
     // To all of three, in the first life of the sender.
     frame.extend([0b111, 1]);
