@@ -294,7 +294,7 @@ impl<S: Storage> Node<[u8], S> {
         match message {
             Message::Append { .. } => self.make_room(frame.payload.len()),
             // What these lead to is seen by what flash has to hold.
-            Message::Heartbeat { .. } | Message::Reply { .. } => {}
+            Message::Heartbeat { reply: false, .. } | Message::Reply { .. } => {}
             _ => self.rests = false,
         }
         let raft = &mut self.raft;
