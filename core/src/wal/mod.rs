@@ -233,6 +233,7 @@ impl Wal {
         *self = const { Self::new() };
         self.geometry = geometry;
         let bytes = buffer_bytes.min(BUFFER_BYTES_MAX) as u32;
+        let bytes = bytes.min(ring::record_bytes_max(&geometry));
         self.buffer_bytes = bytes & !self.word().saturating_sub(1);
         self.phase = Phase::Mounting;
         self.work = Work::Mount(mount);

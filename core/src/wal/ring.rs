@@ -45,6 +45,13 @@ pub(super) fn check(geometry: &Geometry, buffer_bytes: usize) -> Result<(), Geom
     }
 }
 
+/// The longest record. The first one of a segment must be able to restate it, with a seal behind, and another boot: else
+/// what fits no segment would have one opened after the other.
+pub(super) fn record_bytes_max(geometry: &Geometry) -> u32 {
+    let behind = u32::from(geometry.page_bytes).saturating_add(OPEN_BYTES_MAX);
+    geometry.segment_bytes().saturating_sub(behind.wrapping_shl(1))
+}
+
 /// Refuses a ring that can't hold so many bytes of log and snapshot twice, with a segment to spare: a new
 /// snapshot, and what it restates behind it, is written while the old one is still there.
 pub(super) fn check_live(geometry: &Geometry, live_bytes: u32) -> Result<(), GeometryError> {
