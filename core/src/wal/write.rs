@@ -33,6 +33,14 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
+    /// Do these bytes begin with it?
+    fn is(&self, bytes: &[u8]) -> bool {
+        let record = bytes.get(..self.total as usize).and_then(<[u8]>::split_first_chunk);
+        record.is_some_and(|(crc, rest)| {
+            u32::from_le_bytes(*crc) == self.crc && checksum(self.at.seed, rest) == self.crc
+        })
+    }
+
     /// A chunk of a snapshot that was given up belongs to nothing any more.
     pub(super) const fn orphan(&mut self) {
         if self.tag == CHUNK {
@@ -302,12 +310,13 @@ impl Wal {
     ) -> Option<Progress> {
         if ok {
             self.window.ahead = self.geometry.padded(out.total);
-            match self.look(out.at.offset, &out.at, buf) {
+            // No more than was written, whatever its head says now: a chunk may wait in the buffer behind.
+            match self.fetch(out.at.offset, &out.at, out.total) {
                 Err(_) => {
                     self.work = Work::Verify(out);
                     return Some(self.window.op());
                 }
-                Ok(found) => ok = found.is_some_and(|(head, _)| head.crc == out.crc),
+                Ok(found) => ok = found.is_some_and(|at| out.is(buf.get(at..).unwrap_or_default())),
             }
         }
         self.window.forget();
@@ -315,9 +324,10 @@ impl Wal {
             return self.record_ends(&out, log);
         }
         // The segment does not hold what was written, or it may: out of use with it, and on in the next one, which
-        // must not have the same place in the order.
+        // must not have the same place in the order. Nor does anything follow in the one before: if this first record
+        // stands after all, that ends at its link.
         let opens = out.tag & KIND == OPEN;
-        self.closed |= !opens;
+        self.closed = true;
         self.seq = self.seq.saturating_add(u32::from(opens));
         self.retire(out.at.segment);
         if self.phase == Phase::Founding {
