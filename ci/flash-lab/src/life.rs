@@ -306,14 +306,15 @@ fn works_with(board: &mut Board, load: &Load, random: &mut Random) -> Result<(),
     board.want.allow_erase = true;
     // What was put in before comes first.
     board.settle()?;
+    let before = board.log.durable().0;
     for round in 0..6u8 {
-        let before = board.log.durable().0;
         let term = board.log.last().term.0.max(1);
         let full = !load.takes(board.log.bytes_used(), 5);
         if (!full || board.log.last().index.0 == board.committed) && board.append(term, &[round; 5])
         {
-            board.settle()?;
+            say(board, "append 5 bytes");
         }
+        board.settle()?;
         if board.log.durable().0 > before {
             return Ok(());
         }

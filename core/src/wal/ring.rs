@@ -52,19 +52,22 @@ pub(super) fn record_bytes_max(geometry: &Geometry) -> u32 {
     geometry.segment_bytes().saturating_sub(behind.wrapping_shl(1))
 }
 
-/// Refuses a ring that can't hold so many bytes of log and snapshot twice, with a segment to spare: a new
-/// snapshot, and what it restates behind it, is written while the old one is still there.
+/// Refuses a ring that can't hold so many bytes of log and snapshot twice: a new snapshot, and what it restates behind
+/// it, is written while the old one is still there. Three more are for entries, for a boot, and for a snapshot that comes
+/// to nothing; where all of it fits one segment, the smallest rings do with one more.
 pub(super) fn check_live(geometry: &Geometry, live_bytes: u32) -> Result<(), GeometryError> {
     let with_heads = live_bytes.saturating_add(live_bytes.wrapping_shr(2));
     let usable = geometry.segment_bytes().saturating_sub(OPEN_BYTES_MAX).max(1);
-    let segments = with_heads.div_ceil(usable).saturating_mul(2).saturating_add(1);
+    let takes = with_heads.div_ceil(usable);
+    let more = if takes > 1 { 3 } else { 1 };
+    let segments = takes.saturating_mul(2).saturating_add(more);
     let min = u8::try_from(segments).unwrap_or(u8::MAX).max(SEGMENTS_MIN);
     if geometry.segments >= min {
         return Ok(());
     }
     if min > SEGMENTS_MAX {
         // Then it takes longer ones.
-        let half = u32::from(SEGMENTS_MAX.wrapping_shr(1)).saturating_sub(1).max(1);
+        let half = u32::from(SEGMENTS_MAX.wrapping_shr(1)).saturating_sub(2).max(1);
         let min = with_heads.div_ceil(half).saturating_add(OPEN_BYTES_MAX);
         return Err(GeometryError::SegmentBytes { min, max: SEGMENT_BYTES_MAX });
     }
@@ -148,10 +151,12 @@ mod tests {
             blocks_per_segment: 1,
             segments,
         };
-        // 5,000 bytes and a quarter are 4 segments of 2,048 less their heads: twice that, and one.
-        let refused = Err(GeometryError::Segments { min: 9, max: 32 });
-        assert_eq!(Wal::check(&ring(2048, 8), 512, 5_000), refused);
-        assert_eq!(Wal::check(&ring(2048, 9), 512, 5_000), Ok(()));
+        // 5,000 bytes and a quarter are 4 segments of 2,048 less their heads: twice that, and three.
+        let refused = Err(GeometryError::Segments { min: 11, max: 32 });
+        assert_eq!(Wal::check(&ring(2048, 10), 512, 5_000), refused);
+        assert_eq!(Wal::check(&ring(2048, 11), 512, 5_000), Ok(()));
+        // One segment holds it: the smallest ring does.
+        assert_eq!(Wal::check(&ring(2048, 3), 512, 1_400), Ok(()));
         let refused = Wal::check(&ring(2048, 32), 512, 100_000);
         let Err(GeometryError::SegmentBytes { min, .. }) = refused else {
             panic!("{refused:?}");
