@@ -182,7 +182,7 @@ impl Wal {
         let dead = self.order.len().saturating_sub(self.kept_by(link)) as u32;
         let left = self.free().saturating_add(dead).saturating_sub(1);
         let is_chunk = matches!(data, Data::Chunk(_));
-        let fresh = is_chunk && left >= hold.max(1) && self.wants_fresh_segment(log);
+        let fresh = is_chunk && left >= hold && self.wants_fresh_segment(log);
         if size <= self.room() && !fresh {
             let max = self.room().min(self.buffer_bytes);
             return Ok(self.compose(tag, &it, data, least, self.tail, max, log, buf));
