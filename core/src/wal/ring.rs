@@ -53,13 +53,18 @@ pub(super) fn record_bytes_max(geometry: &Geometry) -> u32 {
 }
 
 /// Refuses a ring that can't hold so many bytes of log and snapshot twice: a new snapshot, and what it restates behind
-/// it, is written while the old one is still there. Three more are for entries, for a boot, and for a snapshot that comes
-/// to nothing; where all of it fits one segment, the smallest rings do with one more.
+/// it, is written while the old one is still there. Three segments more are for entries, for a boot, and for a snapshot
+/// that comes to nothing. Where one segment holds all, two more will do, and one where half of it does: then
+/// what power cuts leave behind fits beside.
 pub(super) fn check_live(geometry: &Geometry, live_bytes: u32) -> Result<(), GeometryError> {
     let with_heads = live_bytes.saturating_add(live_bytes.wrapping_shr(2));
     let usable = geometry.segment_bytes().saturating_sub(OPEN_BYTES_MAX).max(1);
     let takes = with_heads.div_ceil(usable);
-    let more = if takes > 1 { 3 } else { 1 };
+    let more = match takes {
+        0 | 1 if with_heads <= usable.wrapping_shr(1) => 1,
+        0 | 1 => 2,
+        _ => 3,
+    };
     let segments = takes.saturating_mul(2).saturating_add(more);
     let min = u8::try_from(segments).unwrap_or(u8::MAX).max(SEGMENTS_MIN);
     if geometry.segments >= min {
@@ -155,8 +160,11 @@ mod tests {
         let refused = Err(GeometryError::Segments { min: 11, max: 32 });
         assert_eq!(Wal::check(&ring(2048, 10), 512, 5_000), refused);
         assert_eq!(Wal::check(&ring(2048, 11), 512, 5_000), Ok(()));
-        // One segment holds it: the smallest ring does.
-        assert_eq!(Wal::check(&ring(2048, 3), 512, 1_400), Ok(()));
+        // One segment holds it, or half of one.
+        let refused = Err(GeometryError::Segments { min: 4, max: 32 });
+        assert_eq!(Wal::check(&ring(2048, 3), 512, 1_400), refused);
+        assert_eq!(Wal::check(&ring(2048, 4), 512, 1_400), Ok(()));
+        assert_eq!(Wal::check(&ring(2048, 3), 512, 700), Ok(()));
         let refused = Wal::check(&ring(2048, 32), 512, 100_000);
         let Err(GeometryError::SegmentBytes { min, .. }) = refused else {
             panic!("{refused:?}");

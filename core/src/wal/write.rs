@@ -107,17 +107,17 @@ impl Wal {
     }
 
     /// A snapshot that would end in another segment than it begins, or that is to free the very segment it
-    /// would begin in, begins in a new one.
-    fn wants_fresh_segment(&self, log: &mut Log) -> bool {
+    /// would begin in, begins in a new one. The last one is opened only where it does not fit for certain.
+    fn wants_fresh_segment(&self, last: bool, log: &mut Log) -> bool {
         if self.snap.first.is_some() || self.order.is_empty() {
             return false;
         }
         let restated = log.fit(self.snap.id.index, log.last().index, usize::MAX).1 as u32;
         let likely = self.snapshot_flash.saturating_add(restated);
-        let likely = likely.saturating_add(likely.wrapping_shr(1)).saturating_add(256);
-        let short = self.room() < likely;
+        let ample = likely.saturating_add(likely.wrapping_shr(1)).saturating_add(256);
+        let short = self.room() < if last { likely } else { ample };
         if self.matter.0 == self.tail.segment.saturating_add(1) {
-            return short || (self.order.len() == 1 && self.wants_snapshot());
+            return short || (!last && self.order.len() == 1 && self.wants_snapshot());
         }
         // A quarter of a segment is to spare.
         let segment = self.geometry.segment_bytes();
@@ -182,7 +182,7 @@ impl Wal {
         let dead = self.order.len().saturating_sub(self.kept_by(link)) as u32;
         let left = self.free().saturating_add(dead).saturating_sub(1);
         let is_chunk = matches!(data, Data::Chunk(_));
-        let fresh = is_chunk && left >= hold && self.wants_fresh_segment(log);
+        let fresh = is_chunk && left >= hold && self.wants_fresh_segment(left == 0, log);
         if size <= self.room() && !fresh {
             let max = self.room().min(self.buffer_bytes);
             return Ok(self.compose(tag, &it, data, least, self.tail, max, log, buf));
