@@ -2,7 +2,7 @@
 
 use crate::random::Random;
 use quorate::flash::Geometry;
-use quorate::wal::{CHUNK_OVERHEAD_BYTES_MAX, Wal};
+use quorate::wal::{CHUNK_OVERHEAD_BYTES_MAX, SNAP_DATA_AT, Wal};
 
 /// The log in RAM holds no more, with room for an entry that is put in before it is seen to be too long.
 const LOG_BYTES_MAX: u32 = 3_800;
@@ -23,13 +23,13 @@ pub struct Load {
 }
 
 impl Load {
-    /// What a board keeps there at most, if so many of the segments may come to fail.
+    /// What a board keeps there at most, with records of such a length, if so many of the segments may come to fail.
     ///
     /// # Panics
     /// Not even the least fits.
-    pub fn most(geometry: &Geometry, buffer: usize, failures: u32) -> u32 {
+    pub fn most(geometry: &Geometry, record: usize, failures: u32) -> u32 {
         let left = Geometry { segments: geometry.segments - failures as u8, ..*geometry };
-        let fits = |live: &u32| Wal::check(&left, buffer, *live).is_ok();
+        let fits = |live: &u32| Wal::check(&left, record, *live).is_ok();
         let (mut most, mut more) = (0, geometry.bytes());
         assert!(fits(&most) && !fits(&more), "the lab itself: {left:?}");
         while more - most > 1 {
@@ -41,12 +41,13 @@ impl Load {
 
     /// A share of what fits, often all of it.
     pub fn draw(geometry: &Geometry, buffer: usize, failures: u32, random: &mut Random) -> Self {
-        let most = u64::from(Self::most(geometry, buffer, failures));
-        let live = if random.one_in(2) { most } else { random.below(most) };
-        let entries = random.below(live + 1).min(u64::from(LOG_BYTES_MAX)) as u32;
         let mut wal = Wal::new();
         assert!(wal.mount(*geometry, buffer).is_ok(), "the lab itself: {geometry:?}");
-        let piece_max = wal.chunk_bytes_max() as u64;
+        let piece_max = wal.chunk_bytes_max();
+        let most = u64::from(Self::most(geometry, SNAP_DATA_AT + piece_max, failures));
+        let live = if random.one_in(2) { most } else { random.below(most) };
+        let entries = random.below(live + 1).min(u64::from(LOG_BYTES_MAX)) as u32;
+        let piece_max = piece_max as u64;
         // As long as a frame carries, as the buffer takes, or of any length.
         let piece = match random.below(3) {
             0 => None,

@@ -183,7 +183,8 @@ impl Wal {
         }
     }
 
-    /// Can a log be kept there, with so many bytes of entries and of a snapshot at once?
+    /// Can a log be kept there, with records that take so much of the flash buffer, and with so many bytes of entries and
+    /// of a snapshot at once? Of a snapshot its chunks count, each with [`CHUNK_OVERHEAD_BYTES_MAX`] and padded to the word.
     ///
     /// # Errors
     /// It can't, with what would do.
@@ -193,6 +194,7 @@ impl Wal {
         live_bytes: u32,
     ) -> Result<(), GeometryError> {
         ring::check(geometry, buffer_bytes)?;
+        ring::check_record(geometry, buffer_bytes)?;
         ring::check_live(geometry, live_bytes)
     }
 

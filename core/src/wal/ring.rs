@@ -6,7 +6,7 @@
 
 use super::record::OPEN_BYTES_MAX;
 use super::types::{GeometryError, Progress, WalFault};
-use super::{BUFFER_BYTES_MIN, Wal, Work};
+use super::{BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, Wal, Work};
 use crate::flash::{FlashOp, Geometry};
 
 /// The fewest segments that a log can live in.
@@ -45,11 +45,25 @@ pub(super) fn check(geometry: &Geometry, buffer_bytes: usize) -> Result<(), Geom
     }
 }
 
-/// The longest record. The first one of a segment must be able to restate it, with a seal behind, and another boot: else
-/// what fits no segment would have one opened after the other.
+/// What a segment has beside its longest record. Its first one must be able to restate that, with a seal behind, and another
+/// boot: else what fits no segment would have one opened after the other.
+fn beside_record(geometry: &Geometry) -> u32 {
+    u32::from(geometry.page_bytes).saturating_add(OPEN_BYTES_MAX).wrapping_shl(1)
+}
+
+/// The longest record.
 pub(super) fn record_bytes_max(geometry: &Geometry) -> u32 {
-    let behind = u32::from(geometry.page_bytes).saturating_add(OPEN_BYTES_MAX);
-    geometry.segment_bytes().saturating_sub(behind.wrapping_shl(1))
+    geometry.segment_bytes().saturating_sub(beside_record(geometry))
+}
+
+/// Refuses segments that are too short for records of that length.
+pub(super) fn check_record(geometry: &Geometry, bytes: usize) -> Result<(), GeometryError> {
+    let bytes = bytes.min(BUFFER_BYTES_MAX) as u32;
+    if bytes <= record_bytes_max(geometry) {
+        return Ok(());
+    }
+    let min = bytes.saturating_add(beside_record(geometry));
+    Err(GeometryError::SegmentBytes { min, max: SEGMENT_BYTES_MAX })
 }
 
 /// Refuses a ring that can't hold so many bytes of log and snapshot twice: a new snapshot, and what it restates behind
@@ -165,6 +179,9 @@ mod tests {
         assert_eq!(Wal::check(&ring(2048, 3), 512, 1_400), refused);
         assert_eq!(Wal::check(&ring(2048, 4), 512, 1_400), Ok(()));
         assert_eq!(Wal::check(&ring(2048, 3), 512, 700), Ok(()));
+        let refused = Err(GeometryError::SegmentBytes { min: 2504, max: SEGMENT_BYTES_MAX });
+        assert_eq!(Wal::check(&ring(2048, 9), 2048, 700), refused);
+        assert_eq!(Wal::check(&ring(2560, 9), 2048, 700), Ok(()));
         let refused = Wal::check(&ring(2048, 32), 512, 100_000);
         let Err(GeometryError::SegmentBytes { min, .. }) = refused else {
             panic!("{refused:?}");
