@@ -45,7 +45,7 @@ enum Task {
     /// Put this library next to others that do the same, on the same ground.
     Bench {
         /// What is compared.
-        #[arg(value_parser = ["flash"])]
+        #[arg(value_parser = ["core", "flash"])]
         what: String,
     },
     /// Run a folder of scripts as etcd-io/raft publishes them: interaction/ with interaction-state/, quorum/, confchange/.

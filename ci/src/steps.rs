@@ -115,6 +115,12 @@ const STEPS: &[Step] = &[
         run: differential::step,
     },
     Step {
+        name: "bench-core",
+        about: "a cluster next to one of the crate raft: instructions, frames, bytes",
+        when: When::Full,
+        run: bench::core_step,
+    },
+    Step {
         name: "bench-flash",
         about: "the flash log next to a queue and a key-value store",
         when: When::Full,

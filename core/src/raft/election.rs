@@ -237,6 +237,10 @@ impl Raft {
             self.vote = None;
             self.owes_vote_grant = false;
             self.owes_vote_refusal = NodeSet::EMPTY;
+            // It would be refused by now.
+            if term >= self.pre_grant_term {
+                self.owes_pre_grant = NodeSet::EMPTY;
+            }
         }
         self.lead = None;
         self.granted = NodeSet::EMPTY;
@@ -244,6 +248,7 @@ impl Raft {
         self.owes_vote_request = NodeSet::EMPTY;
         self.owes_heartbeat = NodeSet::EMPTY;
         self.owes_append = NodeSet::EMPTY;
+        self.looks = false;
         self.owes_snapshot = NodeSet::EMPTY;
         self.reply = OwedReply::default();
         (self.transfer, self.transferred, self.lease) = (None, false, Lease::NONE);
@@ -255,6 +260,11 @@ impl Raft {
     }
 
     pub(super) fn poll_vote_message(&mut self, log: &mut Log) -> Option<(NodeSet, Message)> {
+        let asked = self.owes_vote_request.union(self.owes_vote_refusal);
+        let asked = asked.union(self.owes_pre_grant).union(self.owes_pre_refusal);
+        if asked.is_empty() && !self.owes_vote_grant {
+            return None;
+        }
         let take = core::mem::take::<NodeSet>;
         let term = self.term;
         let commit = self.commit_id(log);

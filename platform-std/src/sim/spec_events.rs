@@ -50,6 +50,13 @@ struct Durable {
     commit: u64,
 }
 
+impl Durable {
+    fn holds(&self, index: u64, term: u64) -> bool {
+        let at = (index as usize).checked_sub(1);
+        at.is_none_or(|at| self.log.get(at) == Some(&term))
+    }
+}
+
 /// A board as the specification has it.
 #[derive(Clone, Debug, Default)]
 struct Mirror {
@@ -468,10 +475,10 @@ impl SpecEvents {
         }
         let from = frame.envelope.from.get();
         match frame.envelope.message {
-            Message::VoteRequest { pre: false, .. } => {
+            Message::VoteRequest { pre: false, term, .. } => {
                 let raised = after.term > before.term;
                 // What it does not answer was not received: it hears a leader.
-                if raised || (after.vote == from && after.role == Role::Follower) {
+                if term.0 == after.term && (raised || after.vote == from) {
                     for at in self.arriving(bytes, board) {
                         self.asked(ms, board, before, at);
                     }
@@ -482,11 +489,12 @@ impl SpecEvents {
             }
             Message::Append { .. } | Message::Heartbeat { .. } | Message::Snapshot { .. } => {
                 for (number, at) in self.arriving(bytes, board).into_iter().enumerate() {
-                    let sent = &self.messages[at];
-                    let upto = sent.msg.index + sent.msg.entries;
-                    // More did not fit into its log.
-                    let fits = sent.entry.is_none() || upto <= after.last.index.0;
-                    if !fits || !self.appended(ms, board, before, at, number > 0) {
+                    let Sent { msg, entry, .. } = &self.messages[at];
+                    let (index, entries, log_term) = (msg.index, msg.entries, msg.log_term);
+                    let more = entry.is_some() && index + entries > after.last.index.0;
+                    // It would have been taken, but did not fit into the board's log any more.
+                    let full = more && self.mirror(board).now.holds(index, log_term);
+                    if full || !self.appended(ms, board, before, at, number > 0) {
                         break;
                     }
                 }
@@ -558,9 +566,11 @@ impl SpecEvents {
             (mirror.now.term, mirror.now.vote, mirror.role) = (msg.term, 0, Role::Follower);
         }
         let term = mirror.now.term;
+        if mirror.role == Role::Candidate && msg.term == term {
+            mirror.role = Role::Follower;
+        }
+        let fits = mirror.now.holds(msg.index, msg.log_term);
         let log = &mut mirror.now.log;
-        let prev = (msg.index as usize).checked_sub(1);
-        let fits = prev.is_none_or(|prev| log.get(prev) == Some(&msg.log_term));
         if msg.term < term || !fits {
             self.reply(
                 board,
@@ -568,9 +578,6 @@ impl SpecEvents {
                 Msg { reject: true, ..Msg::new("MsgAppResp", board, from, term) },
             );
             return false;
-        }
-        if mirror.role == Role::Candidate {
-            mirror.role = Role::Follower;
         }
         let mut matched = mirror.now.commit;
         if msg.index + 1 > mirror.now.commit {
@@ -636,10 +643,11 @@ impl SpecEvents {
             last: EntryId::new(Index(mirror.now.log.len() as u64), id.term),
             ..shown.clone()
         };
+        self.put(ms, "ReceiveAppendEntriesRequest", board, &before, Some(msg));
+        let mirror = self.mirror(board);
         mirror.now.log.truncate(prev as usize);
         mirror.now.log.extend((prev + 1..=id.index.0).filter_map(term_of));
         mirror.now.commit = id.index.0;
-        self.put(ms, "ReceiveAppendEntriesRequest", board, &before, Some(msg));
         let term = shown.term;
         let done = Msg { index: id.index.0, ..Msg::new("MsgAppResp", board, leader, term) };
         self.reply(board, leader, done);
