@@ -25,7 +25,7 @@ use crate::log::Log;
 use crate::membership::{MEMBERS_MAX, Member, Membership};
 use crate::raft::{Options, Raft, Restored, Role, Stepped, TransferRefused};
 use crate::storage::Storage;
-use crate::types::{ClusterId, EntryId, Generation, Index, Instant, NodeId, Term};
+use crate::types::{ClusterId, EntryId, Generation, Index, Instant, NodeId};
 use crate::wal::{BUFFER_BYTES_MIN, CHUNK_OVERHEAD_BYTES_MAX, Mounted, SNAP_DATA_AT, Tail, Wal};
 use crate::wire::{self, Message};
 use forward::Forward;
@@ -521,8 +521,7 @@ impl<S: Storage> Node<[u8], S> {
             step_down_on_removal: true,
             check_changes: true,
             lease_ms: config.lease_ms(),
-            // One that has heard of no term has heard of no leader.
-            silent_ms: if mounted.hard_state.term > Term::ZERO { config.election_ms } else { 0 },
+            silent_ms: config.election_ms,
             seed: config.seed,
         };
         let restored = Restored {

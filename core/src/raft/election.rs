@@ -113,13 +113,17 @@ impl Raft {
             }
             return;
         }
-        if term > self.term {
-            if (self.hears_leader(now) || now < self.silent_until) && !transfer {
-                return; // Its leader lives (thesis §6.2), or may do so.
-            }
-            if !pre {
-                self.become_follower(now, term, None, events);
-            }
+        // Its leader lives (thesis §6.2), or may do so. A vote that was given is said again.
+        let lives = match self.lead {
+            _ if term > self.term => self.hears_leader(now) || now < self.silent_until,
+            None => self.vote != Some(from) && now < self.silent_until,
+            Some(_) => false,
+        };
+        if lives && !transfer {
+            return;
+        }
+        if term > self.term && !pre {
+            self.become_follower(now, term, None, events);
         }
         let free = self.vote.is_none() && self.lead.is_none();
         let may_vote = self.vote == Some(from) || free || (pre && term > self.term);

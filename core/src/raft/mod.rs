@@ -196,7 +196,10 @@ impl Raft {
         if !options.check_quorum {
             self.options.lease_ms = 0;
         }
-        self.silent_until = now.after(options.silent_ms);
+        // One that has heard of no term has heard of no leader.
+        if restored.term > Term::ZERO {
+            self.silent_until = now.after(options.silent_ms);
+        }
         // The id sets boards apart that were given the same seed (B29).
         self.rng = options.seed ^ u64::from(id.get()).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         self.term = restored.term;
@@ -338,6 +341,9 @@ impl Raft {
                 self.become_follower(now, term, Some(from), events);
             }
             self.reset_timer(now);
+            if self.options.check_quorum {
+                self.silent_until = self.silent_until.max(now.after(self.options.silent_ms));
+            }
         }
         match *message {
             Message::Append { prev, commit, .. } => {
@@ -475,6 +481,7 @@ impl Raft {
         let forgets = self.role == Role::Follower && self.options.lease_ms == 0;
         if forgets {
             self.lead = None;
+            self.silent_until = Instant::ZERO;
         }
         forgets
     }
