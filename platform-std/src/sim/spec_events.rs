@@ -3,6 +3,8 @@
 //! What boards are is what they show; which message of the specification a frame stands for, and which of its messages are
 //! on their way, is kept count of here.
 
+// Long because each step of the specification has its counterpart here, and all share what is kept of a board.
+
 use std::collections::{BTreeMap, HashMap};
 
 use quorate::entry::Entries;
