@@ -109,16 +109,16 @@ const STEPS: &[Step] = &[
         run: cuts::flips::step,
     },
     Step {
-        name: "bench-core",
-        about: "a cluster next to one of the crate raft: instructions, frames, bytes",
-        when: When::Full,
-        run: bench::core_step,
-    },
-    Step {
         name: "differential",
         about: "the same leaders and committed logs as the crate raft 0.7, by the same schedules",
         when: When::Always,
         run: differential::step,
+    },
+    Step {
+        name: "bench-core",
+        about: "a cluster next to one of the crate raft: instructions, frames, bytes",
+        when: When::Full,
+        run: bench::core_step,
     },
     Step {
         name: "bench-flash",
