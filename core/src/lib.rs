@@ -14,6 +14,7 @@
 #![doc = "Draft."]
 
 pub mod change;
+mod check;
 pub mod config;
 mod encode;
 pub mod entry;

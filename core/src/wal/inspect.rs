@@ -2,10 +2,11 @@
 //! nothing: a record counts if its checksum continues the chain. Which segment follows which, and whether a
 //! break is a torn write or rot, is for the mount to say.
 
-use super::record::{BOOT, CHECKPOINT, CHUNK, HEAD_BYTES, Head, NOTE, OPEN, SEAL, checksum, salt};
+use super::record::{BOOT, CHECKPOINT, CHUNK, HEAD_BYTES, Head, NOTE, OPEN, SEAL, salt};
 pub use super::record::{
     COMMIT, Checkpoint, ENTRIES, FIRST, HARD_STATE, Place, Sections, VERSION, tells_all,
 };
+use crate::check::checksum;
 use crate::flash::Geometry;
 
 /// What a record is for.

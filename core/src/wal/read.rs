@@ -3,8 +3,9 @@
 
 use super::Wal;
 use super::mount::TRACE_BYTES;
-use super::record::{HEAD_BYTES, Head, Link, OPEN, Place, Sections, checksum};
+use super::record::{HEAD_BYTES, Head, Link, OPEN, Place, Sections};
 use super::types::Progress;
+use crate::check::checksum;
 use crate::flash::FlashOp;
 
 /// What of the flash is in the buffer. Offsets are from the start of the partition.

@@ -8,7 +8,6 @@ use crate::flash::Geometry;
 use crate::identity::Identity;
 use crate::log::copy;
 use crate::types::{ClusterId, EntryId, Generation, Index, NodeId, Term};
-use crc::{CRC_32_ISCSI, Crc, Table};
 
 /// The format that this code writes, and the only one that it reads.
 pub const VERSION: u8 = 1;
@@ -46,15 +45,6 @@ pub(super) const NOTE: u8 = 0x60;
 /// Does a record of this kind tell all that is no entry?
 pub const fn tells_all(kind: u8) -> bool {
     matches!(kind, CHECKPOINT | BOOT | OPEN | NOTE)
-}
-
-static CRC: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISCSI);
-
-/// CRC-32C of `bytes` behind whatever has the checksum `seed`; from zero it is the usual one.
-pub(super) fn checksum(seed: u32, bytes: &[u8]) -> u32 {
-    let mut digest = CRC.digest_with_initial((!seed).reverse_bits());
-    digest.update(bytes);
-    digest.finalize()
 }
 
 /// What tells the records of one life of a segment from those of another, and of another segment.

@@ -1,10 +1,11 @@
 //! Snapshots: written as chunks through the log itself, read back from it (Raft §7).
 
 use super::read::{Header, Miss, says};
-use super::record::{CHECKPOINT, CHUNK, Checkpoint, Place, checksum, salt};
+use super::record::{CHECKPOINT, CHUNK, Checkpoint, Place, salt};
 use super::types::{HardState, Progress, SnapshotInfo, Want};
 use super::write::{Data, Held};
 use super::{SNAP_DATA_AT, Wal, Work};
+use crate::check::checksum;
 use crate::log::Log;
 use crate::types::{EntryId, Index};
 

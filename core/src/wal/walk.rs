@@ -5,9 +5,10 @@ use super::mount::{Halt, Mount};
 use super::read::{Miss, body_of, says};
 use super::record::{
     BOOT, CHECKPOINT, CHUNK, COMMIT, ENTRIES, FIRST, HARD_STATE, HEAD_BYTES, Head, KIND, OPEN,
-    Place, SEAL, Sections, checksum, tells_all,
+    Place, SEAL, Sections, tells_all,
 };
 use super::types::MountError;
+use crate::check::checksum;
 use crate::entry::Entries;
 use crate::log::{Appended, Log};
 use crate::types::EntryId;

@@ -3,11 +3,12 @@
 use super::mount::FOUNDED_FIRST;
 use super::record::{
     BOOT, CHECKPOINT, CHUNK, COMMIT, ENTRIES, FIRST, HARD_STATE, HEAD_BYTES, KIND, Link, NOTE,
-    NOTHING_NEW, OPEN, OPEN_BYTES_MAX, Place, SEAL, SECTIONS_BYTES_MAX, Sections, checksum,
-    geometry_word, salt, tells_all,
+    NOTHING_NEW, OPEN, OPEN_BYTES_MAX, Place, SEAL, SECTIONS_BYTES_MAX, Sections, geometry_word,
+    salt, tells_all,
 };
 use super::types::{HardState, Mounted, Progress, WalFault, Want};
 use super::{Boot, Phase, SNAP_DATA_AT, Wal, Work};
+use crate::check::checksum;
 use crate::flash::FlashOp;
 use crate::log::{Log, copy};
 use crate::types::{EntryId, Index};
