@@ -24,10 +24,10 @@ use crate::identity::Identity;
 use crate::log::Log;
 use crate::types::{EntryId, Index, Term};
 use mount::Mount;
-use read::Window;
+use read::{Halt, Io, Window};
 use record::{Checkpoint, Link, Place, SECTIONS_BYTES_MAX};
 use snapshot::{Begun, Cursor};
-use write::{Held, Outgoing};
+use write::Outgoing;
 
 /// The operation that was yielded last.
 // With a number of its own, so that `None` is all zeros and not a third value of the `bool`.
@@ -39,19 +39,13 @@ enum Op {
     Ended(bool),
 }
 
-/// What the operation that was yielded last is part of.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a log that mounts writes nothing: they share their place"
-)]
+/// What the operation that was yielded last is part of, [`Outgoing`] with it.
 #[repr(u8)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Work {
     None,
-    Write(Outgoing),
-    Verify(Outgoing),
-    Erase(u8),
-    Mount(Mount),
+    Write,
+    Erase,
 }
 
 /// What the log is about.
@@ -89,6 +83,8 @@ pub struct Wal {
     boot: Boot,
     fault: Option<WalFault>,
     work: Work,
+    out: Outgoing,
+    mount: Mount,
     window: Window,
     identity: Option<Identity>,
     durable: HardState,
@@ -152,6 +148,8 @@ impl Wal {
             boot: Boot::None,
             fault: None,
             work: Work::None,
+            out: Outgoing::NONE,
+            mount: Mount::NONE,
             window: Window::EMPTY,
             identity: None,
             durable: HardState { term: Term::ZERO, vote: None, commit: Index::ZERO },
@@ -235,7 +233,7 @@ impl Wal {
         let bytes = buffer_bytes.min(BUFFER_BYTES_MAX) as u32;
         self.buffer_bytes = bytes & !self.word().saturating_sub(1);
         self.phase = Phase::Mounting;
-        self.work = Work::Mount(mount);
+        self.mount = mount;
         Ok(())
     }
 
@@ -254,117 +252,97 @@ impl Wal {
         };
         // What can't be read is for the reader to see.
         ok |= self.window.take(ok);
-        // Each turn either yields, or ends one work and begins another: the bound is never met.
+        let mut io = Io::new(want, log, buf);
+        // Each turn either tells something, or ends one work and begins another: the bound is never met.
         for _ in 0..16 {
-            if let Some(fault) = self.fault {
-                return Progress::Fault(fault);
-            }
-            let progress = match core::mem::replace(&mut self.work, Work::None) {
-                Work::None => Some(self.next(want, log, buf)),
-                Work::Write(out) | Work::Verify(out) => self.verify(ok, out, log, buf),
-                Work::Erase(segment) => {
-                    self.erased(ok, segment);
-                    None
+            let told = match (self.fault, self.phase, self.work) {
+                (Some(fault), ..) => Err(io.tell(Progress::Fault(fault))),
+                (_, Phase::Mounting, _) => self.poll_mount(&mut io),
+                (_, _, Work::None) => self.next(&mut io),
+                (_, _, Work::Write) => self.verify(&mut io, ok),
+                (_, _, Work::Erase) => {
+                    self.erased(ok);
+                    Ok(())
                 }
-                Work::Mount(mount) => self.poll_mount(mount, log, buf),
             };
-            if let Some(progress) = progress {
-                if matches!(progress, Progress::Op(_)) {
-                    self.op = Op::Out;
-                }
-                return progress;
+            if told.is_err() {
+                break;
             }
             ok = true;
         }
-        Progress::Idle
+        if matches!(io.progress, Progress::Op(_)) {
+            self.op = Op::Out;
+        }
+        io.progress
     }
 
     /// What to do next, when nothing is under way.
-    fn next(&mut self, want: &Want, log: &mut Log, buf: &mut [u8]) -> Progress {
-        self.window.ahead = 0;
-        let record = match (self.phase, self.boot) {
-            (Phase::Off | Phase::Mounting, _) => return Progress::Idle,
+    fn next(&mut self, io: &mut Io<'_>) -> Result<(), Halt> {
+        self.window.plan(0, 0);
+        let written = match (self.phase, self.boot) {
+            (Phase::Off | Phase::Mounting, _) => return Err(io.tell(Progress::Idle)),
             (Phase::Founding, _) if self.ready.is_empty() => {
                 self.phase = Phase::Running;
-                return Progress::Formatted;
+                return Err(io.tell(Progress::Formatted));
             }
-            (Phase::Founding, _) => {
-                Some(self.record(0, write::Data::None, 0, self.durable, log, buf))
-            }
+            (Phase::Founding, _) => Err(self.record(io, 0, 0)),
             // What may turn into the beginning of a newer segment has to go first.
             _ if self.suspects != 0 && (self.boot != Boot::None || self.checkpoint.is_none()) => {
-                Some(Err(Held::Erase))
+                Err(Halt::Erase)
             }
             (_, Boot::Sealed) => {
                 self.boot = Boot::Owed;
-                return self.mounted().unwrap_or(Progress::Idle);
+                return self.mounted(io);
             }
-            (_, Boot::Now) => self.group(want, log, buf),
-            (_, Boot::Seal) => match self.seal(want, log, buf) {
-                Some(progress) => return progress,
-                None => {
-                    self.boot = Boot::None;
-                    return self.mounted().unwrap_or(Progress::Idle);
-                }
-            },
-            (_, Boot::Certify) => match self.seal(want, log, buf) {
-                Some(progress) => return progress,
-                None => {
-                    self.boot = Boot::None;
-                    return self.next(want, log, buf);
-                }
-            },
+            (_, Boot::Now) => self.group(io),
+            (_, Boot::Seal) => {
+                self.seal(io)?;
+                self.boot = Boot::None;
+                return self.mounted(io);
+            }
+            (_, Boot::Certify) => {
+                self.seal(io)?;
+                self.boot = Boot::None;
+                return Ok(());
+            }
             // It lies in the buffer.
-            _ if self.has_chunk() => self.snapshot_record(want, log, buf),
-            (_, Boot::None | Boot::Owed) => match self.group(want, log, buf) {
-                Some(Err(Held::Room)) | None => self.snapshot_record(want, log, buf),
+            _ if self.has_chunk() => self.snapshot_record(io),
+            (_, Boot::None | Boot::Owed) => match self.group(io) {
+                Err(Halt::Room) | Ok(()) => self.snapshot_record(io),
                 other => other,
             },
         };
-        match record {
-            Some(Ok(progress)) => return progress,
-            Some(Err(Held::Erase)) if want.allow_erase => {
+        match written {
+            Err(Halt::Tell) => return written,
+            Err(Halt::Erase) if io.want.allow_erase => {
                 // Else what is erased may be needed, should the seal decay.
-                let first = if self.unproven && self.suspects == 0 {
-                    self.record(0, write::Data::None, 0, self.durable, log, buf).ok()
-                } else {
-                    None
-                };
-                if let Some(progress) = first.or_else(|| self.erase_next()) {
-                    return progress;
+                if self.unproven && self.suspects == 0 && self.record(io, 0, 0) == Halt::Tell {
+                    return Err(Halt::Tell);
                 }
+                self.erase_next(io)?;
             }
-            Some(Err(Held::Room)) if self.boot == Boot::Now => {
+            Err(Halt::Room) if self.boot == Boot::Now => {
                 self.fault = self.fault.or(Some(WalFault::Full));
             }
             _ => {}
         }
-        if let Some(fault) = self.fault {
-            return Progress::Fault(fault);
+        if self.fault.is_some() {
+            return Ok(());
         }
         if matches!(self.boot, Boot::Now | Boot::Sealed) || self.has_chunk() {
-            return Progress::Idle;
+            return Err(io.tell(Progress::Idle));
         }
-        if let Some(progress) = self.read_step(buf) {
-            return progress;
-        }
-        self.window.ahead = 0;
-        if want.idle {
-            if let Some(progress) = self.seal(want, log, buf) {
-                return progress;
-            }
+        self.read_step(io)?;
+        self.window.plan(0, 0);
+        if io.want.idle {
+            self.seal(io)?;
             // Not at every boot: it would wear out the segments that come next.
             let soon = self.room() < self.geometry.segment_bytes().wrapping_shr(1);
-            if want.allow_erase
-                && !self.checkpoint.is_none()
-                && soon
-                && !self.unproven
-                && let Some(progress) = self.erase_next()
-            {
-                return progress;
+            if io.want.allow_erase && !self.checkpoint.is_none() && soon && !self.unproven {
+                self.erase_next(io)?;
             }
         }
-        Progress::Idle
+        Err(io.tell(Progress::Idle))
     }
 
     /// Nothing is known of a log.

@@ -66,6 +66,13 @@ pub struct Place {
 impl Place {
     pub(super) const NOWHERE: Self = Self { segment: 0, offset: 0, seed: 0 };
 
+    /// Not a place.
+    pub(super) const NONE: Self = Self { segment: u8::MAX, offset: u32::MAX, seed: 0 };
+
+    pub(super) const fn is_none(&self) -> bool {
+        self.offset == u32::MAX
+    }
+
     /// Where the first record of a segment is.
     pub(super) const fn start_of(segment: u8) -> Self {
         Self { segment, offset: 0, seed: 0 }
@@ -91,12 +98,15 @@ pub(super) const fn geometry_word(geometry: &Geometry) -> u32 {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Head {
     pub(super) crc: u32,
-    pub(super) tag: u8,
     /// Bytes of the whole record, not padded.
     pub(super) total: u32,
+    /// Zero if there is none.
+    pub(super) tag: u8,
 }
 
 impl Head {
+    pub(super) const NONE: Self = Self { crc: 0, total: 0, tag: 0 };
+
     /// `None` where no record can begin, as on blank flash.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let &[a, b, c, d, low, high, tag, ..] = bytes else {
@@ -250,21 +260,25 @@ impl Sections {
         }
     }
 
-    /// Encodes everything but the data; the number of bytes.
-    pub(super) fn encode(&self, tag: u8, out: &mut [u8]) -> usize {
+    /// Encodes everything but the data; the number of bytes. (Writing changes nothing: the fields are listed once.)
+    pub(super) fn encode(&mut self, tag: u8, out: &mut [u8]) -> usize {
         let mut io = Fields { io: Io::Write(out), at: 0, bad: false };
-        let mut it = *self;
-        it.fields(tag, &mut io);
+        self.fields(tag, &mut io);
         io.at
     }
 
-    /// What a body says, and where in it the data begin; `None` if it is not what its tag says.
-    pub(super) fn decode(tag: u8, body: &[u8]) -> Option<(Self, usize)> {
+    /// Bytes of a whole record without its data.
+    pub(super) fn bytes(&mut self, tag: u8) -> u32 {
+        HEAD_BYTES.saturating_add(self.encode(tag, &mut []) as u32)
+    }
+
+    /// Takes over what a body says; where in it the data begin, or `None` if it is not what its tag says.
+    pub(super) fn decode(&mut self, tag: u8, body: &[u8]) -> Option<usize> {
         let mut io = Fields { io: Io::Read(body), at: 0, bad: false };
-        let mut it = Self::EMPTY;
-        it.fields(tag, &mut io);
+        *self = Self::EMPTY;
+        self.fields(tag, &mut io);
         let has_data = tag & ENTRIES != 0 || tag & KIND == CHUNK;
-        (!io.bad && (has_data || io.at == body.len())).then_some((it, io.at))
+        (!io.bad && (has_data || io.at == body.len())).then_some(io.at)
     }
 }
 

@@ -4,6 +4,7 @@
 //! returned since the mount; flash that merely reads blank is never believed, for an erase that was cut short
 //! may read blank and decay.
 
+use super::read::{Halt, Io};
 use super::record::OPEN_BYTES_MAX;
 use super::types::{GeometryError, Progress, WalFault};
 use super::{BUFFER_BYTES_MIN, Wal, Work};
@@ -64,19 +65,29 @@ pub(super) fn check_live(geometry: &Geometry, live_bytes: u32) -> Result<(), Geo
     Err(GeometryError::Segments { min, max: SEGMENTS_MAX })
 }
 
+/// One segment of a set.
+pub(super) const fn bit(segment: u8) -> u32 {
+    1u32.wrapping_shl(segment as u32)
+}
+
 impl Wal {
-    const fn bit(segment: u8) -> u32 {
-        1u32.wrapping_shl(segment as u32)
+    pub(super) fn all_segments(&self) -> u32 {
+        u32::MAX.wrapping_shr(32u32.saturating_sub(u32::from(self.geometry.segments)))
     }
 
-    /// Not retired, and holding nothing that is needed.
-    fn is_free(&self, segment: u8) -> bool {
-        self.retired & Self::bit(segment) == 0 && !self.order.contains(&segment)
+    /// Those that hold something that is needed.
+    pub(super) fn live(&self) -> u32 {
+        self.order.iter().fold(0, |live, segment| live | bit(*segment))
+    }
+
+    /// Those that are not retired, and hold nothing that is needed.
+    fn free_segments(&self) -> u32 {
+        self.all_segments() & !(self.retired | self.live())
     }
 
     /// How many segments hold nothing that is needed.
     pub(super) fn free(&self) -> u32 {
-        (0..self.geometry.segments).filter(|segment| self.is_free(*segment)).count() as u32
+        self.free_segments().count_ones()
     }
 
     pub(super) fn segments_usable(&self) -> u32 {
@@ -85,7 +96,7 @@ impl Wal {
 
     /// Takes `segment` out of use for good.
     pub(super) fn retire(&mut self, segment: u8) {
-        self.retired |= Self::bit(segment);
+        self.retired |= bit(segment);
         self.ready.retain(|ready| *ready != segment);
         if self.segments_usable() < u32::from(SEGMENTS_MIN) {
             self.fault = Some(WalFault::WornOut);
@@ -93,30 +104,45 @@ impl Wal {
     }
 
     /// The segment that is erased next: one that begins with what may yet turn into a first record, else the
-    /// free one that comes after all that are ready.
+    /// free one that comes after all that are ready, if fewer than two are.
     fn next_to_erase(&self) -> Option<u8> {
-        let last = *self.ready.last().unwrap_or(&self.tail.segment);
-        let segments = self.geometry.segments;
-        let cyclic = (last.saturating_add(1)..segments).chain(0..last.saturating_add(1));
-        let mut free =
-            cyclic.filter(|segment| self.is_free(*segment) && !self.ready.contains(segment));
-        let first = free.clone().next();
-        free.find(|segment| self.suspects & Self::bit(*segment) != 0)
-            .or(first.filter(|_| !self.ready.is_full()))
+        let free = self.free_segments();
+        let mut segment = *self.ready.last().unwrap_or(&self.tail.segment);
+        let mut found = None;
+        for _ in 0..self.geometry.segments {
+            segment = segment.saturating_add(1);
+            if segment >= self.geometry.segments {
+                segment = 0;
+            }
+            if free & bit(segment) == 0 || self.ready.contains(&segment) {
+                continue;
+            }
+            if self.suspects & bit(segment) != 0 {
+                return Some(segment);
+            }
+            if found.is_none() && !self.ready.is_full() {
+                found = Some(segment);
+            }
+        }
+        found
     }
 
-    /// Starts to make a free segment ready, if fewer than two are.
-    pub(super) fn erase_next(&mut self) -> Option<Progress> {
-        let segment = self.next_to_erase()?;
+    /// Starts to make a free segment ready, if there is one to be made.
+    pub(super) fn erase_next(&mut self, io: &mut Io<'_>) -> Result<(), Halt> {
+        let Some(segment) = self.next_to_erase() else {
+            return Ok(());
+        };
         self.window.forget();
-        self.work = Work::Erase(segment);
+        (self.work, self.out.at.segment) = (Work::Erase, segment);
         let (offset, len) = (self.segment_at(segment), self.geometry.segment_bytes());
-        Some(Progress::Op(FlashOp::Erase { offset, len }))
+        Err(io.tell(Progress::Op(FlashOp::Erase { offset, len })))
     }
 
     /// The erase has ended.
-    pub(super) fn erased(&mut self, ok: bool, segment: u8) {
-        self.suspects &= !Self::bit(segment);
+    pub(super) fn erased(&mut self, ok: bool) {
+        self.work = Work::None;
+        let segment = self.out.at.segment;
+        self.suspects &= !bit(segment);
         if !ok {
             return self.retire(segment);
         }

@@ -1,12 +1,10 @@
 //! Snapshots: written as chunks through the log itself, read back from it (Raft §7).
 
-use super::read::{Header, Miss, says};
-use super::record::{CHECKPOINT, CHUNK, Checkpoint, Place, salt};
-use super::types::{HardState, Progress, SnapshotInfo, Want};
-use super::write::{Data, Held};
-use super::{SNAP_DATA_AT, Wal, Work};
+use super::read::{Halt, Header, Io};
+use super::record::{CHECKPOINT, CHUNK, Checkpoint, ENTRIES, Place, salt};
+use super::types::{Progress, SnapshotInfo};
+use super::{SNAP_DATA_AT, Wal};
 use crate::check::checksum;
-use crate::log::Log;
 use crate::types::{EntryId, Index};
 
 /// The snapshot that is being written.
@@ -23,9 +21,8 @@ pub(super) struct Begun {
     pub(super) bytes: u32,
     flash_bytes: u32,
     crc: u32,
-    crc_next: u32,
     /// A chunk that waits in the buffer, its length plus one.
-    chunk: u32,
+    pub(super) chunk: u32,
     /// Entries up to here stand behind the first chunk.
     pub(super) restated: Index,
 }
@@ -33,15 +30,23 @@ pub(super) struct Begun {
 /// How far the newest snapshot has been read.
 #[derive(Clone, Copy)]
 pub(super) struct Cursor {
+    stage: Stage,
     /// What is asked for, the length plus one.
     wanted: u32,
     offset: u32,
-    /// The record there is none: the next segment is to be looked at.
-    crossing: bool,
     /// The next record to look at, and its segment's salt; the chunk there or behind starts at `chunk_at`.
-    at: Option<Place>,
-    salt: Option<u32>,
+    at: Place,
+    salt: u32,
     chunk_at: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing is known: the segment of the first chunk is to be looked at.
+    Begin,
+    Follow,
+    /// The record there is none: the next segment is to be looked at.
+    Cross,
 }
 
 impl Begun {
@@ -54,7 +59,6 @@ impl Begun {
         bytes: 0,
         flash_bytes: 0,
         crc: 0,
-        crc_next: 0,
         chunk: 0,
         restated: Index::ZERO,
     };
@@ -71,8 +75,14 @@ impl Begun {
 }
 
 impl Cursor {
-    pub(super) const START: Self =
-        Self { wanted: 0, offset: 0, at: None, salt: None, crossing: false, chunk_at: 0 };
+    pub(super) const START: Self = Self {
+        stage: Stage::Begin,
+        wanted: 0,
+        offset: 0,
+        at: Place::NOWHERE,
+        salt: 0,
+        chunk_at: 0,
+    };
 }
 
 impl Wal {
@@ -129,9 +139,7 @@ impl Wal {
     pub fn abort_snapshot(&mut self) {
         self.snap = Begun::NONE;
         // A chunk that is on its way belongs to nothing any more.
-        if let Work::Write(out) | Work::Verify(out) = &mut self.work {
-            out.orphan();
-        }
+        self.out.tag = 0;
     }
 
     pub(super) const fn has_chunk(&self) -> bool {
@@ -139,62 +147,55 @@ impl Wal {
     }
 
     /// The next record of the snapshot, if it is time for one.
-    pub(super) fn snapshot_record(
-        &mut self,
-        want: &Want,
-        log: &mut Log,
-        buf: &mut [u8],
-    ) -> Option<Result<Progress, Held>> {
-        let commit = want.hard_state.commit.max(self.durable.commit);
-        let hard_state = HardState { commit, ..self.durable };
-        let from = self.snap.restated.max(self.snap.id.index).max(log.base().index);
-        let (mut tag, mut data, mut hold) = (CHECKPOINT, Data::None, 1);
-        if let Some(len) = self.snap.chunk.checked_sub(1) {
-            let end = SNAP_DATA_AT.saturating_add(len as usize);
-            let bytes = buf.get(SNAP_DATA_AT..end).unwrap_or_default();
-            self.snap.crc_next = checksum(self.snap.crc, bytes);
+    pub(super) fn snapshot_record(&mut self, io: &mut Io<'_>) -> Result<(), Halt> {
+        (io.after, io.last) = (self.snap.restated, io.log.durable());
+        io.after = io.after.max(self.snap.id.index).max(io.log.base().index);
+        let (mut tag, mut hold) = (CHECKPOINT, 1);
+        if self.has_chunk() {
+            tag = CHUNK;
             // If all but one segment are live, only a snapshot in that one can free them.
             let last_way = self.snap.first.is_none() && self.free() == 1;
             if last_way && self.matter.0 == self.tail.segment.saturating_add(1) {
                 hold = 0;
             }
-            (tag, data) = (CHUNK, Data::Chunk(len));
         } else if !self.snap.ending {
-            return None;
-        } else if !self.snap.installed && from < log.durable() {
+            return Ok(());
+        } else if !self.snap.installed && io.after < io.last {
             // The live part of the log is to begin at the first chunk: what is durable behind the snapshot
             // is written once more.
-            (tag, data) = (0, Data::Entries(from, log.durable()));
+            tag = ENTRIES;
         }
-        let written = self.record(tag, data, hold, hard_state, log, buf);
-        if matches!(written, Err(Held::Room)) && self.fault.is_none() {
+        let halt = self.record(io, tag, hold);
+        if halt == Halt::Room && self.fault.is_none() {
             self.abort_snapshot();
-            return Some(Ok(Progress::SnapshotLost));
+            return Err(io.tell(Progress::SnapshotLost));
         }
-        Some(written)
+        Err(halt)
     }
 
     /// A chunk is durable.
-    pub(super) fn chunk_ends(&mut self, at: Place, bytes: u32, padded: u32) -> Option<Progress> {
+    pub(super) fn chunk_ends(&mut self, io: &mut Io<'_>) -> Result<(), Halt> {
         if !self.snap.active {
-            return None;
+            return Ok(());
         }
+        let padded = self.geometry.padded(io.head.total);
+        let chunk = io.data().0;
         if self.snap.first.is_none() {
-            self.snap.first = Some(at);
+            self.snap.first = Some(self.out.at);
             self.snap.restated = self.snap.id.index;
             // Nothing that stands before the first chunk is read again: entries must say what they follow.
             self.written = None;
         }
-        self.snap.bytes = self.snap.bytes.saturating_add(bytes);
+        self.snap.bytes = self.snap.bytes.saturating_add(chunk.len() as u32);
         self.snap.flash_bytes = self.snap.flash_bytes.saturating_add(padded);
-        self.snap.crc = self.snap.crc_next;
+        self.snap.crc = checksum(self.snap.crc, chunk);
         self.snap.chunk = 0;
-        (!self.snap.ending).then_some(Progress::ChunkWritten)
+        if self.snap.ending { Ok(()) } else { Err(io.tell(Progress::ChunkWritten)) }
     }
 
     /// The checkpoint is durable: everything before the first chunk is dead.
-    pub(super) fn checkpoint_ends(&mut self) -> Progress {
-        (self.checkpoint, self.snapshot_flash) = (self.snap.checkpoint(), self.snap.flash_bytes);
+    pub(super) fn checkpoint_ends(&mut self, io: &mut Io<'_>) -> Halt {
+        self.snapshot_flash = self.snap.flash_bytes;
         let first = self.checkpoint.first.segment;
         let mut live = false;
         self.order.retain(|segment| {
@@ -205,7 +206,7 @@ impl Wal {
             self.written = None;
         }
         (self.cursor, self.snap) = (Cursor::START, Begun::NONE);
-        Progress::SnapshotDurable(self.checkpoint.id)
+        io.tell(Progress::SnapshotDurable(self.checkpoint.id))
     }
 
     /// Asks for up to `len_max` bytes of the newest snapshot from `offset`; polling yields
@@ -214,84 +215,77 @@ impl Wal {
         self.cursor.offset = offset;
         self.cursor.wanted = u32::try_from(len_max).unwrap_or(u32::MAX).saturating_add(1).max(1);
         if offset < self.cursor.chunk_at {
-            self.cursor.at = None;
+            self.cursor.stage = Stage::Begin;
         }
     }
 
-    /// One step of reading the snapshot; `None` if nothing is asked for.
-    pub(super) fn read_step(&mut self, buf: &[u8]) -> Option<Progress> {
-        let len_max = self.cursor.wanted.checked_sub(1)?;
-        self.window.ahead = self.buffer_bytes;
-        let done = match self.read_chunk(len_max, buf) {
-            Err(_) => return Some(self.window.op()),
-            Ok(Some(done)) => done,
-            Ok(None) => {
-                self.cursor = Cursor::START;
-                Progress::ChunkUnreadable
-            }
+    /// One step of reading the snapshot, if something is asked for.
+    pub(super) fn read_step(&mut self, io: &mut Io<'_>) -> Result<(), Halt> {
+        let Some(len_max) = self.cursor.wanted.checked_sub(1) else {
+            return Ok(());
         };
+        self.window.plan(self.buffer_bytes, 0);
+        if !self.read_chunk(io, len_max)? {
+            self.cursor = Cursor::START;
+            io.progress = Progress::ChunkUnreadable;
+        }
         self.cursor.wanted = 0;
-        Some(done)
+        Err(Halt::Tell)
     }
 
-    fn read_chunk(&mut self, len_max: u32, buf: &[u8]) -> Result<Option<Progress>, Miss> {
+    /// The chunk, if it can be read.
+    fn read_chunk(&mut self, io: &mut Io<'_>, len_max: u32) -> Result<bool, Halt> {
         let (offset, checkpoint) = (self.cursor.offset, self.checkpoint);
         if offset >= checkpoint.bytes {
-            return Ok(Some(Progress::ChunkRead { at: 0, len: 0, offset }));
+            io.progress = Progress::ChunkRead { at: 0, len: 0, offset };
+            return Ok(true);
         }
         loop {
-            let at = self.cursor.at.unwrap_or(checkpoint.first);
-            if self.cursor.at.is_none() {
-                (self.cursor.chunk_at, self.cursor.salt) = (0, None);
-            }
-            self.cursor.at = Some(at);
-            let Some(salt_here) = self.cursor.salt else {
-                let Header::Open(open) = self.header(at.segment, buf)? else {
-                    return Ok(None);
-                };
-                self.cursor.salt = Some(salt(open.seq));
-                continue;
-            };
-            let found = if self.cursor.crossing { None } else { self.look(at.offset, &at, buf)? };
-            let Some((head, start)) = found else {
-                self.cursor.crossing = true;
-                let Some(next) = self.next_live(at.segment) else {
-                    return Ok(None);
-                };
-                let Header::Open(open) = self.header(next, buf)? else {
-                    return Ok(None);
-                };
-                if open.link != at.link() {
-                    return Ok(None);
+            let at = self.cursor.at;
+            match self.cursor.stage {
+                Stage::Begin => {
+                    let first = checkpoint.first;
+                    if self.header(io, first.segment)? != Header::Open {
+                        return Ok(false);
+                    }
+                    (self.cursor.at, self.cursor.chunk_at) = (first, 0);
+                    (self.cursor.salt, self.cursor.stage) = (salt(io.it.seq), Stage::Follow);
                 }
-                self.cursor.crossing = false;
-                self.cursor.at = Some(Place::start_of(next));
-                self.cursor.salt = Some(salt(open.seq));
-                continue;
-            };
-            let Some((it, data)) = says(&head, start, buf) else {
-                return Ok(None);
-            };
-            if head.kind() == CHECKPOINT {
-                return Ok(None);
-            }
-            let ours = head.kind() == CHUNK && it.snap == checkpoint.id;
-            if ours && it.snap_at == self.cursor.chunk_at {
-                let bytes = data.len() as u32;
-                let skip = offset.saturating_sub(it.snap_at);
-                if skip < bytes {
-                    let data_at = (head.total.saturating_sub(bytes)) as usize;
-                    let at = start.saturating_add(data_at).saturating_add(skip as usize);
-                    let len = bytes.saturating_sub(skip).min(len_max) as usize;
-                    return Ok(Some(Progress::ChunkRead { at, len, offset }));
+                Stage::Cross => {
+                    let mut behind = self.order.iter().skip_while(|s| **s != at.segment);
+                    let Some(next) = behind.nth(1).copied() else {
+                        return Ok(false);
+                    };
+                    if self.header(io, next)? != Header::Open || io.it.link != at.link() {
+                        return Ok(false);
+                    }
+                    self.cursor.at = Place::start_of(next);
+                    (self.cursor.salt, self.cursor.stage) = (salt(io.it.seq), Stage::Follow);
                 }
-                self.cursor.chunk_at = self.cursor.chunk_at.saturating_add(bytes);
+                Stage::Follow => {
+                    if !self.look(io, &at)? {
+                        self.cursor.stage = Stage::Cross;
+                        continue;
+                    }
+                    if !io.says() || io.head.kind() == CHECKPOINT {
+                        return Ok(false);
+                    }
+                    let ours = io.head.kind() == CHUNK && io.it.snap == checkpoint.id;
+                    if ours && io.it.snap_at == self.cursor.chunk_at {
+                        let bytes = io.data().0.len() as u32;
+                        let skip = offset.saturating_sub(io.it.snap_at);
+                        if skip < bytes {
+                            let data_at = io.head.total.saturating_sub(bytes).saturating_add(skip);
+                            let at = io.at.saturating_add(data_at as usize);
+                            let len = bytes.saturating_sub(skip).min(len_max) as usize;
+                            io.progress = Progress::ChunkRead { at, len, offset };
+                            return Ok(true);
+                        }
+                        self.cursor.chunk_at = self.cursor.chunk_at.saturating_add(bytes);
+                    }
+                    self.cursor.at = self.end_of(io, &at, self.cursor.salt);
+                }
             }
-            self.cursor.at = Some(self.end_of(&at, &head, salt_here));
         }
-    }
-
-    fn next_live(&self, segment: u8) -> Option<u8> {
-        self.order.iter().skip_while(|s| **s != segment).nth(1).copied()
     }
 }
