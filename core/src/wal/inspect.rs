@@ -2,10 +2,10 @@
 //! nothing: a record counts if its checksum continues the chain. Which segment follows which, and whether a
 //! break is a torn write or rot, is for the mount to say.
 
-use super::record::{BOOT, CHECKPOINT, CHUNK, HEAD_BYTES, Head, NOTE, OPEN, SEAL, salt};
 pub use super::record::{
-    COMMIT, Checkpoint, ENTRIES, FIRST, HARD_STATE, Place, Sections, VERSION, tells_all,
+    All, COMMIT, Checkpoint, ENTRIES, FIRST, HARD_STATE, Place, Sections, VERSION, tells_all,
 };
+use super::record::{BOOT, CHECKPOINT, CHUNK, HEAD_BYTES, Head, NOTE, OPEN, SEAL, salt};
 use crate::check::checksum;
 use crate::flash::Geometry;
 

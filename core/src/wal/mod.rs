@@ -22,10 +22,10 @@ use crate::flash::FlashOp;
 use crate::flash::{FlashDone, Geometry};
 use crate::identity::Identity;
 use crate::log::Log;
-use crate::types::{EntryId, Index, Term};
+use crate::types::{EntryId, Index};
 use mount::Mount;
 use read::{Halt, Io, Window};
-use record::{Checkpoint, Link, Place, SECTIONS_BYTES_MAX};
+use record::{All, Link, Place, SECTIONS_BYTES_MAX};
 use snapshot::{Begun, Cursor};
 use write::Outgoing;
 
@@ -86,13 +86,10 @@ pub struct Wal {
     out: Outgoing,
     mount: Mount,
     window: Window,
-    identity: Option<Identity>,
-    durable: HardState,
-    checkpoint: Checkpoint,
-    /// Bytes that its chunks take in flash.
+    /// What is in flash beside the entries.
+    all: All,
+    /// Bytes that the chunks of the newest snapshot take there.
     snapshot_flash: u32,
-    /// The longest record that the log may hold.
-    record_max: u32,
     /// The newest segment's place in the order of use.
     seq: u32,
     /// Where the next record goes.
@@ -114,9 +111,7 @@ pub struct Wal {
     written: Option<EntryId>,
     /// Live segments, oldest first.
     order: heapless::Vec<u8, 32, u8>,
-    retired: u32,
-    /// What the board wants to be remembered: as it is in flash, and as it is to be.
-    note_durable: u32,
+    /// What the board wants to be remembered.
     note: u32,
     /// Free segments that begin with something that may turn into a first record yet.
     suspects: u32,
@@ -151,11 +146,8 @@ impl Wal {
             out: Outgoing::NONE,
             mount: Mount::NONE,
             window: Window::EMPTY,
-            identity: None,
-            durable: HardState { term: Term::ZERO, vote: None, commit: Index::ZERO },
-            checkpoint: Checkpoint::NONE,
+            all: All::NOTHING,
             snapshot_flash: 0,
-            record_max: 0,
             seq: 0,
             tail: Place::NOWHERE,
             closed: false,
@@ -167,8 +159,6 @@ impl Wal {
             boot_matters: false,
             written: None,
             order: heapless::Vec::new(),
-            retired: 0,
-            note_durable: 0,
             note: 0,
             suspects: 0,
             ready: heapless::Vec::new(),
@@ -200,7 +190,7 @@ impl Wal {
     /// # Errors
     /// The geometry can't hold a log.
     pub fn mount(&mut self, geometry: Geometry, buffer_bytes: usize) -> Result<(), GeometryError> {
-        self.begin(geometry, buffer_bytes, Mount::new(false, false))
+        self.begin(geometry, buffer_bytes, Mount::new(None, false))
     }
 
     /// Begins to format the flash for `identity`; polling ends in [`Progress::Formatted`] or
@@ -216,9 +206,7 @@ impl Wal {
         identity: Identity,
         erase_anyway: bool,
     ) -> Result<(), GeometryError> {
-        self.begin(geometry, buffer_bytes, Mount::new(true, erase_anyway))?;
-        self.identity = Some(identity);
-        Ok(())
+        self.begin(geometry, buffer_bytes, Mount::new(Some(identity), erase_anyway))
     }
 
     fn begin(
@@ -287,7 +275,9 @@ impl Wal {
             }
             (Phase::Founding, _) => Err(self.record(io, 0, 0)),
             // What may turn into the beginning of a newer segment has to go first.
-            _ if self.suspects != 0 && (self.boot != Boot::None || self.checkpoint.is_none()) => {
+            _ if self.suspects != 0
+                && (self.boot != Boot::None || self.all.checkpoint.is_none()) =>
+            {
                 Err(Halt::Erase)
             }
             (_, Boot::Sealed) => {
@@ -338,7 +328,7 @@ impl Wal {
             self.seal(io)?;
             // Not at every boot: it would wear out the segments that come next.
             let soon = self.room() < self.geometry.segment_bytes().wrapping_shr(1);
-            if io.want.allow_erase && !self.checkpoint.is_none() && soon && !self.unproven {
+            if io.want.allow_erase && !self.all.checkpoint.is_none() && soon && !self.unproven {
                 self.erase_next(io)?;
             }
         }
@@ -349,9 +339,9 @@ impl Wal {
     fn forget_log(&mut self) {
         self.window.forget();
         self.order.clear();
-        (self.retired, self.suspects) = (0, 0);
-        self.durable = HardState::default();
-        self.checkpoint = Checkpoint::NONE;
+        self.suspects = 0;
+        self.all = All::NOTHING;
+        self.snap = Begun::NONE;
         self.written = None;
     }
 
@@ -379,12 +369,12 @@ impl Wal {
 
     /// Flash holds what was set.
     pub const fn is_noted(&self) -> bool {
-        self.note == self.note_durable
+        self.note == self.all.note
     }
 
     /// What flash is known to hold.
     pub const fn durable(&self) -> HardState {
-        self.durable
+        self.all.hard_state
     }
 
     /// The longest entry, head included, that fits a record, in bytes.
@@ -417,7 +407,7 @@ impl Wal {
             wear: self.wear,
             segments_free: self.free() as u8,
             segments_ready: self.ready.len() as u8,
-            segments_retired: self.retired.count_ones() as u8,
+            segments_retired: self.all.retired.count_ones() as u8,
             bytes_written: self.bytes_written,
             records: self.records,
         }

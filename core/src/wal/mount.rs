@@ -5,10 +5,12 @@ use super::record::{
     Checkpoint, KIND, Link, NOTHING_NEW, OPEN_BYTES_MAX, Place, SEAL, VERSION, geometry_word, salt,
 };
 use super::ring::bit;
+use super::snapshot::Begun;
 use super::types::{MountError, Progress, Tail};
 use super::walk::Walk;
 use super::{Boot, Phase, Wal};
 use crate::entry::decode_varint;
+use crate::identity::Identity;
 
 /// Cells that read now so and now so may make a mount begin anew, this often.
 const RETRIES: u8 = 32;
@@ -49,7 +51,6 @@ pub(super) struct Mount {
     step: Step,
     /// The segment, or place in the order, that is next.
     segment: u8,
-    format: bool,
     erase_anyway: bool,
     newest: Option<u8>,
     /// The record that tells of the newest snapshot has been met.
@@ -59,6 +60,8 @@ pub(super) struct Mount {
     /// The last record's tag.
     pub(super) last_tag: u8,
     retries: u8,
+    /// For whom the flash is to be formatted, if it is not to be mounted.
+    format: Option<Identity>,
     /// A suspect is looked at as the segment after the newest, not as what it says itself.
     last_try: bool,
     /// Where the newest segment links to, where its last record ends, and where nothing is written behind.
@@ -79,15 +82,13 @@ pub(super) struct Mount {
     /// A chunk that can't be read.
     pub(super) damage: Place,
     pub(super) walk: Walk,
-    /// The snapshot before the newest one.
-    pub(super) before: Checkpoint,
 }
 
 impl Mount {
     pub(super) const NONE: Self =
-        Self { walk: Walk::NONE, damage: Place::NOWHERE, ..Self::new(false, false) };
+        Self { walk: Walk::NONE, damage: Place::NOWHERE, ..Self::new(None, false) };
 
-    pub(super) const fn new(format: bool, erase_anyway: bool) -> Self {
+    pub(super) const fn new(format: Option<Identity>, erase_anyway: bool) -> Self {
         Self {
             step: Step::Headers,
             segment: 0,
@@ -111,7 +112,6 @@ impl Mount {
             chunk_at: 0,
             damage: Place::NONE,
             walk: Walk::new(Place::NONE, 0, 0),
-            before: Checkpoint::NONE,
         }
     }
 }
@@ -141,7 +141,7 @@ impl Wal {
                     if ended == Err(Halt::Unstable) {
                         self.corrupt(io, &self.mount.walk.at());
                     }
-                    if self.mount.format {
+                    if self.mount.format.is_some() {
                         if io.progress == Progress::Refused(MountError::Unformatted) {
                             self.begin_founding();
                             continue;
@@ -169,6 +169,7 @@ impl Wal {
     /// an erase that is cut short could make it look like anything else's.
     fn begin_founding(&mut self) {
         self.forget_log();
+        self.all.identity = self.mount.format;
         self.tail.segment = FOUNDED_FIRST.saturating_sub(1);
         let may_mark = self.mount.blank & !bit(FOUNDED_FIRST);
         if let Some(segment) = (0..self.geometry.segments).find(|it| may_mark & bit(*it) != 0) {
@@ -183,7 +184,7 @@ impl Wal {
             self.mount.segment = 0;
             self.wear.guess(segment, self.mount.blank, self.suspects);
             self.mount.step = Step::Suspects;
-            if self.mount.format && self.mount.erase_anyway {
+            if self.mount.format.is_some() && self.mount.erase_anyway {
                 self.mount.blank = 0;
                 self.begin_founding();
                 self.suspects = self.all_segments();
@@ -207,7 +208,7 @@ impl Wal {
                 if self.mount.newest.is_none() || io.it.seq > self.seq {
                     self.mount.newest = Some(segment);
                     self.mount.link = io.it.link;
-                    (self.seq, self.record_max) = (io.it.seq, io.it.record_max);
+                    (self.seq, self.all.record_max) = (io.it.seq, io.it.all.record_max);
                 }
             }
         }
@@ -231,8 +232,8 @@ impl Wal {
                 segments: (geometry.wrapping_shr(3) & 31).saturating_add(1) as u8,
             });
         }
-        let bytes_needed = io.it.record_max as usize;
-        (io.it.record_max > self.buffer_bytes)
+        let bytes_needed = io.it.all.record_max as usize;
+        (io.it.all.record_max > self.buffer_bytes)
             .then_some(MountError::BufferTooSmall { bytes_needed })
     }
 
@@ -242,7 +243,7 @@ impl Wal {
         if self.mount.end == 0 {
             return Err(Halt::Unstable);
         }
-        self.suspects &= !self.retired;
+        self.suspects &= !self.all.retired;
         self.mount.step = Step::Suspects;
         Ok(())
     }
@@ -256,10 +257,10 @@ impl Wal {
                 (self.mount.segment, self.mount.step) = (0, Step::Blank);
                 return Ok(());
             }
-            if self.checkpoint.is_none() {
+            if self.all.checkpoint.is_none() {
                 return Err(io.refuse(MountError::Unformatted));
             }
-            if self.mount.format {
+            if self.mount.format.is_some() {
                 return Err(io.refuse(MountError::NotBlank));
             }
             self.begin_order();
@@ -289,7 +290,7 @@ impl Wal {
         self.mount.last_try = seq == next;
         self.mount.step = Step::Suspect;
         self.mount.walk = Walk::new(at, salt(seq), 0);
-        let records = self.record_max.min(self.buffer_bytes).wrapping_mul(3);
+        let records = self.all.record_max.min(self.buffer_bytes).wrapping_mul(3);
         self.mount.walk.reach = OPEN_BYTES_MAX.saturating_add(records);
         Ok(())
     }
@@ -317,7 +318,7 @@ impl Wal {
             return Err(self.damaged(io, segment));
         }
         self.mount.seq = io.it.seq;
-        if segment == self.checkpoint.first.segment {
+        if segment == self.all.checkpoint.first.segment {
             self.order.reverse();
             self.mount.segment = 0;
             self.mount.step = Step::Link;
@@ -350,9 +351,9 @@ impl Wal {
         }
         let mut start = Place::start_of(segment);
         if i == 0 {
-            start = self.checkpoint.first;
+            start = self.all.checkpoint.first;
             self.matter = start.link();
-            io.log.reset(self.checkpoint.id);
+            io.log.reset(self.all.checkpoint.id);
             (self.written, self.mount.chunk_at, self.snapshot_flash) = (None, 0, 0);
             (self.mount.gap, self.mount.reached) = (false, false);
         }
@@ -371,19 +372,19 @@ impl Wal {
         }
         let last = self.mount.walk.pending;
         let whole = self.mount.reached
-            && self.mount.chunk_at == self.checkpoint.bytes
+            && self.mount.chunk_at == self.all.checkpoint.bytes
             && !self.mount.gap
             && !last.is_none();
         if !whole {
             // The newest snapshot is damaged. The one before will do if all that followed it is still here.
-            let first = self.checkpoint.first;
+            let first = self.all.checkpoint.first;
             if self.mount.damage.is_none() {
                 self.mount.damage = first;
             }
-            if self.mount.before.is_none() || self.mount.before == self.checkpoint {
+            if self.snap.to.is_none() || self.snap.to == self.all.checkpoint {
                 return Err(self.damaged(io, first.segment));
             }
-            self.checkpoint = core::mem::replace(&mut self.mount.before, Checkpoint::NONE);
+            (self.all.checkpoint, self.snap.to) = (self.snap.to, Checkpoint::NONE);
             self.begin_order();
             return Ok(());
         }
@@ -430,7 +431,8 @@ impl Wal {
         }
         io.log.write_begins(io.log.last().index);
         io.log.write_ends();
-        self.note = self.note_durable;
+        self.note = self.all.note;
+        self.snap = Begun::NONE;
         self.suspects = (self.suspects | self.mount.void) & !self.live();
         self.phase = Phase::Running;
     }

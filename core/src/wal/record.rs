@@ -151,6 +151,34 @@ impl Checkpoint {
     }
 }
 
+/// All that a log holds beside its entries.
+#[derive(Clone, Copy, Debug)]
+pub struct All {
+    /// Segments out of use.
+    pub retired: u32,
+    /// No record behind is longer.
+    pub record_max: u32,
+    /// What the board wants to be remembered.
+    pub note: u32,
+    /// Whose log it is.
+    pub identity: Option<Identity>,
+    /// The newest snapshot.
+    pub checkpoint: Checkpoint,
+    /// Term, vote and commit index.
+    pub hard_state: HardState,
+}
+
+impl All {
+    pub(super) const NOTHING: Self = Self {
+        retired: 0,
+        record_max: 0,
+        note: 0,
+        identity: None,
+        checkpoint: Checkpoint::NONE,
+        hard_state: HardState { term: Term::ZERO, vote: None, commit: Index::ZERO },
+    };
+}
+
 /// What a record says. A field counts only if the record's tag says that it is there.
 #[derive(Clone, Copy, Debug)]
 pub struct Sections {
@@ -168,20 +196,10 @@ pub struct Sections {
     pub written: EntryId,
     /// What lies between there and here is void.
     pub from: u32,
-    /// Segments out of use.
-    pub retired: u32,
-    /// No record behind is longer.
-    pub record_max: u32,
-    /// What the board wants to be remembered.
-    pub note: u32,
-    /// Whose log it is.
-    pub identity: Option<Identity>,
-    /// The newest snapshot.
-    pub checkpoint: Checkpoint,
-    /// The checkpoint before that.
+    /// All that is no entry; of it term, vote and commit index also by themselves.
+    pub all: All,
+    /// The checkpoint before.
     pub before: Checkpoint,
-    /// Term, vote and commit index.
-    pub hard_state: HardState,
     /// The checksum of the record before, so that a seal can be told without what it follows.
     pub seal: u32,
     /// The snapshot of which this is a chunk.
@@ -201,13 +219,8 @@ impl Sections {
         link: (0, 0),
         written: EntryId::ZERO,
         from: 0,
-        retired: 0,
-        record_max: 0,
-        note: 0,
-        identity: None,
-        checkpoint: Checkpoint::NONE,
+        all: All::NOTHING,
         before: Checkpoint::NONE,
-        hard_state: HardState { term: Term::ZERO, vote: None, commit: Index::ZERO },
         seal: 0,
         snap: EntryId::ZERO,
         snap_at: 0,
@@ -232,21 +245,21 @@ impl Sections {
             io.short(&mut self.from);
         }
         if tells_all {
-            io.short(&mut self.retired);
-            io.short(&mut self.record_max);
-            io.short(&mut self.note);
-            io.identity(&mut self.identity);
-            io.checkpoint(&mut self.checkpoint);
+            io.short(&mut self.all.retired);
+            io.short(&mut self.all.record_max);
+            io.short(&mut self.all.note);
+            io.identity(&mut self.all.identity);
+            io.checkpoint(&mut self.all.checkpoint);
         }
         if kind == CHECKPOINT {
             io.checkpoint(&mut self.before);
         }
         if tells_all || has(HARD_STATE) {
-            io.number(&mut self.hard_state.term.0);
-            io.node(&mut self.hard_state.vote);
+            io.number(&mut self.all.hard_state.term.0);
+            io.node(&mut self.all.hard_state.vote);
         }
         if tells_all || has(COMMIT) {
-            io.number(&mut self.hard_state.commit.0);
+            io.number(&mut self.all.hard_state.commit.0);
         }
         if kind == SEAL {
             io.word(&mut self.seal);

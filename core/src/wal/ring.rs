@@ -82,7 +82,7 @@ impl Wal {
 
     /// Those that are not retired, and hold nothing that is needed.
     fn free_segments(&self) -> u32 {
-        self.all_segments() & !(self.retired | self.live())
+        self.all_segments() & !(self.all.retired | self.live())
     }
 
     /// How many segments hold nothing that is needed.
@@ -91,12 +91,12 @@ impl Wal {
     }
 
     pub(super) fn segments_usable(&self) -> u32 {
-        u32::from(self.geometry.segments).saturating_sub(self.retired.count_ones())
+        u32::from(self.geometry.segments).saturating_sub(self.all.retired.count_ones())
     }
 
     /// Takes `segment` out of use for good.
     pub(super) fn retire(&mut self, segment: u8) {
-        self.retired |= bit(segment);
+        self.all.retired |= bit(segment);
         self.ready.retain(|ready| *ready != segment);
         if self.segments_usable() < u32::from(SEGMENTS_MIN) {
             self.fault = Some(WalFault::WornOut);

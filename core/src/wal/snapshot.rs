@@ -7,20 +7,15 @@ use super::{SNAP_DATA_AT, Wal};
 use crate::check::checksum;
 use crate::types::{EntryId, Index};
 
-/// The snapshot that is being written.
+/// The snapshot that is being written; in a mount, the one before the newest.
 #[derive(Clone, Copy)]
 pub(super) struct Begun {
     pub(super) active: bool,
     /// No more chunks: what is behind it is restated, then the checkpoint.
     ending: bool,
-    installed: bool,
-    pub(super) id: EntryId,
-    /// Its first chunk in flash.
-    pub(super) first: Option<Place>,
-    /// Bytes in flash, and their checksum.
-    pub(super) bytes: u32,
+    /// What its checkpoint will tell, as far as it is in flash.
+    pub(super) to: Checkpoint,
     flash_bytes: u32,
-    crc: u32,
     /// A chunk that waits in the buffer, its length plus one.
     pub(super) chunk: u32,
     /// Entries up to here stand behind the first chunk.
@@ -53,25 +48,11 @@ impl Begun {
     pub(super) const NONE: Self = Self {
         active: false,
         ending: false,
-        installed: false,
-        id: EntryId::ZERO,
-        first: None,
-        bytes: 0,
+        to: Checkpoint::NONE,
         flash_bytes: 0,
-        crc: 0,
         chunk: 0,
         restated: Index::ZERO,
     };
-
-    pub(super) fn checkpoint(&self) -> Checkpoint {
-        Checkpoint {
-            id: self.id,
-            bytes: self.bytes,
-            crc: self.crc,
-            first: self.first.unwrap_or_default(),
-            installed: u8::from(self.installed),
-        }
-    }
 }
 
 impl Cursor {
@@ -88,8 +69,8 @@ impl Cursor {
 impl Wal {
     /// The newest whole snapshot in flash; `None` before the founding one.
     pub const fn snapshot(&self) -> Option<SnapshotInfo> {
-        let Checkpoint { id, bytes, crc, .. } = self.checkpoint;
-        if self.checkpoint.is_none() { None } else { Some(SnapshotInfo { id, bytes, crc }) }
+        let Checkpoint { id, bytes, crc, .. } = self.all.checkpoint;
+        if self.all.checkpoint.is_none() { None } else { Some(SnapshotInfo { id, bytes, crc }) }
     }
 
     /// Bytes of a snapshot that one chunk can hold.
@@ -101,7 +82,7 @@ impl Wal {
     /// a new snapshot is what frees segments. One that was begun before is forgotten.
     pub fn begin_snapshot(&mut self, id: EntryId) {
         self.abort_snapshot();
-        (self.snap.active, self.snap.id) = (true, id);
+        (self.snap.active, self.snap.to.id) = (true, id);
     }
 
     /// The next `len` bytes of the snapshot are in the flash buffer at [`SNAP_DATA_AT`]; they lie at
@@ -109,7 +90,7 @@ impl Wal {
     /// anything else touches the buffer. `false` if it is not the time for it: no snapshot begun,
     /// [`Wal::is_busy`], the wrong offset, or too long.
     pub fn put_chunk(&mut self, offset: u32, len: usize) -> bool {
-        let fits = len <= self.chunk_bytes_max() && self.snap.bytes == offset;
+        let fits = len <= self.chunk_bytes_max() && self.snap.to.bytes == offset;
         let timely = self.snap.active && !self.snap.ending && self.snap.chunk == 0;
         if !fits || !timely || self.is_busy() {
             return false;
@@ -121,7 +102,7 @@ impl Wal {
 
     /// CRC-32C of the chunks that are durable, to compare before [`Wal::end_snapshot`].
     pub const fn begun_crc(&self) -> u32 {
-        self.snap.crc
+        self.snap.to.crc
     }
 
     /// All chunks are put. If `installed`, the log before and behind the snapshot's last entry is void:
@@ -129,8 +110,8 @@ impl Wal {
     /// again. Otherwise what is durable behind it is kept.
     pub fn end_snapshot(&mut self, installed: bool) {
         self.snap.ending = self.snap.active;
-        self.snap.installed = installed;
-        if self.snap.first.is_none() && self.snap.chunk == 0 {
+        self.snap.to.installed = u8::from(installed);
+        if self.snap.to.is_none() && self.snap.chunk == 0 {
             self.snap.chunk = 1;
         }
     }
@@ -149,18 +130,18 @@ impl Wal {
     /// The next record of the snapshot, if it is time for one.
     pub(super) fn snapshot_record(&mut self, io: &mut Io<'_>) -> Result<(), Halt> {
         (io.after, io.last) = (self.snap.restated, io.log.durable());
-        io.after = io.after.max(self.snap.id.index).max(io.log.base().index);
+        io.after = io.after.max(self.snap.to.id.index).max(io.log.base().index);
         let (mut tag, mut hold) = (CHECKPOINT, 1);
         if self.has_chunk() {
             tag = CHUNK;
             // If all but one segment are live, only a snapshot in that one can free them.
-            let last_way = self.snap.first.is_none() && self.free() == 1;
+            let last_way = self.snap.to.is_none() && self.free() == 1;
             if last_way && self.matter.0 == self.tail.segment.saturating_add(1) {
                 hold = 0;
             }
         } else if !self.snap.ending {
             return Ok(());
-        } else if !self.snap.installed && io.after < io.last {
+        } else if self.snap.to.installed == 0 && io.after < io.last {
             // The live part of the log is to begin at the first chunk: what is durable behind the snapshot
             // is written once more.
             tag = ENTRIES;
@@ -180,15 +161,15 @@ impl Wal {
         }
         let padded = self.geometry.padded(io.head.total);
         let chunk = io.data().0;
-        if self.snap.first.is_none() {
-            self.snap.first = Some(self.out.at);
-            self.snap.restated = self.snap.id.index;
+        if self.snap.to.is_none() {
+            self.snap.to.first = self.out.at;
+            self.snap.restated = self.snap.to.id.index;
             // Nothing that stands before the first chunk is read again: entries must say what they follow.
             self.written = None;
         }
-        self.snap.bytes = self.snap.bytes.saturating_add(chunk.len() as u32);
+        self.snap.to.bytes = self.snap.to.bytes.saturating_add(chunk.len() as u32);
         self.snap.flash_bytes = self.snap.flash_bytes.saturating_add(padded);
-        self.snap.crc = checksum(self.snap.crc, chunk);
+        self.snap.to.crc = checksum(self.snap.to.crc, chunk);
         self.snap.chunk = 0;
         if self.snap.ending { Ok(()) } else { Err(io.tell(Progress::ChunkWritten)) }
     }
@@ -196,17 +177,17 @@ impl Wal {
     /// The checkpoint is durable: everything before the first chunk is dead.
     pub(super) fn checkpoint_ends(&mut self, io: &mut Io<'_>) -> Halt {
         self.snapshot_flash = self.snap.flash_bytes;
-        let first = self.checkpoint.first.segment;
+        let first = self.all.checkpoint.first.segment;
         let mut live = false;
         self.order.retain(|segment| {
             live |= *segment == first;
             live
         });
-        if self.snap.installed {
+        if self.snap.to.installed != 0 {
             self.written = None;
         }
         (self.cursor, self.snap) = (Cursor::START, Begun::NONE);
-        io.tell(Progress::SnapshotDurable(self.checkpoint.id))
+        io.tell(Progress::SnapshotDurable(self.all.checkpoint.id))
     }
 
     /// Asks for up to `len_max` bytes of the newest snapshot from `offset`; polling yields
@@ -235,7 +216,7 @@ impl Wal {
 
     /// The chunk, if it can be read.
     fn read_chunk(&mut self, io: &mut Io<'_>, len_max: u32) -> Result<bool, Halt> {
-        let (offset, checkpoint) = (self.cursor.offset, self.checkpoint);
+        let (offset, checkpoint) = (self.cursor.offset, self.all.checkpoint);
         if offset >= checkpoint.bytes {
             io.progress = Progress::ChunkRead { at: 0, len: 0, offset };
             return Ok(true);

@@ -176,7 +176,7 @@ impl Wal {
                         continue;
                     }
                     // A founding that was cut short, and then erased and cut short, leaves records behind too.
-                    let founded = self.mount.walk.founded || !self.checkpoint.is_none();
+                    let founded = self.mount.walk.founded || !self.all.checkpoint.is_none();
                     if (self.mount.walk.rotten && founded) || limit > 0 {
                         return Err(self.lost(io));
                     }
@@ -262,7 +262,7 @@ impl Wal {
         let next = self.end_of(io, here, self.mount.walk.salt);
         let is_broken = here.offset == self.mount.walk.at().offset;
         let walk = &mut self.mount.walk;
-        if (is_broken || kind == BOOT) && io.head.total <= self.record_max {
+        if (is_broken || kind == BOOT) && io.head.total <= self.all.record_max {
             // Programmed bytes may read as erased ones.
             walk.dirty = walk.dirty.max(next.offset);
         }
@@ -287,7 +287,7 @@ impl Wal {
         if successor || (kind == SEAL && says && io.follows(io.it.seal ^ walk.salt)) {
             self.acknowledged(io);
         }
-        if !self.mount.walk.rotten || self.checkpoint.is_none() {
+        if !self.mount.walk.rotten || self.all.checkpoint.is_none() {
             let walk = &mut self.mount.walk;
             walk.other = if is_broken { computed } else { next.seed };
             (walk.next, walk.stage) = (next, Stage::Successor);
@@ -297,18 +297,16 @@ impl Wal {
 
     /// Takes over what a record says of everything but the log.
     pub(super) fn take_over(&mut self, io: &Io<'_>) {
-        let (tag, it) = (io.head.tag, &io.it);
-        let tells_all = tells_all(tag & KIND);
-        if tells_all {
-            (self.retired, self.record_max, self.note_durable) =
-                (it.retired, it.record_max, it.note);
-            (self.identity, self.checkpoint) = (it.identity, it.checkpoint);
+        let (tag, all) = (io.head.tag, &io.it.all);
+        if tells_all(tag & KIND) {
+            self.all = *all;
         }
-        if tells_all || tag & HARD_STATE != 0 {
-            (self.durable.term, self.durable.vote) = (it.hard_state.term, it.hard_state.vote);
+        let own = &mut self.all.hard_state;
+        if tag & HARD_STATE != 0 {
+            (own.term, own.vote) = (all.hard_state.term, all.hard_state.vote);
         }
-        if tells_all || tag & COMMIT != 0 {
-            self.durable.commit = it.hard_state.commit;
+        if tag & COMMIT != 0 {
+            own.commit = all.hard_state.commit;
         }
     }
 
@@ -335,7 +333,7 @@ impl Wal {
             OPEN => self.written = Some(io.it.written),
             CHUNK
                 if !self.mount.reached
-                    && io.it.snap == self.checkpoint.id
+                    && io.it.snap == self.all.checkpoint.id
                     && io.it.snap_at == self.mount.chunk_at =>
             {
                 let bytes = io.data().0.len() as u32;
@@ -344,14 +342,14 @@ impl Wal {
                 self.snapshot_flash = self.snapshot_flash.saturating_add(padded);
             }
             // What a snapshot of a leader's has made void can't take its place.
-            CHECKPOINT if io.it.checkpoint.installed == 0 => self.mount.before = io.it.before,
+            CHECKPOINT if io.it.all.checkpoint.installed == 0 => self.snap.to = io.it.before,
             _ => {}
         }
-        if tells_all(kind) && !self.mount.reached && io.it.checkpoint == self.checkpoint {
+        if tells_all(kind) && !self.mount.reached && io.it.all.checkpoint == self.all.checkpoint {
             self.mount.reached = true;
             self.matter = if kind == OPEN { io.it.link } else { end.link() };
-            if self.checkpoint.installed != 0 {
-                io.log.reset(self.checkpoint.id);
+            if self.all.checkpoint.installed != 0 {
+                io.log.reset(self.all.checkpoint.id);
                 self.mount.gap = false;
             } else if self.mount.gap {
                 return Err(self.corrupt(io, &at));

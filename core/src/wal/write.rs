@@ -63,7 +63,7 @@ impl Wal {
 
     /// Where the next segment has to link to.
     fn link_next(&self) -> Link {
-        if self.snap.first.is_none() || self.boot != Boot::None {
+        if self.snap.to.is_none() || self.boot != Boot::None {
             self.matter
         } else {
             self.tail.link()
@@ -73,10 +73,10 @@ impl Wal {
     /// A snapshot that would end in another segment than it begins, or that is to free the very segment it
     /// would begin in, begins in a new one.
     fn wants_fresh_segment(&self, log: &mut Log) -> bool {
-        if self.snap.first.is_some() || self.order.is_empty() {
+        if !self.snap.to.is_none() || self.order.is_empty() {
             return false;
         }
-        let restated = log.fit(self.snap.id.index, log.last().index, usize::MAX).1 as u32;
+        let restated = log.fit(self.snap.to.id.index, log.last().index, usize::MAX).1 as u32;
         let likely = self.snapshot_flash.saturating_add(restated);
         let likely = likely.saturating_add(likely.wrapping_shr(1)).saturating_add(256);
         let short = self.room() < likely;
@@ -94,20 +94,22 @@ impl Wal {
     /// With the flag [`ENTRIES`] those go in that [`Io`] says, as many as fit; a [`CHUNK`] lies in the buffer at
     /// [`SNAP_DATA_AT`]. Without the flag [`HARD_STATE`] term and vote stay as they are.
     pub(super) fn record(&mut self, io: &mut Io<'_>, mut tag: u8, hold: u32) -> Halt {
-        let want = io.want.hard_state;
         let it = &mut io.it;
-        it.hard_state = if tag & HARD_STATE != 0 { want } else { self.durable };
-        it.hard_state.commit = self.durable.commit.max(want.commit).max(io.want.commit_needed);
+        self.all.record_max = self.buffer_bytes;
+        (it.all, it.before) = (self.all, self.all.checkpoint);
+        it.all.note = self.note;
+        let (want, own) = (io.want, &mut it.all.hard_state);
+        if tag & HARD_STATE != 0 {
+            (own.term, own.vote) = (want.hard_state.term, want.hard_state.vote);
+        }
+        own.commit = own.commit.max(want.hard_state.commit).max(want.commit_needed);
         (it.version, it.geometry) = (VERSION, geometry_word(&self.geometry));
         (it.seq, it.link) = (self.seq.saturating_add(1), self.link_next());
         it.from = self.boot_from;
-        (it.retired, it.record_max, it.note) = (self.retired, self.buffer_bytes, self.note);
-        it.identity = self.identity;
-        (it.checkpoint, it.before) = (self.checkpoint, self.checkpoint);
         it.seal = self.tail.seed ^ salt(self.seq);
-        (it.snap, it.snap_at) = (self.snap.id, self.snap.bytes);
+        (it.snap, it.snap_at) = (self.snap.to.id, self.snap.to.bytes);
         if tag == CHECKPOINT {
-            it.checkpoint = self.snap.checkpoint();
+            it.all.checkpoint = self.snap.to;
         }
         let restating = self.boot == Boot::Now;
         if self.boot != Boot::None {
@@ -144,11 +146,11 @@ impl Wal {
             at = Place::start_of(segment);
             it.erases = self.wear.erases(segment);
             it.written = self.written.unwrap_or_default();
-            it.checkpoint = self.checkpoint;
+            it.all.checkpoint = it.before;
             // As long as this one may decay, the next boot may need what it gives up: then it says nothing new.
             let plain = tag == CHUNK || dead > 0;
             if plain {
-                (it.hard_state, it.note) = (self.durable, self.note_durable);
+                it.all = self.all;
             }
             max = if restating { self.buffer_bytes } else { OPEN_BYTES_MAX };
             tag = OPEN | (tag & (ENTRIES | FIRST));
@@ -158,7 +160,8 @@ impl Wal {
             // A boot shows what it restates once that is sealed, and the next one may have to stand behind.
             let behind = u32::from(self.geometry.page_bytes).saturating_add(OPEN_BYTES_MAX);
             let needed = least.saturating_add(behind.wrapping_shl(1));
-            if dead > 0 && needed <= self.geometry.segment_bytes() && !self.checkpoint.is_none() {
+            if dead > 0 && needed <= self.geometry.segment_bytes() && !self.all.checkpoint.is_none()
+            {
                 tag |= NOTHING_NEW;
             }
         }
@@ -180,7 +183,7 @@ impl Wal {
             matters = (restating && self.boot_matters) || last > io.log.durable();
         }
         // The commit index goes along where it fills padding that is programmed anyway.
-        let newer = io.it.hard_state.commit > self.durable.commit && tag != CHUNK;
+        let newer = io.it.all.hard_state.commit > self.all.hard_state.commit && tag != CHUNK;
         let with_commit = io.it.bytes(tag | COMMIT);
         let padded = |to: u32| self.geometry.padded(to.saturating_add(bytes));
         if newer && padded(with_commit) == padded(to) {
@@ -306,7 +309,7 @@ impl Wal {
 
     /// What the caller wants to be durable and is not yet: one record with all of it that fits.
     pub(super) fn group(&mut self, io: &mut Io<'_>) -> Result<(), Halt> {
-        if self.note != self.note_durable && self.boot != Boot::Now {
+        if self.note != self.all.note && self.boot != Boot::Now {
             // With no entries, which have kinds of their own.
             match self.record(io, NOTE, 1) {
                 Halt::Room => {}
@@ -314,7 +317,7 @@ impl Wal {
             }
         }
         let mut tag = 0;
-        if io.want.commit_needed > self.durable.commit {
+        if io.want.commit_needed > self.all.hard_state.commit {
             tag |= COMMIT;
         }
         if self.boot == Boot::Now {
@@ -325,7 +328,7 @@ impl Wal {
             return Err(self.record(io, tag, 0));
         }
         let HardState { term, vote, .. } = io.want.hard_state;
-        if (term, vote) != (self.durable.term, self.durable.vote) {
+        if (term, vote) != (self.all.hard_state.term, self.all.hard_state.vote) {
             tag |= HARD_STATE;
         }
         let spare = self.spare();
@@ -345,7 +348,7 @@ impl Wal {
                 Ok(())
             }
             // A vote is worth more than a snapshot that does not fit any more.
-            Halt::Room if self.snap.first.is_some() => {
+            Halt::Room if !self.snap.to.is_none() => {
                 self.abort_snapshot();
                 Err(io.tell(Progress::SnapshotLost))
             }
@@ -360,7 +363,7 @@ impl Wal {
         if !self.unsealed || boot || self.order.is_empty() {
             return Ok(());
         }
-        let newer = io.want.hard_state.commit > self.durable.commit;
+        let newer = io.want.hard_state.commit > self.all.hard_state.commit;
         let sealing = core::mem::replace(&mut self.boot, Boot::None);
         let sealed = self.record(io, if newer { SEAL | COMMIT } else { SEAL }, 0);
         self.boot = sealing;
@@ -379,10 +382,10 @@ impl Wal {
     }
 
     pub(super) fn mounted(&mut self, io: &mut Io<'_>) -> Result<(), Halt> {
-        let (Some(identity), Some(snapshot)) = (self.identity, self.snapshot()) else {
+        let (Some(identity), Some(snapshot)) = (self.all.identity, self.snapshot()) else {
             return Ok(());
         };
-        let (hard_state, tail) = (self.durable, self.tail_found);
+        let (hard_state, tail) = (self.all.hard_state, self.tail_found);
         Err(io.tell(Progress::Mounted(Mounted { identity, hard_state, snapshot, tail })))
     }
 }
