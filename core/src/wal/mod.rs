@@ -115,8 +115,8 @@ pub struct Wal {
     note: u32,
     /// Free segments that begin with something that may turn into a first record yet.
     suspects: u32,
-    /// The segments that are used next, erased.
-    ready: heapless::Vec<u8, 2>,
+    /// The segments that are erased: they are used next.
+    ready: u32,
     wear: Wear,
     snap: Begun,
     cursor: Cursor,
@@ -161,7 +161,7 @@ impl Wal {
             order: heapless::Vec::new(),
             note: 0,
             suspects: 0,
-            ready: heapless::Vec::new(),
+            ready: 0,
             wear: Wear::NONE,
             snap: Begun::NONE,
             cursor: Cursor::START,
@@ -269,7 +269,7 @@ impl Wal {
         self.window.plan(0, 0);
         let written = match (self.phase, self.boot) {
             (Phase::Off | Phase::Mounting, _) => return Err(io.tell(Progress::Idle)),
-            (Phase::Founding, _) if self.ready.is_empty() => {
+            (Phase::Founding, _) if self.ready == 0 => {
                 self.phase = Phase::Running;
                 return Err(io.tell(Progress::Formatted));
             }
@@ -327,7 +327,7 @@ impl Wal {
         if io.want.idle {
             self.seal(io)?;
             // Not at every boot: it would wear out the segments that come next.
-            let soon = self.room() < self.geometry.segment_bytes().wrapping_shr(1);
+            let soon = self.room() < self.segment_bytes().wrapping_shr(1);
             if io.want.allow_erase && !self.all.checkpoint.is_none() && soon && !self.unproven {
                 self.erase_next(io)?;
             }
@@ -391,11 +391,11 @@ impl Wal {
     /// Bytes that can still be logged before [`Wal::wants_snapshot`].
     pub fn bytes_until_pressure(&self) -> u32 {
         let free = self.free();
-        let segment = self.geometry.segment_bytes();
+        let segment = self.segment_bytes();
         let Some(more) = free.checked_sub(self.spare()) else {
             return 0;
         };
-        let left = segment.wrapping_mul(more).saturating_add(self.room());
+        let left = segment.wrapping_mul(more).wrapping_add(self.room());
         let most = self.segments_usable().saturating_sub(self.spare()).wrapping_mul(segment);
         left.saturating_sub(most.wrapping_shr(2))
     }
@@ -406,8 +406,8 @@ impl Wal {
             segments: self.geometry.segments,
             wear: self.wear,
             segments_free: self.free() as u8,
-            segments_ready: self.ready.len() as u8,
-            segments_retired: self.all.retired.count_ones() as u8,
+            segments_ready: ring::count(self.ready) as u8,
+            segments_retired: ring::count(self.all.retired) as u8,
             bytes_written: self.bytes_written,
             records: self.records,
         }

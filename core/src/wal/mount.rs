@@ -134,7 +134,7 @@ impl Wal {
             match ended {
                 Ok(()) => {}
                 Err(Halt::Unstable) if self.mount.retries < RETRIES => {
-                    self.mount.retries = self.mount.retries.saturating_add(1);
+                    self.mount.retries = self.mount.retries.wrapping_add(1);
                     self.begin_again();
                 }
                 Err(Halt::Refused | Halt::Unstable) => {
@@ -171,10 +171,8 @@ impl Wal {
         self.forget_log();
         self.all.identity = self.mount.format;
         self.tail.segment = FOUNDED_FIRST.saturating_sub(1);
-        let may_mark = self.mount.blank & !bit(FOUNDED_FIRST);
-        if let Some(segment) = (0..self.geometry.segments).find(|it| may_mark & bit(*it) != 0) {
-            let _ = self.ready.push(segment);
-        }
+        let may_mark = self.first_of(self.mount.blank & !bit(FOUNDED_FIRST));
+        self.ready = may_mark.map_or(0, bit);
         self.phase = Phase::Founding;
     }
 
@@ -212,7 +210,7 @@ impl Wal {
                 }
             }
         }
-        self.mount.segment = segment.saturating_add(1);
+        self.mount.segment = segment.wrapping_add(1);
         Ok(())
     }
 
@@ -229,7 +227,7 @@ impl Wal {
             return Some(MountError::OtherGeometry {
                 word_bytes: 1u8.wrapping_shl(geometry & 7),
                 segment_bytes: geometry.wrapping_shr(8).wrapping_shl(7),
-                segments: (geometry.wrapping_shr(3) & 31).saturating_add(1) as u8,
+                segments: (geometry.wrapping_shr(3) & 31).wrapping_add(1) as u8,
             });
         }
         let bytes_needed = io.it.all.record_max as usize;
@@ -267,7 +265,7 @@ impl Wal {
             return Ok(());
         }
         if self.suspects & bit(segment) == 0 {
-            self.mount.segment = segment.saturating_add(1);
+            self.mount.segment = segment.wrapping_add(1);
             return Ok(());
         }
         let at = Place::start_of(segment);
@@ -277,11 +275,11 @@ impl Wal {
         let geometry = geometry_word(&self.geometry).to_le_bytes();
         let ours = fields.unwrap_or_default().strip_prefix(&geometry);
         if ours.is_none() && self.mount.newest.is_none() {
-            (self.mount.segment, self.mount.last_try) = (segment.saturating_add(1), false);
+            (self.mount.segment, self.mount.last_try) = (segment.wrapping_add(1), false);
             return Ok(());
         }
         let told = ours.and_then(|rest| decode_varint(decode_varint(rest)?.1));
-        let next = self.seq.saturating_add(1);
+        let next = self.seq.wrapping_add(1);
         // What was opened in between may have come to nothing, and be gone.
         let seq = match told {
             Some((seq, _)) if !self.mount.last_try => (seq as u32).max(next),
@@ -291,14 +289,14 @@ impl Wal {
         self.mount.step = Step::Suspect;
         self.mount.walk = Walk::new(at, salt(seq), 0);
         let records = self.all.record_max.min(self.buffer_bytes).wrapping_mul(3);
-        self.mount.walk.reach = OPEN_BYTES_MAX.saturating_add(records);
+        self.mount.walk.reach = OPEN_BYTES_MAX.wrapping_add(records);
         Ok(())
     }
 
     fn suspect_step(&mut self, io: &mut Io<'_>) -> Result<(), Halt> {
         self.walk(io, false)?;
         if self.mount.last_try {
-            self.mount.segment = self.mount.segment.saturating_add(1);
+            self.mount.segment = self.mount.segment.wrapping_add(1);
         }
         self.mount.last_try = !self.mount.last_try;
         self.mount.step = Step::Suspects;
@@ -342,9 +340,9 @@ impl Wal {
         let i = usize::from(self.mount.segment);
         let segment = self.order.get(i).copied().unwrap_or_default();
         let mut limit = self.mount.end;
-        if let Some(next) = self.order.get(i.saturating_add(1)).copied() {
+        if let Some(next) = self.order.get(i.wrapping_add(1)).copied() {
             let opens = self.header(io, next)? == Header::Open;
-            if !opens || io.it.link.0 != segment.saturating_add(1) {
+            if !opens || io.it.link.0 != segment.wrapping_add(1) {
                 return Err(self.damaged(io, next));
             }
             (limit, self.mount.seq_next) = (io.it.link.1, io.it.seq);
@@ -364,7 +362,7 @@ impl Wal {
 
     fn load_step(&mut self, io: &mut Io<'_>) -> Result<(), Halt> {
         self.walk(io, true)?;
-        self.mount.segment = self.mount.segment.saturating_add(1);
+        self.mount.segment = self.mount.segment.wrapping_add(1);
         if usize::from(self.mount.segment) < self.order.len() {
             self.mount.seq = self.mount.seq_next;
             self.mount.step = Step::Link;
@@ -408,8 +406,8 @@ impl Wal {
         // A write cut short may have touched the page behind the last one that shows it. So may the head of a
         // record, of which some bytes are the same as erased ones.
         let in_page = u32::from(self.geometry.page_bytes).saturating_sub(1);
-        let offset = (dirty.saturating_add(8) | in_page).saturating_add(1);
-        let offset = offset.min(self.geometry.segment_bytes());
+        let offset = (dirty.wrapping_add(8) | in_page).wrapping_add(1);
+        let offset = offset.min(self.segment_bytes());
         // The next record is a boot: it takes the last one's place in the chain.
         self.tail = Place { offset, ..last };
         let sealed = self.mount.last_tag & KIND == SEAL;
@@ -446,16 +444,16 @@ impl Wal {
         let first = segment == FOUNDED_FIRST;
         let all_marked = self.mount.blank & self.all_segments() & !bit(FOUNDED_FIRST) == 0;
         let offset = self.mount.blank_at.max(if first { 0 } else { TRACE_BYTES });
-        let len = self.buffer_bytes.min(self.geometry.segment_bytes().saturating_sub(offset));
+        let len = self.buffer_bytes.min(self.segment_bytes().saturating_sub(offset));
         if len == 0 || (first && all_marked) {
-            (self.mount.blank_at, self.mount.segment) = (0, segment.saturating_add(1));
+            (self.mount.blank_at, self.mount.segment) = (0, segment.wrapping_add(1));
             return Ok(());
         }
         let place = Place { offset, ..Place::start_of(segment) };
         if !self.fetch(io, &place, len)? || !self.is_blank(io.bytes(len)) {
             return Err(io.refuse(MountError::Foreign));
         }
-        self.mount.blank_at = offset.saturating_add(len);
+        self.mount.blank_at = offset.wrapping_add(len);
         Ok(())
     }
 }

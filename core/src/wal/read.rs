@@ -70,7 +70,7 @@ impl<'a> Io<'a> {
 
     /// `len` bytes of what was fetched.
     pub(super) fn bytes(&self, len: u32) -> &[u8] {
-        let end = self.at.saturating_add(len as usize);
+        let end = self.at.wrapping_add(len as usize);
         self.buf.get(self.at..end).unwrap_or_default()
     }
 
@@ -86,17 +86,17 @@ impl<'a> Io<'a> {
 
     /// Reads what the record says; `false` if it is not what its tag says.
     pub(super) fn says(&mut self) -> bool {
-        let end = self.at.saturating_add(self.head.total as usize);
-        let body_at = self.at.saturating_add(HEAD_BYTES as usize);
+        let end = self.at.wrapping_add(self.head.total as usize);
+        let body_at = self.at.wrapping_add(HEAD_BYTES as usize);
         let body = self.buf.get(body_at..end).unwrap_or_default();
         let data_at = self.it.decode(self.head.tag, body);
-        self.data_at = body_at.saturating_add(data_at.unwrap_or_default());
+        self.data_at = body_at.wrapping_add(data_at.unwrap_or_default());
         data_at.is_some()
     }
 
     /// The data of the record: entries, or a chunk. (Beside the log, which may take them.)
     pub(super) fn data(&mut self) -> (&[u8], &mut Log) {
-        let end = self.at.saturating_add(self.head.total as usize);
+        let end = self.at.wrapping_add(self.head.total as usize);
         (self.buf.get(self.data_at..end).unwrap_or_default(), self.log)
     }
 }
@@ -175,40 +175,47 @@ impl Wal {
         u32::from(self.geometry.word_bytes)
     }
 
+    pub(super) fn segment_bytes(&self) -> u32 {
+        self.geometry.segment_bytes()
+    }
+
+    pub(super) fn padded(&self, bytes: u32) -> u32 {
+        self.geometry.padded(bytes)
+    }
+
     pub(super) fn segment_at(&self, segment: u8) -> u32 {
-        self.geometry.segment_bytes().wrapping_mul(u32::from(segment))
+        self.segment_bytes().wrapping_mul(u32::from(segment))
     }
 
     pub(super) fn offset_of(&self, place: &Place) -> u32 {
-        self.segment_at(place.segment).saturating_add(place.offset)
+        self.segment_at(place.segment).wrapping_add(place.offset)
     }
 
     /// Are `len` bytes at `place` in the buffer? `false` if they can't be read or go beyond the segment; if they
     /// are to be read first, that is told.
     pub(super) fn fetch(&mut self, io: &mut Io<'_>, place: &Place, len: u32) -> Result<bool, Halt> {
-        let segment_end =
-            self.segment_at(place.segment).saturating_add(self.geometry.segment_bytes());
-        let at = self.offset_of(place);
-        let len = self.geometry.padded(len);
-        let end = at.saturating_add(len);
-        if end > segment_end || len > self.buffer_bytes {
+        let len = self.padded(len);
+        let rest = self.segment_bytes().checked_sub(place.offset).unwrap_or_default();
+        if len > rest || len > self.buffer_bytes {
             return Ok(false);
         }
+        let at = self.offset_of(place);
+        let (end, segment_end) = (at.wrapping_add(len), at.wrapping_add(rest));
         let window = &mut self.window;
-        if at >= window.at && end <= window.at.saturating_add(window.len) {
+        if at >= window.at && end <= window.at.wrapping_add(window.len) {
             io.at = at.saturating_sub(window.at) as usize;
             return Ok(true);
         }
-        let bad_end = window.bad.saturating_add(window.bad_len);
+        let bad_end = window.bad.wrapping_add(window.bad_len);
         if window.bad_len > 0 && at <= window.bad && bad_end <= end {
             return Ok(false);
         }
         let base = window.base;
         let near = base > 0 && base < at && end.saturating_sub(base) <= self.buffer_bytes;
         let mut from = if near { base } else { at };
-        let mut far = from.saturating_add(window.ahead).max(end).min(segment_end);
-        far = far.min(from.saturating_add(self.buffer_bytes));
-        let doubt_end = window.doubt.saturating_add(window.doubt_len);
+        let mut far = from.wrapping_add(window.ahead).max(end).min(segment_end);
+        far = far.min(from.wrapping_add(self.buffer_bytes));
+        let doubt_end = window.doubt.wrapping_add(window.doubt_len);
         if from < doubt_end && far > window.doubt {
             (from, far) = (at, end);
         }
@@ -260,7 +267,7 @@ impl Wal {
     pub(super) fn end_of(&self, io: &Io<'_>, place: &Place, salt: u32) -> Place {
         Place {
             segment: place.segment,
-            offset: place.offset.saturating_add(self.geometry.padded(io.head.total)),
+            offset: place.offset.wrapping_add(self.padded(io.head.total)),
             seed: io.head.crc ^ salt,
         }
     }

@@ -79,7 +79,7 @@ impl Place {
     }
 
     pub(super) const fn link(&self) -> Link {
-        (self.segment.saturating_add(1), self.offset)
+        (self.segment.wrapping_add(1), self.offset)
     }
 }
 
@@ -117,7 +117,7 @@ impl Head {
         known.then_some(Self {
             crc: u32::from_le_bytes([a, b, c, d]),
             tag,
-            total: HEAD_BYTES.saturating_add(body_bytes),
+            total: HEAD_BYTES.wrapping_add(body_bytes),
         })
     }
 
@@ -282,7 +282,7 @@ impl Sections {
 
     /// Bytes of a whole record without its data.
     pub(super) fn bytes(&mut self, tag: u8) -> u32 {
-        HEAD_BYTES.saturating_add(self.encode(tag, &mut []) as u32)
+        HEAD_BYTES.wrapping_add(self.encode(tag, &mut []) as u32)
     }
 
     /// Takes over what a body says; where in it the data begin, or `None` if it is not what its tag says.
@@ -316,7 +316,7 @@ impl Fields<'_> {
                 None => self.bad = true,
             },
         }
-        self.at = self.at.saturating_add(N);
+        self.at = self.at.wrapping_add(N);
     }
 
     fn byte(&mut self, value: &mut u8) {

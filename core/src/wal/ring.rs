@@ -13,6 +13,8 @@ use crate::flash::{FlashOp, Geometry};
 /// The fewest segments that a log can live in.
 const SEGMENTS_MIN: u8 = 3;
 const SEGMENTS_MAX: u8 = 32;
+/// So many are kept erased.
+const READY_MAX: u32 = 2;
 const BLOCK_UNIT: u32 = 128;
 /// Longer segments than this can't be told in a first record, or make offsets overflow.
 const SEGMENT_BYTES_MAX: u32 = 64 << 20;
@@ -70,6 +72,16 @@ pub(super) const fn bit(segment: u8) -> u32 {
     1u32.wrapping_shl(segment as u32)
 }
 
+/// How many segments a set has.
+pub(super) fn count(mut set: u32) -> u32 {
+    let mut count = 0u32;
+    while set != 0 {
+        set &= set.wrapping_sub(1);
+        count = count.wrapping_add(1);
+    }
+    count
+}
+
 impl Wal {
     pub(super) fn all_segments(&self) -> u32 {
         u32::MAX.wrapping_shr(32u32.saturating_sub(u32::from(self.geometry.segments)))
@@ -81,60 +93,50 @@ impl Wal {
     }
 
     /// Those that are not retired, and hold nothing that is needed.
-    fn free_segments(&self) -> u32 {
+    pub(super) fn free_segments(&self) -> u32 {
         self.all_segments() & !(self.all.retired | self.live())
     }
 
     /// How many segments hold nothing that is needed.
     pub(super) fn free(&self) -> u32 {
-        self.free_segments().count_ones()
+        count(self.free_segments())
     }
 
+    #[inline(never)]
     pub(super) fn segments_usable(&self) -> u32 {
-        u32::from(self.geometry.segments).saturating_sub(self.all.retired.count_ones())
+        count(self.all_segments() & !self.all.retired)
     }
 
     /// Takes `segment` out of use for good.
     pub(super) fn retire(&mut self, segment: u8) {
         self.all.retired |= bit(segment);
-        self.ready.retain(|ready| *ready != segment);
+        self.ready &= !bit(segment);
         if self.segments_usable() < u32::from(SEGMENTS_MIN) {
             self.fault = Some(WalFault::WornOut);
         }
     }
 
-    /// The segment that is erased next: one that begins with what may yet turn into a first record, else the
-    /// free one that comes after all that are ready, if fewer than two are.
-    fn next_to_erase(&self) -> Option<u8> {
-        let free = self.free_segments();
-        let mut segment = *self.ready.last().unwrap_or(&self.tail.segment);
-        let mut found = None;
-        for _ in 0..self.geometry.segments {
-            segment = segment.saturating_add(1);
-            if segment >= self.geometry.segments {
-                segment = 0;
-            }
-            if free & bit(segment) == 0 || self.ready.contains(&segment) {
-                continue;
-            }
-            if self.suspects & bit(segment) != 0 {
-                return Some(segment);
-            }
-            if found.is_none() && !self.ready.is_full() {
-                found = Some(segment);
-            }
-        }
-        found
+    /// The first segment of a set, in cyclic order behind the one in use.
+    pub(super) fn first_of(&self, set: u32) -> Option<u8> {
+        let behind = set & (u32::MAX - 1).wrapping_shl(u32::from(self.tail.segment));
+        let set = if behind == 0 { set } else { behind };
+        (0..self.geometry.segments).find(|segment| set & bit(*segment) != 0)
     }
 
-    /// Starts to make a free segment ready, if there is one to be made.
+    /// Starts to make a free segment ready: one that begins with what may yet turn into a first record, else the
+    /// one that comes after all that are ready, if fewer than two are.
     pub(super) fn erase_next(&mut self, io: &mut Io<'_>) -> Result<(), Halt> {
-        let Some(segment) = self.next_to_erase() else {
+        let free = self.free_segments() & !self.ready;
+        let mut next = self.first_of(free & self.suspects);
+        if count(self.ready) < READY_MAX {
+            next = next.or(self.first_of(free));
+        }
+        let Some(segment) = next else {
             return Ok(());
         };
         self.window.forget();
         (self.work, self.out.at.segment) = (Work::Erase, segment);
-        let (offset, len) = (self.segment_at(segment), self.geometry.segment_bytes());
+        let (offset, len) = (self.segment_at(segment), self.segment_bytes());
         Err(io.tell(Progress::Op(FlashOp::Erase { offset, len })))
     }
 
@@ -147,8 +149,8 @@ impl Wal {
             return self.retire(segment);
         }
         self.wear.set(segment, self.wear.erases(segment).saturating_add(1));
-        if !self.ready.is_full() {
-            let _ = self.ready.push(segment);
+        if count(self.ready) < READY_MAX {
+            self.ready |= bit(segment);
         }
     }
 }

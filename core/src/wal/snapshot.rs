@@ -96,7 +96,7 @@ impl Wal {
             return false;
         }
         self.window.forget();
-        self.snap.chunk = (len as u32).saturating_add(1);
+        self.snap.chunk = (len as u32).wrapping_add(1);
         true
     }
 
@@ -136,7 +136,7 @@ impl Wal {
             tag = CHUNK;
             // If all but one segment are live, only a snapshot in that one can free them.
             let last_way = self.snap.to.is_none() && self.free() == 1;
-            if last_way && self.matter.0 == self.tail.segment.saturating_add(1) {
+            if last_way && self.matter.0 == self.tail.segment.wrapping_add(1) {
                 hold = 0;
             }
         } else if !self.snap.ending {
@@ -159,7 +159,7 @@ impl Wal {
         if !self.snap.active {
             return Ok(());
         }
-        let padded = self.geometry.padded(io.head.total);
+        let padded = self.padded(io.head.total);
         let chunk = io.data().0;
         if self.snap.to.is_none() {
             self.snap.to.first = self.out.at;
@@ -167,8 +167,8 @@ impl Wal {
             // Nothing that stands before the first chunk is read again: entries must say what they follow.
             self.written = None;
         }
-        self.snap.to.bytes = self.snap.to.bytes.saturating_add(chunk.len() as u32);
-        self.snap.flash_bytes = self.snap.flash_bytes.saturating_add(padded);
+        self.snap.to.bytes = self.snap.to.bytes.wrapping_add(chunk.len() as u32);
+        self.snap.flash_bytes = self.snap.flash_bytes.wrapping_add(padded);
         self.snap.to.crc = checksum(self.snap.to.crc, chunk);
         self.snap.chunk = 0;
         if self.snap.ending { Ok(()) } else { Err(io.tell(Progress::ChunkWritten)) }
@@ -194,7 +194,7 @@ impl Wal {
     /// [`Progress::ChunkRead`] with what the chunk there holds, or [`Progress::ChunkUnreadable`]. Reading on in order is cheap.
     pub fn read_snapshot(&mut self, offset: u32, len_max: usize) {
         self.cursor.offset = offset;
-        self.cursor.wanted = u32::try_from(len_max).unwrap_or(u32::MAX).saturating_add(1).max(1);
+        self.cursor.wanted = (len_max.min(self.buffer_bytes as usize) as u32).wrapping_add(1);
         if offset < self.cursor.chunk_at {
             self.cursor.stage = Stage::Begin;
         }
@@ -256,13 +256,13 @@ impl Wal {
                         let bytes = io.data().0.len() as u32;
                         let skip = offset.saturating_sub(io.it.snap_at);
                         if skip < bytes {
-                            let data_at = io.head.total.saturating_sub(bytes).saturating_add(skip);
-                            let at = io.at.saturating_add(data_at as usize);
+                            let data_at = io.head.total.saturating_sub(bytes).wrapping_add(skip);
+                            let at = io.at.wrapping_add(data_at as usize);
                             let len = bytes.saturating_sub(skip).min(len_max) as usize;
                             io.progress = Progress::ChunkRead { at, len, offset };
                             return Ok(true);
                         }
-                        self.cursor.chunk_at = self.cursor.chunk_at.saturating_add(bytes);
+                        self.cursor.chunk_at = self.cursor.chunk_at.wrapping_add(bytes);
                     }
                     self.cursor.at = self.end_of(io, &at, self.cursor.salt);
                 }

@@ -212,8 +212,8 @@ impl Wal {
     /// an acknowledged record can have behind it, and for the end of what is written. True if there is a boot.
     fn search(&mut self, io: &mut Io<'_>) -> Result<bool, Halt> {
         let Walk { limit, reach, .. } = self.mount.walk;
-        let end = if limit > 0 { limit } else { self.geometry.segment_bytes() };
-        let end = end.min(reach);
+        let end = if limit > 0 { limit } else { u32::MAX };
+        let end = end.min(reach).min(self.segment_bytes());
         while self.mount.walk.search < end {
             if self.mount.walk.stage == Stage::Successor {
                 let Walk { next, other, .. } = self.mount.walk;
@@ -224,7 +224,7 @@ impl Wal {
             } else {
                 let offset = self.mount.walk.search;
                 let here = Place { offset, ..self.mount.walk.at() };
-                let next = offset.saturating_add(self.word());
+                let next = offset.wrapping_add(self.word());
                 let len = HEAD_BYTES.min(end.saturating_sub(offset));
                 if self.fetch(io, &here, len)? {
                     let blank = self.is_blank(io.bytes(len));
@@ -241,7 +241,7 @@ impl Wal {
                     continue;
                 }
             }
-            self.mount.walk.search = self.mount.walk.search.saturating_add(self.word());
+            self.mount.walk.search = self.mount.walk.search.wrapping_add(self.word());
         }
         Ok(false)
     }
@@ -337,9 +337,9 @@ impl Wal {
                     && io.it.snap_at == self.mount.chunk_at =>
             {
                 let bytes = io.data().0.len() as u32;
-                self.mount.chunk_at = self.mount.chunk_at.saturating_add(bytes);
-                let padded = self.geometry.padded(io.head.total);
-                self.snapshot_flash = self.snapshot_flash.saturating_add(padded);
+                self.mount.chunk_at = self.mount.chunk_at.wrapping_add(bytes);
+                let padded = self.padded(io.head.total);
+                self.snapshot_flash = self.snapshot_flash.wrapping_add(padded);
             }
             // What a snapshot of a leader's has made void can't take its place.
             CHECKPOINT if io.it.all.checkpoint.installed == 0 => self.snap.to = io.it.before,
@@ -385,7 +385,7 @@ impl Wal {
             Appended::Conflict(_) => true,
             Appended::UpTo(_) => false,
             Appended::FullAfter(_) => {
-                let bytes_needed = log.bytes_capacity().saturating_add(data.len());
+                let bytes_needed = log.bytes_capacity().wrapping_add(data.len());
                 return Err(io.refuse(MountError::LogTooSmall { bytes_needed }));
             }
             Appended::Malformed => return Err(self.corrupt(io, at)),

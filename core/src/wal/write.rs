@@ -7,6 +7,7 @@ use super::record::{
     NOTHING_NEW, OPEN, OPEN_BYTES_MAX, Place, SEAL, SECTIONS_BYTES_MAX, VERSION, geometry_word,
     salt,
 };
+use super::ring::bit;
 use super::types::{HardState, Mounted, Progress, WalFault};
 use super::{Boot, Phase, SNAP_DATA_AT, Wal, Work};
 use crate::check::checksum;
@@ -37,28 +38,28 @@ impl Wal {
         if self.order.is_empty() || self.closed {
             return 0;
         }
-        self.geometry.segment_bytes().saturating_sub(self.tail.offset)
+        self.segment_bytes().saturating_sub(self.tail.offset)
     }
 
     /// Entries may be logged only while so many segments stay free: one for a boot, and what a snapshot takes. One
     /// more, where the ring has it, for a snapshot that comes to nothing: it is given free by the next.
     pub(super) fn spare(&self) -> u32 {
-        let segment = self.geometry.segment_bytes();
-        let (mut takes, mut bytes) = (1u32, self.snapshot_flash.saturating_add(OPEN_BYTES_MAX));
+        let segment = self.segment_bytes();
+        let (mut takes, mut bytes) = (1u32, self.snapshot_flash.wrapping_add(OPEN_BYTES_MAX));
         // No division: that is 400 bytes of code on a part without one.
         while let Some(rest) = bytes.checked_sub(segment).filter(|rest| *rest > 0 && segment > 0) {
-            (bytes, takes) = (rest, takes.saturating_add(1));
+            (bytes, takes) = (rest, takes.wrapping_add(1));
         }
         // The newest snapshot, one that comes to nothing, its successor, one for a boot, one for entries.
-        let ample = self.segments_usable() >= takes.wrapping_mul(2).saturating_add(3);
-        takes.saturating_add(1).saturating_add(u32::from(ample))
+        let ample = self.segments_usable() >= takes.wrapping_mul(2).wrapping_add(3);
+        takes.wrapping_add(1).wrapping_add(u32::from(ample))
     }
 
     /// Live segments that are still needed when the next one links to `link`: what came to nothing behind that, a
     /// snapshot that was given up or many boots in a row, fills no segment.
     fn kept_by(&self, link: Link) -> usize {
-        let keep = self.order.iter().position(|s| s.saturating_add(1) == link.0);
-        keep.map_or(0, |keep| keep.saturating_add(1))
+        let keep = self.order.iter().position(|s| s.wrapping_add(1) == link.0);
+        keep.map_or(0, |keep| keep.wrapping_add(1))
     }
 
     /// Where the next segment has to link to.
@@ -77,14 +78,14 @@ impl Wal {
             return false;
         }
         let restated = log.fit(self.snap.to.id.index, log.last().index, usize::MAX).1 as u32;
-        let likely = self.snapshot_flash.saturating_add(restated);
-        let likely = likely.saturating_add(likely.wrapping_shr(1)).saturating_add(256);
+        let likely = self.snapshot_flash.wrapping_add(restated);
+        let likely = likely.wrapping_add(likely.wrapping_shr(1)).wrapping_add(256);
         let short = self.room() < likely;
-        if self.matter.0 == self.tail.segment.saturating_add(1) {
+        if self.matter.0 == self.tail.segment.wrapping_add(1) {
             return short || (self.order.len() == 1 && self.wants_snapshot());
         }
         // A quarter of a segment is to spare.
-        let segment = self.geometry.segment_bytes();
+        let segment = self.segment_bytes();
         short && self.room() < segment.saturating_sub(segment.wrapping_shr(2))
     }
 
@@ -104,7 +105,7 @@ impl Wal {
         }
         own.commit = own.commit.max(want.hard_state.commit).max(want.commit_needed);
         (it.version, it.geometry) = (VERSION, geometry_word(&self.geometry));
-        (it.seq, it.link) = (self.seq.saturating_add(1), self.link_next());
+        (it.seq, it.link) = (self.seq.wrapping_add(1), self.link_next());
         it.from = self.boot_from;
         it.seal = self.tail.seed ^ salt(self.seq);
         (it.snap, it.snap_at) = (self.snap.to.id, self.snap.to.bytes);
@@ -127,20 +128,20 @@ impl Wal {
         } else if tag == CHUNK {
             least = self.snap.chunk.saturating_sub(1);
         }
-        let size = self.geometry.padded(it.bytes(tag).saturating_add(least));
+        let size = self.padded(it.bytes(tag).wrapping_add(least));
         if size > self.buffer_bytes {
             self.fault = Some(WalFault::Misused);
             return Halt::Room;
         }
         let dead = self.order.len().saturating_sub(self.kept_by(it.link)) as u32;
-        let left = self.free().saturating_add(dead).saturating_sub(1);
+        let left = self.free().wrapping_add(dead).saturating_sub(1);
         let fresh = tag == CHUNK && left >= hold.max(1) && self.wants_fresh_segment(io.log);
         let (mut at, mut max) = (self.tail, self.room().min(self.buffer_bytes));
         if size > self.room() || fresh {
             if tag & KIND == SEAL || left < hold || self.free() == 0 {
                 return Halt::Room;
             }
-            let Some(segment) = self.ready.first().copied() else {
+            let Some(segment) = self.first_of(self.ready) else {
                 return Halt::Erase;
             };
             at = Place::start_of(segment);
@@ -154,14 +155,13 @@ impl Wal {
             }
             max = if restating { self.buffer_bytes } else { OPEN_BYTES_MAX };
             tag = OPEN | (tag & (ENTRIES | FIRST));
-            if it.bytes(tag).saturating_add(least) > max || (plain && !restating) {
+            if it.bytes(tag).wrapping_add(least) > max || (plain && !restating) {
                 (tag, least) = (OPEN, 0);
             }
             // A boot shows what it restates once that is sealed, and the next one may have to stand behind.
-            let behind = u32::from(self.geometry.page_bytes).saturating_add(OPEN_BYTES_MAX);
-            let needed = least.saturating_add(behind.wrapping_shl(1));
-            if dead > 0 && needed <= self.geometry.segment_bytes() && !self.all.checkpoint.is_none()
-            {
+            let behind = u32::from(self.geometry.page_bytes).wrapping_add(OPEN_BYTES_MAX);
+            let needed = least.wrapping_add(behind.wrapping_shl(1));
+            if dead > 0 && needed <= self.segment_bytes() && !self.all.checkpoint.is_none() {
                 tag |= NOTHING_NEW;
             }
         }
@@ -185,11 +185,11 @@ impl Wal {
         // The commit index goes along where it fills padding that is programmed anyway.
         let newer = io.it.all.hard_state.commit > self.all.hard_state.commit && tag != CHUNK;
         let with_commit = io.it.bytes(tag | COMMIT);
-        let padded = |to: u32| self.geometry.padded(to.saturating_add(bytes));
+        let padded = |to: u32| self.padded(to.wrapping_add(bytes));
         if newer && padded(with_commit) == padded(to) {
             (tag, to) = (tag | COMMIT, with_commit);
         }
-        let (total, len) = (to.saturating_add(bytes), padded(to));
+        let (total, len) = (to.wrapping_add(bytes), padded(to));
         if tag & ENTRIES != 0 {
             let place = io.buf.get_mut(to as usize..total as usize).unwrap_or_default();
             io.log.copy(io.after, io.last, place);
@@ -199,8 +199,8 @@ impl Wal {
         } else {
             // A chunk moves down to where the sections will end, byte by byte: the two places overlap.
             for i in 0..bytes as usize {
-                let byte = io.buf.get(SNAP_DATA_AT.saturating_add(i)).copied().unwrap_or_default();
-                if let Some(place) = io.buf.get_mut((to as usize).saturating_add(i)) {
+                let byte = io.buf.get(SNAP_DATA_AT.wrapping_add(i)).copied().unwrap_or_default();
+                if let Some(place) = io.buf.get_mut((to as usize).wrapping_add(i)) {
                     *place = byte;
                 }
             }
@@ -233,7 +233,7 @@ impl Wal {
         // The segment does not hold what was written, or it may: out of use with it, and on in the next one, which
         // must not have the same place in the order.
         if out.at.offset == 0 {
-            self.seq = self.seq.saturating_add(1);
+            self.seq = self.seq.wrapping_add(1);
         } else {
             self.closed = true;
         }
@@ -257,12 +257,12 @@ impl Wal {
             self.order.truncate(self.kept_by(io.it.link));
             let _ = self.order.push(at.segment);
             self.matter = io.it.link;
-            self.seq = self.seq.saturating_add(1);
-            self.ready.retain(|segment| *segment != at.segment);
+            self.seq = self.seq.wrapping_add(1);
+            self.ready &= !bit(at.segment);
             self.closed = false;
         }
         self.tail = self.end_of(io, &at, salt(self.seq));
-        let padded = self.geometry.padded(io.head.total);
+        let padded = self.padded(io.head.total);
         self.bytes_written = self.bytes_written.saturating_add(padded);
         self.records = self.records.saturating_add(1);
         self.unsealed = kind != SEAL;
@@ -371,7 +371,7 @@ impl Wal {
             return Err(sealed);
         }
         let dead = self.order.len().saturating_sub(self.kept_by(self.link_next())) as u32;
-        if self.free().saturating_add(dead) <= self.spare() || self.ready.is_empty() {
+        if self.free().wrapping_add(dead) <= self.spare() || self.ready == 0 {
             return Ok(());
         }
         self.closed = true;
