@@ -146,6 +146,7 @@ impl Window {
     }
 
     /// Is the operation that is out a read? Then this is how it ended.
+    #[inline(never)]
     pub(super) fn take(&mut self, ok: bool) -> bool {
         let asked = core::mem::take(&mut self.asked);
         if ok {
