@@ -193,7 +193,9 @@ impl Wal {
     /// # Errors
     /// The geometry can't hold a log.
     pub fn mount(&mut self, geometry: Geometry, buffer_bytes: usize) -> Result<(), GeometryError> {
-        self.begin(geometry, buffer_bytes, Mount::new(None, false))
+        ring::check(&geometry, buffer_bytes)?;
+        self.begin(geometry, buffer_bytes.min(BUFFER_BYTES_MAX) as u32, None, false);
+        Ok(())
     }
 
     /// Begins to format the flash for `identity`; polling ends in [`Progress::Formatted`] or
@@ -209,23 +211,23 @@ impl Wal {
         identity: Identity,
         erase_anyway: bool,
     ) -> Result<(), GeometryError> {
-        self.begin(geometry, buffer_bytes, Mount::new(Some(identity), erase_anyway))
+        self.mount(geometry, buffer_bytes)?;
+        (self.mount.format, self.mount.erase_anyway) = (Some(identity), erase_anyway);
+        Ok(())
     }
 
     fn begin(
         &mut self,
         geometry: Geometry,
-        buffer_bytes: usize,
-        mount: Mount,
-    ) -> Result<(), GeometryError> {
-        ring::check(&geometry, buffer_bytes)?;
+        buffer_bytes: u32,
+        format: Option<Identity>,
+        erase_anyway: bool,
+    ) {
         *self = const { Self::new() };
         self.geometry = geometry;
-        let bytes = buffer_bytes.min(BUFFER_BYTES_MAX) as u32;
-        self.buffer_bytes = bytes & !self.word().saturating_sub(1);
+        self.buffer_bytes = buffer_bytes & !self.word().saturating_sub(1);
         self.phase = Phase::Mounting;
-        self.mount = mount;
-        Ok(())
+        (self.mount.format, self.mount.erase_anyway) = (format, erase_anyway);
     }
 
     /// The next flash operation, or what came of the last one. To be called until it says
@@ -336,16 +338,6 @@ impl Wal {
             }
         }
         Err(io.tell(Progress::Idle))
-    }
-
-    /// Nothing is known of a log.
-    fn forget_log(&mut self) {
-        self.window.forget();
-        self.order.clear();
-        self.suspects = 0;
-        self.all = All::NOTHING;
-        self.snap = Begun::NONE;
-        self.written = None;
     }
 
     /// The operation that [`Wal::poll`] yielded has ended.

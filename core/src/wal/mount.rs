@@ -2,7 +2,8 @@
 
 use super::read::{Halt, Header, Io};
 use super::record::{
-    Checkpoint, KIND, Link, NOTHING_NEW, OPEN_BYTES_MAX, Place, SEAL, VERSION, geometry_word, salt,
+    All, Checkpoint, KIND, Link, NOTHING_NEW, OPEN_BYTES_MAX, Place, SEAL, VERSION, geometry_word,
+    salt,
 };
 use super::ring::bit;
 use super::snapshot::Begun;
@@ -51,7 +52,7 @@ pub(super) struct Mount {
     step: Step,
     /// The segment, or place in the order, that is next.
     segment: u8,
-    erase_anyway: bool,
+    pub(super) erase_anyway: bool,
     newest: Option<u8>,
     /// The record that tells of the newest snapshot has been met.
     pub(super) reached: bool,
@@ -61,7 +62,7 @@ pub(super) struct Mount {
     pub(super) last_tag: u8,
     retries: u8,
     /// For whom the flash is to be formatted, if it is not to be mounted.
-    format: Option<Identity>,
+    pub(super) format: Option<Identity>,
     /// A suspect is looked at as the segment after the newest, not as what it says itself.
     last_try: bool,
     /// Where the newest segment links to, where its last record ends, and where nothing is written behind.
@@ -79,41 +80,37 @@ pub(super) struct Mount {
     seq_next: u32,
     /// Bytes of the newest snapshot that were found.
     pub(super) chunk_at: u32,
-    /// A chunk that can't be read.
+    /// A chunk that can't be read; at offset 0, where no chunk is, there is none.
     pub(super) damage: Place,
     pub(super) walk: Walk,
 }
 
 impl Mount {
-    pub(super) const NONE: Self =
-        Self { walk: Walk::NONE, damage: Place::NOWHERE, ..Self::new(None, false) };
-
-    pub(super) const fn new(format: Option<Identity>, erase_anyway: bool) -> Self {
-        Self {
-            step: Step::Headers,
-            segment: 0,
-            format,
-            erase_anyway,
-            newest: None,
-            reached: false,
-            gap: false,
-            last_tag: 0,
-            retries: 0,
-            last_try: false,
-            link: (0, 0),
-            end: 0,
-            dirty: 0,
-            refused: None,
-            blank: 0,
-            blank_at: 0,
-            void: 0,
-            seq: 0,
-            seq_next: 0,
-            chunk_at: 0,
-            damage: Place::NONE,
-            walk: Walk::new(Place::NONE, 0, 0),
-        }
-    }
+    /// The beginning of one: all zeros.
+    pub(super) const NONE: Self = Self {
+        step: Step::Headers,
+        segment: 0,
+        format: None,
+        erase_anyway: false,
+        newest: None,
+        reached: false,
+        gap: false,
+        last_tag: 0,
+        retries: 0,
+        last_try: false,
+        link: (0, 0),
+        end: 0,
+        dirty: 0,
+        refused: None,
+        blank: 0,
+        blank_at: 0,
+        void: 0,
+        seq: 0,
+        seq_next: 0,
+        chunk_at: 0,
+        damage: Place::NOWHERE,
+        walk: Walk::NONE,
+    };
 }
 
 impl Wal {
@@ -159,17 +156,21 @@ impl Wal {
 
     /// Begins the same mount once more.
     fn begin_again(&mut self) {
+        let (geometry, buffer_bytes) = (self.geometry, self.buffer_bytes);
         let Mount { format, erase_anyway, retries, void, .. } = self.mount;
-        self.mount = Mount { retries, void, ..Mount::new(format, erase_anyway) };
-        self.forget_log();
-        self.phase = Phase::Mounting;
+        self.begin(geometry, buffer_bytes, format, erase_anyway);
+        (self.mount.retries, self.mount.void) = (retries, void);
     }
 
     /// What an unfounded log has said is void. A first record without a snapshot marks the flash as ours, before
     /// an erase that is cut short could make it look like anything else's.
     fn begin_founding(&mut self) {
-        self.forget_log();
-        self.all.identity = self.mount.format;
+        self.window.forget();
+        self.order.clear();
+        self.all = All { identity: self.mount.format, ..All::NOTHING };
+        self.snap = Begun::NONE;
+        self.suspects = 0;
+        self.written = None;
         self.tail.segment = FOUNDED_FIRST.saturating_sub(1);
         let may_mark = self.first_of(self.mount.blank & !bit(FOUNDED_FIRST));
         self.ready = may_mark.map_or(0, bit);
@@ -191,7 +192,7 @@ impl Wal {
             } else if let Some(error) = self.mount.refused {
                 return Err(io.refuse(error));
             } else if let Some(newest) = self.mount.newest {
-                self.mount.walk = Walk::new(Place::start_of(newest), salt(self.seq), 0);
+                self.mount.walk.begin(Place::start_of(newest), salt(self.seq), 0);
                 self.mount.step = Step::Tail;
             }
             return Ok(());
@@ -199,11 +200,11 @@ impl Wal {
         match self.header(io, segment)? {
             Header::Blank => self.mount.blank |= bit(segment),
             Header::Other => self.suspects |= bit(segment),
-            Header::Open if self.mount.void & bit(segment) != 0 => {}
             Header::Open => {
-                self.mount.refused = self.mount.refused.or(self.other_format(io));
                 self.wear.set(segment, io.it.erases);
-                if self.mount.newest.is_none() || io.it.seq > self.seq {
+                self.mount.refused = self.mount.refused.or(self.other_format(io));
+                let newer = self.mount.newest.is_none() || io.it.seq > self.seq;
+                if newer && self.mount.void & bit(segment) == 0 {
                     self.mount.newest = Some(segment);
                     self.mount.link = io.it.link;
                     (self.seq, self.all.record_max) = (io.it.seq, io.it.all.record_max);
@@ -287,7 +288,7 @@ impl Wal {
         };
         self.mount.last_try = seq == next;
         self.mount.step = Step::Suspect;
-        self.mount.walk = Walk::new(at, salt(seq), 0);
+        self.mount.walk.begin(at, salt(seq), 0);
         let records = self.all.record_max.min(self.buffer_bytes).wrapping_mul(3);
         self.mount.walk.reach = OPEN_BYTES_MAX.wrapping_add(records);
         Ok(())
@@ -332,7 +333,7 @@ impl Wal {
     /// `segment`, or the chunk that was found damaged before, is why the log can't be loaded.
     fn damaged(&self, io: &mut Io<'_>, segment: u8) -> Halt {
         let start = Place::start_of(segment);
-        self.corrupt(io, if self.mount.damage.is_none() { &start } else { &self.mount.damage })
+        self.corrupt(io, if self.mount.damage.offset == 0 { &start } else { &self.mount.damage })
     }
 
     /// Where the live part of the next segment in the order begins and ends.
@@ -355,7 +356,7 @@ impl Wal {
             (self.written, self.mount.chunk_at, self.snapshot_flash) = (None, 0, 0);
             (self.mount.gap, self.mount.reached) = (false, false);
         }
-        self.mount.walk = Walk::new(start, salt(self.mount.seq), limit);
+        self.mount.walk.begin(start, salt(self.mount.seq), limit);
         self.mount.step = Step::Load;
         Ok(())
     }
@@ -376,7 +377,7 @@ impl Wal {
         if !whole {
             // The newest snapshot is damaged. The one before will do if all that followed it is still here.
             let first = self.all.checkpoint.first;
-            if self.mount.damage.is_none() {
+            if self.mount.damage.offset == 0 {
                 self.mount.damage = first;
             }
             if self.snap.to.is_none() || self.snap.to == self.all.checkpoint {

@@ -136,6 +136,7 @@ impl Window {
     };
 
     /// The flash or the buffer is about to change.
+    #[inline(never)]
     pub(super) fn forget(&mut self) {
         *self = Self::EMPTY;
     }

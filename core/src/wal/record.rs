@@ -212,7 +212,7 @@ pub struct Sections {
 
 impl Sections {
     pub(super) const EMPTY: Self = Self {
-        version: VERSION,
+        version: 0,
         geometry: 0,
         erases: 0,
         seq: 0,

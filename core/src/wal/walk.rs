@@ -62,30 +62,32 @@ impl Walk {
     pub(super) const NONE: Self = Self {
         recent: [Place::NOWHERE; 5],
         pending: Place::NOWHERE,
+        held: false,
+        stage: Stage::Follow,
+        salt: 0,
+        limit: 0,
         next: Place::NOWHERE,
         reach: 0,
-        ..Self::new(Place::NOWHERE, 0, 0)
+        search: 0,
+        dirty: 0,
+        seeds: [0; 2],
+        other: 0,
+        rotten: false,
+        founded: false,
     };
 
     /// With `limit`, the segment ends there.
-    pub(super) const fn new(at: Place, salt: u32, limit: u32) -> Self {
+    #[inline(never)]
+    pub(super) const fn begin(&mut self, at: Place, salt: u32, limit: u32) {
         let none = Place::NONE;
-        Self {
+        *self = Self {
             recent: [at, none, none, none, none],
             pending: none,
-            held: false,
-            stage: Stage::Follow,
             salt,
             limit,
-            next: none,
             reach: u32::MAX,
-            search: 0,
-            dirty: 0,
-            seeds: [0; 2],
-            other: 0,
-            rotten: false,
-            founded: false,
-        }
+            ..Self::NONE
+        };
     }
 
     /// The record that is looked at.
