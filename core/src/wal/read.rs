@@ -136,9 +136,8 @@ impl Window {
     };
 
     /// The flash or the buffer is about to change.
-    #[inline(never)]
-    pub(super) fn forget(&mut self) {
-        *self = Self::EMPTY;
+    pub(super) const fn forget(&mut self) {
+        (self.len, self.asked, self.doubt_len, self.bad_len) = (0, 0, 0, 0);
     }
 
     /// How far the next reads go beyond what is asked for, and where they may begin before it.

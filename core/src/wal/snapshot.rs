@@ -117,6 +117,7 @@ impl Wal {
     }
 
     /// Gives up the snapshot that was begun.
+    #[inline(never)]
     pub fn abort_snapshot(&mut self) {
         self.snap = Begun::NONE;
         // A chunk that is on its way belongs to nothing any more.
@@ -224,24 +225,23 @@ impl Wal {
         loop {
             let at = self.cursor.at;
             match self.cursor.stage {
-                Stage::Begin => {
-                    let first = checkpoint.first;
-                    if self.header(io, first.segment)? != Header::Open {
+                Stage::Begin | Stage::Cross => {
+                    let mut start = checkpoint.first;
+                    if self.cursor.stage == Stage::Cross {
+                        let mut behind = self.order.iter().skip_while(|s| **s != at.segment);
+                        let Some(next) = behind.nth(1).copied() else {
+                            return Ok(false);
+                        };
+                        start = Place::start_of(next);
+                    } else {
+                        self.cursor.chunk_at = 0;
+                    }
+                    let opens = self.header(io, start.segment)? == Header::Open;
+                    if !opens || (start.offset == 0 && io.it.link != at.link()) {
                         return Ok(false);
                     }
-                    (self.cursor.at, self.cursor.chunk_at) = (first, 0);
-                    (self.cursor.salt, self.cursor.stage) = (salt(io.it.seq), Stage::Follow);
-                }
-                Stage::Cross => {
-                    let mut behind = self.order.iter().skip_while(|s| **s != at.segment);
-                    let Some(next) = behind.nth(1).copied() else {
-                        return Ok(false);
-                    };
-                    if self.header(io, next)? != Header::Open || io.it.link != at.link() {
-                        return Ok(false);
-                    }
-                    self.cursor.at = Place::start_of(next);
-                    (self.cursor.salt, self.cursor.stage) = (salt(io.it.seq), Stage::Follow);
+                    (self.cursor.at, self.cursor.salt) = (start, salt(io.it.seq));
+                    self.cursor.stage = Stage::Follow;
                 }
                 Stage::Follow => {
                     if !self.look(io, &at)? {

@@ -79,15 +79,12 @@ impl Walk {
     /// With `limit`, the segment ends there.
     #[inline(never)]
     pub(super) const fn begin(&mut self, at: Place, salt: u32, limit: u32) {
-        let none = Place::NONE;
-        *self = Self {
-            recent: [at, none, none, none, none],
-            pending: none,
-            salt,
-            limit,
-            reach: u32::MAX,
-            ..Self::NONE
-        };
+        self.recent = [Place::NONE; 5];
+        let [first, ..] = &mut self.recent;
+        *first = at;
+        (self.pending, self.held, self.stage) = (Place::NONE, false, Stage::Follow);
+        (self.salt, self.limit, self.reach) = (salt, limit, u32::MAX);
+        (self.dirty, self.founded) = (0, false);
     }
 
     /// The record that is looked at.
