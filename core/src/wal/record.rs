@@ -2,6 +2,7 @@
 //!
 //! A record's fields are listed once, in [`Sections::fields`], for writing and reading both.
 
+use super::ring::count;
 use super::types::HardState;
 use crate::entry::{decode_varint, encode_varint};
 use crate::flash::Geometry;
@@ -88,7 +89,8 @@ pub(super) type Link = (u8, u32);
 
 /// The geometry as a segment's first record tells it: word, segments, segment in units of 128 bytes.
 pub(super) const fn geometry_word(geometry: &Geometry) -> u32 {
-    let word = geometry.word_bytes.trailing_zeros();
+    // Of a power of two, this is the logarithm.
+    let word = count(geometry.word_bytes.wrapping_sub(1) as u32);
     let segments = geometry.segments.saturating_sub(1) as u32;
     let units = geometry.segment_bytes().wrapping_shr(7);
     word | segments.wrapping_shl(3) | units.wrapping_shl(8)

@@ -73,7 +73,7 @@ pub(super) const fn bit(segment: u8) -> u32 {
 }
 
 /// How many segments a set has.
-pub(super) fn count(mut set: u32) -> u32 {
+pub(super) const fn count(mut set: u32) -> u32 {
     let mut count = 0u32;
     while set != 0 {
         set &= set.wrapping_sub(1);
@@ -84,7 +84,7 @@ pub(super) fn count(mut set: u32) -> u32 {
 
 impl Wal {
     pub(super) fn all_segments(&self) -> u32 {
-        u32::MAX.wrapping_shr(32u32.saturating_sub(u32::from(self.geometry.segments)))
+        u32::MAX.wrapping_shr(32u32.wrapping_sub(u32::from(self.geometry.segments)))
     }
 
     /// Those that hold something that is needed.
