@@ -63,12 +63,14 @@ impl<'a> Io<'a> {
         Halt::Tell
     }
 
+    #[inline(never)]
     pub(super) fn refuse(&mut self, error: MountError) -> Halt {
         self.progress = Progress::Refused(error);
         Halt::Refused
     }
 
     /// `len` bytes of what was fetched.
+    #[inline(never)]
     pub(super) fn bytes(&self, len: u32) -> &[u8] {
         let end = self.at.wrapping_add(len as usize);
         self.buf.get(self.at..end).unwrap_or_default()
@@ -136,11 +138,13 @@ impl Window {
     };
 
     /// The flash or the buffer is about to change.
+    #[inline(never)]
     pub(super) const fn forget(&mut self) {
         (self.len, self.asked, self.doubt_len, self.bad_len) = (0, 0, 0, 0);
     }
 
     /// How far the next reads go beyond what is asked for, and where they may begin before it.
+    #[inline(never)]
     pub(super) const fn plan(&mut self, ahead: u32, base: u32) {
         (self.ahead, self.base) = (ahead, base);
     }
