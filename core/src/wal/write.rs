@@ -134,13 +134,11 @@ impl Wal {
             return Halt::Room;
         }
         let dead = self.order.len().saturating_sub(self.kept_by(it.link)) as u32;
-        let free = self.free();
-        let left = free.wrapping_add(dead).saturating_sub(1);
+        let left = self.free().wrapping_add(dead).saturating_sub(1);
         let fresh = tag == CHUNK && left >= hold.max(1) && self.wants_fresh_segment(io.log);
-        let room = self.room();
-        let (mut at, mut max) = (self.tail, room.min(self.buffer_bytes));
-        if size > room || fresh {
-            if tag & KIND == SEAL || left < hold || free == 0 {
+        let (mut at, mut max) = (self.tail, self.room().min(self.buffer_bytes));
+        if size > self.room() || fresh {
+            if tag & KIND == SEAL || left < hold || self.free() == 0 {
                 return Halt::Room;
             }
             let Some(segment) = self.first_of(self.ready) else {
