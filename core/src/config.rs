@@ -9,7 +9,7 @@ use crate::types::NodeId;
 pub const FRAME_BYTES_MIN: u16 = crate::wire::FRAME_BYTES_MIN as u16;
 
 /// What a heartbeat or the reply to one is reckoned as, in bytes, while nothing else is going on: enough
-/// for members up to number 14, 16 thousand terms and 268 million entries, and little less than beyond.
+/// for members up to number 21, 2 million terms and 34 billion entries, and little less than beyond.
 pub const IDLE_FRAME_BYTES: u16 = 32;
 
 /// A frame that takes longer than this on the air is refused, in µs. It keeps every sum in this file
@@ -132,6 +132,10 @@ pub struct Config {
     /// A leader that hears no majority for an election timeout steps down, and a follower that hears a
     /// leader helps nobody against it (Raft thesis §6.2).
     pub check_quorum: bool,
+    /// How far this board's clock may be off, in ‰, if reads may rely on it (`Node::read` by lease); `None` if they may not.
+    /// Every member has to have check-quorum on and an `election_ms` as long as this board's, and a board whose clock
+    /// stands still in sleep has to say so (`Node::handle_clock_stopped`) (Raft thesis §6.4.1).
+    pub lease_clock_error_permille: Option<u16>,
     /// The most members that this cluster will have, 1 to 31. Timeouts are reckoned for that many.
     pub members_max: u8,
     /// The link between the boards.
@@ -151,10 +155,23 @@ impl Config {
             heartbeat_ms,
             pre_vote: true,
             check_quorum: true,
+            lease_clock_error_permille: None,
             members_max,
             link,
             flash,
         }
+    }
+
+    /// How long a leader's lease lasts: what is left of an election timeout when this clock is slow and a follower's is fast.
+    pub(crate) fn lease_ms(&self) -> u32 {
+        let Some(error) = self.lease_clock_error_permille else {
+            return 0;
+        };
+        let share = 1000u32.saturating_sub(u32::from(error).saturating_mul(2));
+        // In parts of a thousand first: it can't overflow.
+        (self.election_ms / 1000)
+            .saturating_mul(share)
+            .saturating_add((self.election_ms % 1000).saturating_mul(share) / 1000)
     }
 
     /// Can a cluster work with this?
@@ -362,7 +379,7 @@ mod tests {
 
     #[test]
     fn idle_frames_are_no_larger_than_they_are_reckoned() {
-        let (term, index, round) = (Term((1 << 14) - 1), Index((1 << 28) - 1), u32::MAX);
+        let (term, index, round) = (Term((1 << 21) - 1), Index((1 << 35) - 1), u32::MAX);
         let beat =
             Message::Heartbeat { term, commit: EntryId::new(index, term), round, reply: true };
         let (reject, room) = (None, None);
@@ -371,8 +388,8 @@ mod tests {
             let envelope = Envelope {
                 version: wire::VERSION,
                 cluster: ClusterId([255; 4]),
-                to: (1..=14).filter_map(NodeId::new).collect(),
-                from: NodeId::new(14).unwrap(),
+                to: (1..=21).filter_map(NodeId::new).collect(),
+                from: NodeId::new(21).unwrap(),
                 generation: Generation(127),
                 message,
             };

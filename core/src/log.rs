@@ -7,9 +7,9 @@
 use crate::entry::{Entries, Entry, HEAD_BYTES_MAX, Head, Kind};
 use crate::types::{EntryId, Index, Term};
 
-/// Places remembered in the ring, so that reading on is one step: about one for each reader
-/// (flash, applying, and peers that are at the same place share theirs).
-const CURSORS: usize = 4;
+/// Places remembered in the ring, so that reading on is one step: one for flash and one for peers that are at the same
+/// place. Applying, and what a snapshot covers, have one of their own.
+const CURSORS: usize = 2;
 /// A walk longer than this is remembered in a place of its own.
 const WALK_STEPS_SHORT: u32 = 8;
 
@@ -59,12 +59,17 @@ pub struct Log<B: ?Sized = [u8]> {
     writing: Index,
     head: u32,
     used: u32,
-    /// Bytes put aside behind the last entry, until the next one comes.
+    /// Bytes put aside right before the first entry.
     aside: u32,
     /// Bytes that no entry may take.
     kept: u32,
     cursors: [Cursor; CURSORS],
-    cursor_next: u8,
+    /// Those that were of use since each had its turn, a bit for each: another one gives way.
+    cursors_used: u8,
+    /// The entry behind the one that was read last.
+    next_read: Cursor,
+    /// The place that [`Log::bytes_up_to`] was last asked about.
+    mark: Cursor,
     ring: B,
 }
 
@@ -81,7 +86,9 @@ impl<const N: usize> Log<[u8; N]> {
             aside: 0,
             kept: 0,
             cursors: [Cursor::UNUSED; CURSORS],
-            cursor_next: 0,
+            cursors_used: 0,
+            next_read: Cursor::UNUSED,
+            mark: Cursor::UNUSED,
             ring: [0; N],
         }
     }
@@ -94,16 +101,16 @@ impl<const N: usize> Default for Log<[u8; N]> {
 }
 
 impl Log {
-    /// Empties the log: the next entry follows `base`, which a snapshot covers.
+    /// Empties the log: the next entry follows `base`, which a snapshot covers. What was put aside stays.
     pub fn reset(&mut self, base: EntryId) {
         self.base = base;
         self.last = base;
         self.durable = base.index;
         self.writing = base.index;
-        self.head = 0;
         self.used = 0;
-        self.aside = 0;
         self.cursors = [Cursor::UNUSED; CURSORS];
+        self.next_read = Cursor::UNUSED;
+        self.mark = Cursor::UNUSED;
     }
 
     /// The last entry that is no longer here.
@@ -248,28 +255,40 @@ impl Log {
         }
     }
 
+    /// Takes over entries that are known to be whole and to end with `last`, if they follow this log and there is room
+    /// for all of them: the most frequent case of [`Log::append_entries`], without a look at each.
+    pub fn append_whole(&mut self, entries: &Entries<'_>, last: EntryId) -> bool {
+        let bytes = entries.bytes();
+        let fits = entries.prev() == self.last && bytes.len() <= self.bytes_free();
+        if fits && !bytes.is_empty() {
+            self.push(bytes);
+            self.last = last;
+        }
+        fits
+    }
+
     /// Drops everything behind `last`.
     fn truncate(&mut self, last: Index) {
-        let Some(cursor) = self.seek(last.next()) else {
+        let Some((cursor, ..)) = self.locate(last.next()) else {
             return;
         };
         self.used = self.distance(cursor.at);
-        self.aside = 0;
         self.last = EntryId::new(last, cursor.prev_term);
         self.durable = self.durable.min(last);
         self.writing = self.writing.min(last);
-        for cursor in self.cursors.iter_mut().filter(|c| c.index > last.next()) {
+        let kept = self.cursors.iter_mut().chain([&mut self.next_read, &mut self.mark]);
+        for cursor in kept.filter(|c| c.index > last.next()) {
             *cursor = Cursor::UNUSED;
         }
     }
 
     /// Drops everything up to and including `index`; beyond `last` nothing happens.
     pub fn compact(&mut self, index: Index) {
-        let Some(cursor) = self.seek(index.next()) else {
+        let Some((cursor, ..)) = self.locate(index.next()) else {
             return;
         };
         self.used = self.used.saturating_sub(self.distance(cursor.at));
-        self.head = cursor.at;
+        self.move_head(cursor.at);
         self.base = EntryId::new(index, cursor.prev_term);
         self.durable = self.durable.max(index);
         self.writing = self.writing.max(index);
@@ -278,10 +297,19 @@ impl Log {
     /// The entries behind `after`, as many whole ones as fit `bytes_max`, none behind `last_max`:
     /// the last of them, and the bytes they take.
     pub fn fit(&mut self, after: Index, last_max: Index, bytes_max: usize) -> (Index, usize) {
-        let Some(mut cursor) = self.seek(after.next()) else {
-            return (after, 0);
-        };
-        let mut bytes = 0usize;
+        match self.seek(after.next()) {
+            Some(from) => self.fit_from(from, last_max, bytes_max),
+            None => (after, 0),
+        }
+    }
+
+    fn fit_from(&self, from: Cursor, last_max: Index, bytes_max: usize) -> (Index, usize) {
+        let mut cursor = from;
+        let mut bytes = self.used.saturating_sub(self.distance(cursor.at)) as usize;
+        if last_max >= self.last.index && bytes <= bytes_max {
+            return (self.last.index, bytes);
+        }
+        bytes = 0;
         while cursor.index <= last_max.min(self.last.index) {
             let Some(head) = self.head_at(cursor.at) else {
                 break;
@@ -306,11 +334,25 @@ impl Log {
         Some(bytes)
     }
 
+    /// Copies the encoded entries behind `after`, as many whole ones as fit `out`, none behind `last_max`: the last of
+    /// them, and the bytes they take.
+    pub fn copy_fit(&mut self, after: Index, last_max: Index, out: &mut [u8]) -> (Index, usize) {
+        let Some(from) = self.seek(after.next()) else {
+            return (after, 0);
+        };
+        let (last, bytes) = self.fit_from(from, last_max, out.len());
+        self.copy_out(from.at, out.get_mut(..bytes).unwrap_or_default());
+        (last, bytes)
+    }
+
     /// Copies the data of entry `index` into `out`: what it is, its term, and how many bytes.
     pub fn read(&mut self, index: Index, out: &mut [u8]) -> Option<(Kind, Term, usize)> {
         let (cursor, head) = self.find(index)?;
         let at = self.wrap((cursor.at as usize).saturating_add(head.head_bytes));
         self.copy_out(at, out.get_mut(..head.data_bytes)?);
+        let mut next = cursor;
+        self.step(&mut next, &head);
+        self.next_read = next;
         Some((head.kind, head.term.unwrap_or(cursor.prev_term), head.data_bytes))
     }
 
@@ -319,12 +361,27 @@ impl Log {
         self.find(index).map(|(_, head)| (head.kind, head.data_bytes))
     }
 
-    /// Bytes of the encoded entries up to and including `index`.
+    /// Bytes of the encoded entries up to and including `index`; asked again about the same one, it costs no walk.
     pub fn bytes_up_to(&mut self, index: Index) -> usize {
-        match self.seek(index.next()) {
-            Some(cursor) => self.distance(cursor.at) as usize,
-            None => 0,
+        if index <= self.base.index {
+            return 0;
         }
+        if self.mark.index != index.next() {
+            match self.locate(index.next()) {
+                Some((cursor, ..)) => self.mark = cursor,
+                None => return 0,
+            }
+        }
+        self.distance(self.mark.at) as usize
+    }
+
+    /// Bytes of the encoded entries behind `index`.
+    pub fn bytes_behind(&mut self, index: Index) -> usize {
+        if index >= self.last.index {
+            return 0;
+        }
+        let before = self.seek(index.next()).map_or(0, |cursor| self.distance(cursor.at));
+        self.used.saturating_sub(before) as usize
     }
 
     /// A flash write of the entries up to `last` begins.
@@ -337,53 +394,97 @@ impl Log {
         self.durable = self.durable.max(self.writing);
     }
 
-    /// Puts bytes aside in the free part, where they stay until the next entry is appended: a piece of a
-    /// snapshot on its way from the link to flash. `false` if there is no room.
+    /// Puts bytes aside, in place of what was there, until they are dropped: a piece of a snapshot on its way from the link
+    /// to flash, or a command on its way to the leader. `false` if they are more than is kept free for that.
     pub fn put_aside(&mut self, bytes: &[u8]) -> bool {
-        if bytes.len() > self.ring.len().saturating_sub(1).saturating_sub(self.used as usize) {
-            return false;
+        let taken = bytes.len().saturating_add(self.used as usize);
+        let fits = bytes.len() <= self.kept as usize && taken < self.ring.len();
+        if fits {
+            self.aside = bytes.len() as u32;
+            self.copy_in(self.aside_at(), bytes);
         }
-        let used = self.used;
-        self.push(bytes);
-        self.used = used;
-        self.aside = bytes.len() as u32;
-        true
+        fits
     }
 
-    /// Takes back what was put aside; `None` if an entry has taken its place, or `out` is too short.
-    pub fn take_aside(&mut self, out: &mut [u8]) -> Option<usize> {
-        let len = core::mem::take(&mut self.aside) as usize;
-        if len == 0 {
-            return None;
+    /// Copies what was put aside into `out`; `None` if that is nothing, or `out` is too short.
+    pub fn read_aside(&self, out: &mut [u8]) -> Option<usize> {
+        let len = self.aside as usize;
+        self.copy_out(self.aside_at(), out.get_mut(..len)?);
+        Some(len).filter(|len| *len > 0)
+    }
+
+    /// What was put aside is not needed any more.
+    pub const fn drop_aside(&mut self) {
+        self.aside = 0;
+    }
+
+    /// Right before the first entry: no entry comes there, as that much is kept free.
+    fn aside_at(&self) -> u32 {
+        let end = self.head as usize;
+        let before = end.checked_sub(self.aside as usize);
+        before.unwrap_or(end.saturating_add(self.ring.len()).saturating_sub(self.aside as usize))
+            as u32
+    }
+
+    /// The first entries are dropped; what was put aside goes along, the last byte first: the places may overlap.
+    fn move_head(&mut self, head: u32) {
+        let from = self.aside_at() as usize;
+        self.head = head;
+        let to = self.aside_at() as usize;
+        for i in (0..self.aside as usize).rev() {
+            let byte = self.ring.get(self.wrap(from.saturating_add(i)) as usize).copied();
+            let to = self.wrap(to.saturating_add(i)) as usize;
+            if let (Some(place), Some(byte)) = (self.ring.get_mut(to), byte) {
+                *place = byte;
+            }
         }
-        let at = self.wrap((self.head as usize).saturating_add(self.used as usize));
-        self.copy_out(at, out.get_mut(..len)?);
-        Some(len)
     }
 
     fn find(&mut self, index: Index) -> Option<(Cursor, Head)> {
-        if index > self.last.index {
+        if index <= self.base.index || index > self.last.index {
             return None;
         }
-        let cursor = self.seek(index)?;
+        if self.next_read.index != index {
+            (self.next_read, ..) = self.locate(index)?;
+        }
+        let cursor = self.next_read;
         Some((cursor, self.head_at(cursor.at)?))
     }
 
-    /// Where entry `index` starts: one of those here, or the one that comes next.
+    /// Where entry `index` starts: one of those here, or the one that comes next. The place is remembered, as one that is
+    /// read on from.
     fn seek(&mut self, index: Index) -> Option<Cursor> {
+        let (cursor, mut place, steps) = self.locate(index)?;
+        let bit = |place: usize| 1u8.wrapping_shl(place as u32);
+        if steps > 0 && (place == CURSORS || steps > WALK_STEPS_SHORT) {
+            let unused = (0..CURSORS).find(|i| self.cursors_used & bit(*i) == 0);
+            place = unused.unwrap_or_default();
+        }
+        if let Some(kept) = self.cursors.get_mut(place) {
+            *kept = cursor;
+            self.cursors_used |= bit(place);
+            if self.cursors_used == bit(CURSORS).wrapping_sub(1) {
+                self.cursors_used = bit(place);
+            }
+        }
+        Some(cursor)
+    }
+
+    /// The same, with the remembered place that the walk began at, or [`CURSORS`], and its steps.
+    fn locate(&self, index: Index) -> Option<(Cursor, usize, u32)> {
         if index <= self.base.index || index > self.last.index.next() {
             return None;
         }
         if index == self.last.index.next() {
             let at = self.wrap((self.head as usize).saturating_add(self.used as usize));
-            return Some(Cursor { index, prev_term: self.last.term, at });
+            return Some((Cursor { index, prev_term: self.last.term, at }, CURSORS, 0));
         }
         let mut cursor = self.first();
-        let mut place = None;
+        let mut place = CURSORS;
         for (i, kept) in self.cursors.iter().enumerate() {
             if kept.index <= index && kept.index > cursor.index {
                 cursor = *kept;
-                place = Some(i);
+                place = i;
             }
         }
         let mut steps = 0u32;
@@ -392,16 +493,7 @@ impl Log {
             self.step(&mut cursor, &head);
             steps = steps.saturating_add(1);
         }
-        if steps > 0 {
-            if place.is_none() || steps > WALK_STEPS_SHORT {
-                self.cursor_next = self.cursor_next.wrapping_add(1);
-                place = Some((self.cursor_next as usize) % CURSORS);
-            }
-            if let Some(kept) = place.and_then(|i| self.cursors.get_mut(i)) {
-                *kept = cursor;
-            }
-        }
-        Some(cursor)
+        Some((cursor, place, steps))
     }
 
     /// The place of the first entry here.
@@ -438,13 +530,17 @@ impl Log {
     }
 
     fn push(&mut self, bytes: &[u8]) {
-        let at = self.wrap((self.head as usize).saturating_add(self.used as usize)) as usize;
+        let at = self.wrap((self.head as usize).saturating_add(self.used as usize));
+        self.copy_in(at, bytes);
+        self.used = self.used.saturating_add(bytes.len() as u32);
+    }
+
+    fn copy_in(&mut self, at: u32, bytes: &[u8]) {
+        let at = at as usize;
         let before_end = self.ring.len().saturating_sub(at).min(bytes.len());
         let (first, second) = bytes.split_at_checked(before_end).unwrap_or((bytes, &[]));
         copy(self.ring.get_mut(at..).unwrap_or_default(), first);
         copy(&mut self.ring, second);
-        self.used = self.used.saturating_add(bytes.len() as u32);
-        self.aside = 0;
     }
 
     fn copy_out(&self, at: u32, out: &mut [u8]) {
@@ -470,6 +566,8 @@ mod tests {
     use proptest::prelude::*;
     use proptest::sample::Index as Pick;
 
+    const KEPT: usize = 6;
+
     /// What the log is, as simply as can be.
     #[derive(Clone, Debug, Default)]
     struct Model {
@@ -477,6 +575,7 @@ mod tests {
         entries: Vec<(EntryId, Kind, Vec<u8>)>,
         durable: u64,
         writing: u64,
+        aside: Vec<u8>,
     }
 
     impl Model {
@@ -540,6 +639,7 @@ mod tests {
         WriteBegins(Pick),
         WriteEnds,
         Aside(Vec<u8>),
+        DropAside,
         Look {
             from: Pick,
             to: Pick,
@@ -557,7 +657,8 @@ mod tests {
             1 => (0u64..1000).prop_map(|jump| Step::Reset { jump }),
             2 => any::<Pick>().prop_map(Step::WriteBegins),
             2 => Just(Step::WriteEnds),
-            1 => data().prop_map(Step::Aside),
+            2 => data().prop_map(Step::Aside),
+            1 => Just(Step::DropAside),
             3 => (any::<Pick>(), any::<Pick>(), 0usize..120)
                 .prop_map(|(from, to, bytes_max)| Step::Look { from, to, bytes_max }),
         ];
@@ -651,6 +752,7 @@ mod tests {
                     base,
                     durable: base.index.0,
                     writing: base.index.0,
+                    aside: std::mem::take(&mut model.aside),
                     ..Model::default()
                 };
             }
@@ -664,13 +766,15 @@ mod tests {
                 model.durable = model.durable.max(model.writing);
             }
             Step::Aside(bytes) => {
-                let free = log.bytes_capacity() - encode(model.base.term, &model.entries).len();
-                assert_eq!(log.put_aside(bytes), bytes.len() <= free);
-                let mut out = [0; 18];
-                let want = (bytes.len() <= free && !bytes.is_empty()).then_some(bytes.len());
-                assert_eq!(log.take_aside(&mut out), want);
-                assert!(want.is_none_or(|len| out[..len] == bytes[..]));
-                assert_eq!(log.take_aside(&mut out), None);
+                let fits = bytes.len() <= KEPT;
+                assert_eq!(log.put_aside(bytes), fits);
+                if fits {
+                    model.aside.clone_from(bytes);
+                }
+            }
+            Step::DropAside => {
+                log.drop_aside();
+                model.aside.clear();
             }
             Step::Look { from, to, bytes_max } => {
                 let (from, to) = (pick(from, model), pick(to, model));
@@ -718,12 +822,16 @@ mod tests {
                 assert_eq!(log.find_conflict(id), want, "{id:?}");
             }
         }
+        let mut aside = [0; KEPT];
+        let len = log.read_aside(&mut aside).unwrap_or(0);
+        assert_eq!(aside[..len], model.aside[..]);
         assert_eq!(log.read(Index(last + 1), &mut [0; 18]), None);
         assert_eq!(log.copy(Index(base), Index(last + 1), &mut [0; 400]), None);
     }
 
     fn check(log: &mut Log, steps: &[Step]) {
         let mut model = Model::default();
+        log.keep_aside(KEPT);
         for step in steps {
             apply(log, &mut model, step);
             compare(log, &model);
@@ -797,16 +905,16 @@ mod tests {
     }
 
     #[test]
-    fn what_was_put_aside_is_gone_when_an_entry_takes_its_place() {
+    fn what_is_put_aside_takes_what_is_kept_for_it_and_no_more() {
         let mut log = Log::<[u8; 32]>::new();
         let log: &mut Log = &mut log;
-        assert!(log.put_aside(&[7; 31]) && !log.put_aside(&[7; 32]));
-        log.append(Term(1), Kind::Empty, &[]).unwrap();
-        assert_eq!(log.take_aside(&mut [0; 32]), None);
-        assert!(log.put_aside(&[9; 10]));
-        log.compact(Index(1));
+        assert!(!log.put_aside(&[7; 1]));
+        log.keep_aside(10);
+        assert!(log.put_aside(&[7; 10]) && !log.put_aside(&[9; 11]));
+        assert_eq!(log.read_aside(&mut [0; 9]), None);
+        while log.append(Term(1), Kind::Command, &[1]).is_ok() {}
         let mut out = [0; 10];
-        assert_eq!((log.take_aside(&mut out), out), (Some(10), [9; 10]));
+        assert_eq!((log.read_aside(&mut out), out), (Some(10), [7; 10]));
     }
 
     #[test]

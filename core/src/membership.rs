@@ -26,12 +26,24 @@ pub struct Member {
     pub nonce: u32,
     /// It had a vote before it lost its memory, and gets it back once it has caught up.
     pub returning: bool,
+    /// The session under which commands that it forwards take effect; 0 if it has opened none.
+    pub session: u32,
+    /// The number of the last of them that did.
+    pub commands: u32,
 }
 
 impl Member {
     /// A member of the first generation without an address.
     pub const fn new(id: NodeId) -> Self {
-        Self { id, generation: Generation(1), address: Address::new(), nonce: 0, returning: false }
+        Self {
+            id,
+            generation: Generation(1),
+            address: Address::new(),
+            nonce: 0,
+            returning: false,
+            session: 0,
+            commands: 0,
+        }
     }
 }
 
@@ -130,9 +142,21 @@ fn half_result(voters: NodeSet, yes: NodeSet, no: NodeSet) -> VoteResult {
 }
 
 fn half_committed(voters: NodeSet, matched: &impl Fn(NodeId) -> Index) -> Option<Index> {
-    let needed = majority(voters.len());
-    let held_by = |index| voters.iter().filter(|id| matched(*id) >= index).count();
-    voters.iter().map(matched).filter(|index| held_by(*index) >= needed).max()
+    let count = voters.len();
+    if count == 0 {
+        return None;
+    }
+    // The highest first.
+    let mut held = [Index::ZERO; MEMBERS_MAX];
+    for id in voters.iter() {
+        let mut index = matched(id);
+        for place in held.iter_mut().take(count) {
+            if index > *place {
+                core::mem::swap(&mut index, place);
+            }
+        }
+    }
+    held.get(majority(count).saturating_sub(1)).copied()
 }
 
 #[cfg(test)]

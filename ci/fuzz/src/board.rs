@@ -313,7 +313,7 @@ impl Board {
                     self.call(|node| node.handle_snapshot(len));
                 }
                 Output::RestoreSnapshot { at, len, .. } => assert!(at + len <= self.buffer.len()),
-                Output::Event(_) => {}
+                Output::ReadReady(_) | Output::Proposed { .. } | Output::Event(_) => {}
                 Output::Wait { until } => {
                     self.until = until;
                     return;

@@ -80,6 +80,8 @@ fn output(node: &mut Node, now: Instant, frame: &mut [u8], flash: &mut [u8]) {
         Output::RestoreSnapshot { offset, at, len, last } => {
             show((offset, at, len, last, &flash));
         }
+        Output::ReadReady(id) => show(id),
+        Output::Proposed { id, outcome } => show((id, outcome)),
         Output::Event(event) => show(event),
         Output::Wait { until } => show(until),
     }
@@ -104,7 +106,7 @@ pub fn member() -> Member {
     let mut address = Address::new();
     let _ = address.extend_from_slice(&wide().to_le_bytes());
     let generation = Generation(half());
-    Member { id: id(), generation, address, nonce: word(), returning: flag() }
+    Member { id: id(), generation, address, nonce: word(), returning: flag(), session: word(), commands: word() }
 }
 
 fn founding<'a>(members: &'a [Member]) -> Founding<'a> {

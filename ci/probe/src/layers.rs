@@ -73,7 +73,10 @@ fn log_calls(log: &mut Log, bytes: &mut [u8]) {
         12 => log.write_begins(index()),
         13 => log.write_ends(),
         14 => show(log.put_aside(some(bytes))),
-        15 => show(log.take_aside(some_mut(bytes))),
+        15 => {
+            show(log.read_aside(some_mut(bytes)));
+            log.drop_aside();
+        },
         16 => log.keep_aside(size()),
         _ => {
             let entries = Entries::new(entry_id(), some(bytes));

@@ -9,7 +9,6 @@ use super::snapshot::Task;
 use super::{ChangeMembersError, Limits, Node, Output, Phase, ProposeError, RESERVE_BYTES};
 use crate::change::{Change, ChangeError, Step, Transition, What};
 use crate::encode::to_slice;
-use crate::entry::HEAD_BYTES_MAX;
 use crate::event::{Event, Fault};
 use crate::identity::Identity;
 use crate::membership::Member;
@@ -59,10 +58,7 @@ impl<S: Storage> Node<[u8], S> {
         self.raft.propose_change(data, &mut self.log).map_err(|refused| match refused {
             ChangeRefused::Pending => ChangeMembersError::Pending,
             ChangeRefused::Change(error) => ChangeMembersError::Change(error),
-            ChangeRefused::Full(full) => {
-                let bytes_free = full.bytes_free.saturating_sub(HEAD_BYTES_MAX) as u32;
-                ChangeMembersError::Propose(ProposeError::LogFull { bytes_free })
-            }
+            ChangeRefused::Propose(refused) => ChangeMembersError::Propose(refused.into()),
         })
     }
 
@@ -96,6 +92,7 @@ impl<S: Storage> Node<[u8], S> {
             What::Admit { nonce } => {
                 member.returning |= voters.contains(step.id);
                 (member.generation, member.nonce, self.generations) = (next, nonce, next);
+                (member.session, member.commands) = (0, 0);
                 self.raft.forget_member(step.id, &self.log);
             }
             What::AddVoter | What::AddLearner => member.returning = false,
@@ -199,10 +196,11 @@ impl<S: Storage> Node<[u8], S> {
 
     /// Gives the vote back to a member that has caught up since it was admitted again.
     pub(super) fn return_votes(&mut self) {
-        if self.raft.role() != Role::Leader || self.raft.membership().is_joint() {
+        let learners = self.raft.membership().learners;
+        let joint = self.raft.membership().is_joint();
+        if learners.is_empty() || self.raft.role() != Role::Leader || joint {
             return;
         }
-        let learners = self.raft.membership().learners;
         let ready = |member: &&Member| {
             let waits = member.returning && learners.contains(member.id);
             waits && self.raft.has_caught_up(member.id)

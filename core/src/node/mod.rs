@@ -3,14 +3,18 @@
 //! Call one of the `handle_*` functions when something happened, then [`Node::poll_output`] until it says
 //! [`Output::Wait`].
 
+mod forward;
 mod members;
 mod output;
 mod poll;
+mod read;
 mod snapshot;
 
+pub use forward::{ForwardError, Outcome, ProposalId};
 pub use output::{
     Boot, ChangeMembersError, Founding, Limits, Output, ProposeError, StartError, Status,
 };
+pub use read::{ReadError, ReadId};
 
 use crate::config::Config;
 use crate::entry::{HEAD_BYTES_MAX, Kind};
@@ -19,11 +23,12 @@ use crate::flash::{FlashDone, Geometry};
 use crate::identity::Identity;
 use crate::log::Log;
 use crate::membership::{MEMBERS_MAX, Member, Membership};
-use crate::raft::{Options, Raft, Restored, Role, Stepped};
+use crate::raft::{Options, Raft, Restored, Role, Stepped, TransferRefused};
 use crate::storage::Storage;
 use crate::types::{ClusterId, EntryId, Generation, Index, Instant, NodeId};
 use crate::wal::{BUFFER_BYTES_MIN, CHUNK_OVERHEAD_BYTES_MAX, Mounted, SNAP_DATA_AT, Tail, Wal};
 use crate::wire::{self, Message};
+use forward::Forward;
 use members::Request;
 use snapshot::{Reading, Task};
 
@@ -44,6 +49,8 @@ enum Phase {
     Opening,
     /// The snapshot is being read: first who is a member, then the application's state.
     Restoring,
+    /// What the log holds is being applied, for a new cluster to begin with it.
+    Recovering,
     Running,
     Stopped,
 }
@@ -59,6 +66,8 @@ pub struct Node<B: ?Sized = [u8], S = Wal> {
     identity: Option<Identity>,
     founding: bool,
     erase_anyway: bool,
+    /// The cluster that is to be founded out of what is here.
+    recovery: Option<ClusterId>,
     /// One or none, as above.
     config: heapless::Vec<Config, 1>,
     limits: Limits,
@@ -74,8 +83,11 @@ pub struct Node<B: ?Sized = [u8], S = Wal> {
     events: Events,
     task: Task,
     reading: Reading,
+    forward: Forward,
     /// Entry that was handed out to be applied.
     applying: Option<EntryId>,
+    /// Flash had nothing to do, and nothing has come in since.
+    rests: bool,
     newer_schema: Option<u16>,
     /// When upkeep of the flash log may begin.
     idle_at: Instant,
@@ -102,6 +114,7 @@ impl<const N: usize, S: Storage> Node<[u8; N], S> {
             identity: None,
             founding: false,
             erase_anyway: false,
+            recovery: None,
             config: heapless::Vec::new(),
             limits: Limits { frame_bytes: 0, entry_bytes: 0, log_bytes: 0, snapshot_bytes: 0 },
             roster: heapless::Vec::new(),
@@ -113,7 +126,9 @@ impl<const N: usize, S: Storage> Node<[u8; N], S> {
             events: Events::new(),
             task: Task::None,
             reading: Reading::None,
+            forward: Forward::NONE,
             applying: None,
+            rests: false,
             newer_schema: None,
             idle_at: Instant::ZERO,
             kept_up: false,
@@ -169,6 +184,9 @@ impl<S: Storage> Node<[u8], S> {
             self.request = Some(Request { nonce, again_at: now });
             self.phase = Phase::Joining;
         }
+        if let Boot::Recover { cluster } = boot {
+            self.recovery = Some(cluster);
+        }
         self.config.clear();
         let _ = self.config.push(config.clone());
         self.idle_at = now;
@@ -223,8 +241,8 @@ impl<S: Storage> Node<[u8], S> {
         };
         let joining = self.phase == Phase::Joining;
         // What came between the decision to replace the log and its being durable would be lost with it, after
-        // it was acknowledged: the leader sends it again.
-        if self.task.is_installing() {
+        // it was acknowledged: the leader sends it again. And what is to become another cluster's has left this one.
+        if self.task.is_installing() || self.recovery.is_some() {
             return;
         }
         if frame.len() > usize::from(self.limits.frame_bytes) && !joining {
@@ -253,12 +271,17 @@ impl<S: Storage> Node<[u8], S> {
                 return self.events.push(Event::Displaced { generation });
             }
             _ if joining => return,
+            // Whoever has not restored its state yet does not know who is a member (B3).
+            Message::TimeoutNow { .. } if self.phase != Phase::Running => return,
             _ => {}
         }
         // A member that is not known here may be newer than this node's configuration; a past life of a
         // known one is not (CC14, O3). A leader or candidate may be in a newer life than is known here; but what
         // counts towards a quorum is said by the very life that this node's configuration counts (O6).
-        let counts = matches!(message, Message::VoteReply { .. } | Message::Reply { .. });
+        let counts = matches!(
+            message,
+            Message::VoteReply { .. } | Message::Reply { .. } | Message::Propose { .. }
+        );
         let member = self.roster.iter().find(|m| m.id == from);
         let stranger =
             |m: &Member| m.generation > generation || (counts && m.generation < generation);
@@ -268,12 +291,15 @@ impl<S: Storage> Node<[u8], S> {
             self.admitted = member.filter(|m| leads && m.generation > generation).map(|m| m.id);
             return self.refuse_frame(FrameRefusal::Stranger { from });
         }
-        if matches!(message, Message::Append { .. }) {
-            self.make_room(frame.payload.len());
+        match message {
+            Message::Append { .. } => self.make_room(frame.payload.len()),
+            // What these lead to is seen by what flash has to hold.
+            Message::Heartbeat { reply: false, .. } | Message::Reply { .. } => {}
+            _ => self.rests = false,
         }
         let raft = &mut self.raft;
         match raft.step(now, from, message, frame.payload, &mut self.log, &mut self.events) {
-            Stepped::Done => {}
+            Stepped::Done => self.handle_forwarded(from, message, frame.payload),
             Stepped::WantsSnapshot => self.receive_snapshot(message, frame.payload),
         }
     }
@@ -287,17 +313,36 @@ impl<S: Storage> Node<[u8], S> {
     pub fn handle_timeout(&mut self, now: Instant) {
         // Without its configuration and state a node stands for nothing (B3).
         if self.phase == Phase::Running && !self.task.is_installing() {
+            self.rests = false;
             self.raft.handle_timeout(now, &mut self.log, &mut self.events);
+            self.give_up_forward(now);
         }
     }
 
     /// The flash operation of the last [`Output::Flash`] has ended. What was read has to be in the flash
     /// buffer at the next poll.
     pub fn handle_flash(&mut self, now: Instant, done: FlashDone) {
+        self.put_upkeep_off(now);
+        self.rests = false;
+        self.storage.handle(done);
+    }
+
+    fn put_upkeep_off(&mut self, now: Instant) {
         if let Some(config) = self.config.first() {
             self.idle_at = now.after(config.election_ms);
         }
-        self.storage.handle(done);
+    }
+
+    /// Hands leadership to another voter, on the leader; on a follower the leader is asked to, once. Nothing can be proposed
+    /// until it is done, or given up after an election timeout: [`Status::leader`] tells who leads.
+    ///
+    /// # Errors
+    /// It can't be done, or is done already.
+    pub fn transfer_leader(&mut self, now: Instant, to: NodeId) -> Result<(), TransferRefused> {
+        if self.phase != Phase::Running {
+            return Err(TransferRefused::NoLeader);
+        }
+        self.raft.transfer_leader(now, to)
     }
 
     /// The link to a member is known to be down: frames that were on their way are lost.
@@ -307,6 +352,7 @@ impl<S: Storage> Node<[u8], S> {
 
     /// Answers [`Output::TakeSnapshot`]: so many bytes of the state were put into the flash buffer.
     pub fn handle_snapshot(&mut self, len: usize) {
+        self.rests = false;
         self.task.answer(len);
     }
 
@@ -331,15 +377,8 @@ impl<S: Storage> Node<[u8], S> {
         if command.len() > bytes_max {
             return Err(ProposeError::TooLarge { bytes_max: bytes_max as u32 });
         }
-        let needed = command.len().saturating_add(HEAD_BYTES_MAX);
-        self.make_room(needed.saturating_add(RESERVE_BYTES));
-        let room = self.log_room();
-        if needed > room {
-            let bytes_free = room.saturating_sub(HEAD_BYTES_MAX) as u32;
-            return Err(ProposeError::LogFull { bytes_free });
-        }
-        let full = |_| ProposeError::LogFull { bytes_free: 0 };
-        self.raft.propose(Kind::Command, command, &mut self.log).map_err(full)
+        self.room_for(command.len())?;
+        self.raft.propose(Kind::Command, command, &mut self.log).map_err(ProposeError::from)
     }
 
     fn may_propose(&self) -> Result<(), ProposeError> {
@@ -348,6 +387,18 @@ impl<S: Storage> Node<[u8], S> {
         }
         if self.raft.role() != Role::Leader {
             return Err(ProposeError::NotLeader { leader: self.raft.lead() });
+        }
+        Ok(())
+    }
+
+    /// Is there room for a command of so many bytes, with the reserve kept back?
+    fn room_for(&mut self, bytes: usize) -> Result<(), ProposeError> {
+        let needed = bytes.saturating_add(HEAD_BYTES_MAX);
+        self.make_room(needed.saturating_add(RESERVE_BYTES));
+        let room = self.log_room();
+        if needed > room {
+            let bytes_free = room.saturating_sub(HEAD_BYTES_MAX) as u32;
+            return Err(ProposeError::LogFull { bytes_free });
         }
         Ok(())
     }
@@ -404,6 +455,7 @@ impl<S: Storage> Node<[u8], S> {
     /// Has a number of the board's own remembered in flash, such as why it was reset; see [`Status::note`].
     pub fn remember(&mut self, own: u16) {
         self.own = Some(own);
+        self.rests = false;
         if self.phase == Phase::Running {
             self.note_own();
         }
@@ -468,12 +520,18 @@ impl<S: Storage> Node<[u8], S> {
             check_quorum: config.check_quorum,
             step_down_on_removal: true,
             check_changes: true,
+            lease_ms: config.lease_ms(),
+            silent_ms: config.election_ms,
             seed: config.seed,
         };
         let restored = Restored {
             term: mounted.hard_state.term,
             vote: mounted.hard_state.vote,
-            commit: mounted.hard_state.commit,
+            // For a new cluster, all that is here.
+            commit: match self.recovery {
+                Some(_) => Index(u64::MAX),
+                None => mounted.hard_state.commit,
+            },
             applied: mounted.snapshot.id.index,
             membership: Membership::default(),
         };
@@ -487,8 +545,11 @@ impl<S: Storage> Node<[u8], S> {
     /// What must be durable before it has an effect: the commit of a membership entry that is next (O1).
     fn commit_needed(&mut self) -> Index {
         let next = self.raft.applied().next();
+        if next > self.raft.commit() {
+            return Index::ZERO;
+        }
         match self.log.kind(next) {
-            Some((Kind::Membership, _)) if next <= self.raft.commit() => next,
+            Some((Kind::Membership, _)) => next,
             _ => Index::ZERO,
         }
     }

@@ -1,10 +1,12 @@
 //! What goes in when a node starts, what comes out of it, what it reports.
 
+use super::{Outcome, ProposalId, ReadId};
 use crate::change::ChangeError;
+use crate::entry::HEAD_BYTES_MAX;
 use crate::event::{Event, Fault, Note};
 use crate::flash::FlashOp;
 use crate::membership::{Member, Membership};
-use crate::raft::Role;
+use crate::raft::{ProposeRefused, Role};
 use crate::types::{ClusterId, EntryId, Generation, Index, Instant, NodeId, NodeSet, Term};
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +54,13 @@ pub enum Boot<'a> {
         node: NodeId,
         /// Drawn by hardware at random for this call; not zero.
         nonce: u32,
+    },
+    /// By founding a cluster of this board alone out of what its log holds: for when the majority of a cluster is lost for
+    /// good. What only the lost boards held is gone; what this one holds counts as committed, though it may not have been.
+    /// The flash is erased and written anew: power must not fail meanwhile, so this is best done to a copy of its image.
+    Recover {
+        /// Drawn at random: should boards of the old cluster come back, they are strangers.
+        cluster: ClusterId,
     },
 }
 
@@ -122,8 +131,23 @@ pub enum ProposeError {
         /// The longest.
         bytes_max: u32,
     },
+    /// Leadership is being handed to another member.
+    Transferring,
     /// The node has not started, or has stopped.
     NotRunning,
+}
+
+impl From<ProposeRefused> for ProposeError {
+    fn from(refused: ProposeRefused) -> Self {
+        match refused {
+            ProposeRefused::Transferring => Self::Transferring,
+            ProposeRefused::Removed => Self::NotLeader { leader: None },
+            ProposeRefused::Full(full) => {
+                let bytes_free = full.bytes_free.saturating_sub(HEAD_BYTES_MAX) as u32;
+                Self::LogFull { bytes_free }
+            }
+        }
+    }
 }
 
 impl core::fmt::Display for ProposeError {
@@ -139,6 +163,7 @@ impl core::fmt::Display for ProposeError {
             Self::TooLarge { bytes_max } => {
                 write!(f, "the command is too large: {bytes_max} bytes at most")
             }
+            Self::Transferring => f.write_str("leadership is being handed to another member"),
             Self::NotRunning => f.write_str("the node is not running"),
         }
     }
@@ -219,6 +244,15 @@ pub enum Output {
         len: usize,
         /// The state is whole.
         last: bool,
+    },
+    /// The state, as it is now, serves this read ([`Node::read`](super::Node::read)).
+    ReadReady(ReadId),
+    /// What became of a command that was forwarded ([`Node::forward`](super::Node::forward)).
+    Proposed {
+        /// Which one.
+        id: ProposalId,
+        /// It took effect, or may.
+        outcome: Outcome,
     },
     /// Something happened.
     Event(Event),

@@ -3,8 +3,11 @@
 use super::{Node, Output, Phase, snapshot::Reading};
 use crate::entry::Kind;
 use crate::event::Fault;
+use crate::identity::Identity;
+use crate::membership::Member;
+use crate::raft::Raft;
 use crate::storage::Storage;
-use crate::types::{EntryId, Index, Instant, NodeSet};
+use crate::types::{EntryId, Generation, Index, Instant, NodeSet};
 use crate::wal::{HardState, Mounted, Progress, Tail, Want};
 use crate::wire::{self, Envelope, Message};
 
@@ -42,25 +45,53 @@ impl<S: Storage> Node<[u8], S> {
                         _ => Output::Wait { until: self.deadline(now) },
                     };
                 }
-                Phase::Opening | Phase::Restoring => {}
+                Phase::Opening | Phase::Restoring | Phase::Recovering => {}
+                Phase::Running if self.is_silent() => {}
                 Phase::Running => {
                     self.return_votes();
-                    if let Some(output) = self.poll_message(frame) {
+                    let output = self.poll_read().or_else(|| self.poll_forward(frame));
+                    if let Some(output) = output.or_else(|| self.poll_message(frame)) {
                         return output;
                     }
                 }
             }
-            match self.poll_flash(now, frame, flash) {
-                Flow::Out(output) => return output,
-                Flow::Again => continue,
-                Flow::Rest => {}
+            let looks = !self.flash_rests(now);
+            if looks {
+                match self.poll_flash(now, frame, flash) {
+                    Flow::Out(output) => return output,
+                    Flow::Again => continue,
+                    Flow::Rest => self.rests = true,
+                }
             }
-            match self.poll_apply(now, frame) {
+            match self.poll_apply(now, frame, looks) {
                 Flow::Out(output) => return output,
-                Flow::Again => continue,
+                Flow::Again => self.rests = false,
+                Flow::Rest if self.phase == Phase::Recovering && self.found_alone(flash) => {}
                 Flow::Rest => return Output::Wait { until: self.deadline(now) },
             }
         }
+    }
+
+    /// Is there certainly nothing to say? Most looks find that.
+    fn is_silent(&self) -> bool {
+        let learners = self.raft.membership().learners;
+        let told = self.admitted.is_none() & learners.is_empty() & !self.task.owes_reply();
+        told & self.raft.is_silent() && self.forward.is_silent()
+    }
+
+    /// Had flash nothing to do, and still has not?
+    fn flash_rests(&mut self, now: Instant) -> bool {
+        let running = self.phase == Phase::Running;
+        if !self.rests
+            || !running
+            || now >= self.idle_at
+            || self.log.durable() != self.log.last().index
+        {
+            return false;
+        }
+        let HardState { term, vote, .. } = self.storage.durable();
+        let held = (term, vote) == (self.raft.term(), self.raft.vote());
+        held && !self.raft.owes_snapshot() && !self.wants_snapshot(now)
     }
 
     /// A node that has stopped has its flash remember why, and does nothing else.
@@ -85,7 +116,8 @@ impl<S: Storage> Node<[u8], S> {
             Phase::Running if !self.task.is_installing() => self.raft.deadline(),
             _ => Instant::FOREVER,
         };
-        if self.kept_up || now >= self.idle_at { raft } else { raft.min(self.idle_at) }
+        let until = raft.min(self.forward.deadline());
+        if self.kept_up || now >= self.idle_at { until } else { until.min(self.idle_at) }
     }
 
     /// The first poll: now the buffers are known.
@@ -138,12 +170,26 @@ impl<S: Storage> Node<[u8], S> {
             idle,
             allow_erase: true,
         };
-        let progress = self.storage.poll(&want, &mut self.log, flash);
+        self.rests = false;
+        let mut written = false;
+        let progress = loop {
+            let progress = self.storage.poll(&want, &mut self.log, flash);
+            if !matches!(progress, Progress::Durable) || written {
+                break progress;
+            }
+            let HardState { term, vote, .. } = self.storage.durable();
+            self.raft.set_durable(now, term, vote, &mut self.log, &mut self.events);
+            self.kept_up = false;
+            self.put_upkeep_off(now);
+            // Most often that was all.
+            written = true;
+        };
         if !matches!(progress, Progress::Idle) {
             self.kept_up = false;
         }
         match progress {
             Progress::Op(op) => return Flow::Out(Output::Flash(op)),
+            // Dealt with above; more of it is for the next look.
             Progress::Durable => {
                 let HardState { term, vote, .. } = self.storage.durable();
                 self.raft.set_durable(now, term, vote, &mut self.log, &mut self.events);
@@ -163,6 +209,11 @@ impl<S: Storage> Node<[u8], S> {
             Progress::Refused(error) => self.stop(Fault::Mount(error)),
             Progress::Fault(fault) => self.stop(Fault::Flash(fault)),
             Progress::Idle => {
+                self.rests = true;
+                // What has become durable is to be told first.
+                if written {
+                    return Flow::Again;
+                }
                 self.kept_up = self.kept_up || idle;
                 return Flow::Rest;
             }
@@ -173,6 +224,7 @@ impl<S: Storage> Node<[u8], S> {
     /// A founded board starts as if it had been mounted.
     pub(super) fn founded(&mut self, now: Instant, id: EntryId) {
         if let (Some(identity), Some(snapshot)) = (self.identity, self.storage.snapshot()) {
+            self.recovery = None;
             self.log.reset(id);
             let mounted = Mounted {
                 identity,
@@ -184,6 +236,30 @@ impl<S: Storage> Node<[u8], S> {
             self.start_raft(now, &mounted);
             self.begin_restore();
         }
+    }
+
+    /// All that is here has been applied: it becomes the state that a cluster of this board alone begins with.
+    fn found_alone(&mut self, flash: &[u8]) -> bool {
+        let all = self.raft.applied() == self.log.last().index && self.newer_schema.is_none();
+        let (true, Some(cluster), Some(own)) = (all, self.recovery, self.identity) else {
+            return false;
+        };
+        let Some(geometry) = self.config.first().map(|c| c.flash.geometry) else {
+            return false;
+        };
+        self.roster.retain(|member| member.id == own.node);
+        for member in &mut self.roster {
+            *member = Member { address: member.address.clone(), ..Member::new(own.node) };
+        }
+        let identity = Identity { cluster, generation: Generation(1), ..own };
+        (self.identity, self.generations) = (Some(identity), Generation(1));
+        (self.founding, self.phase) = (true, Phase::Opening);
+        self.raft = Raft::new();
+        self.log.reset(EntryId::ZERO);
+        if let Err(error) = self.storage.format(geometry, flash.len(), identity, true) {
+            self.stop(Fault::Geometry(error));
+        }
+        true
     }
 
     fn poll_message(&mut self, frame: &mut [u8]) -> Option<Output> {
@@ -201,15 +277,15 @@ impl<S: Storage> Node<[u8], S> {
         let frame_bytes = usize::from(self.limits.frame_bytes).min(frame.len());
         let head = self.encode(outgoing.to, outgoing.message, frame)?;
         let room = wire::payload_bytes_max(frame_bytes, head).min(outgoing.entries_bytes_max);
-        let (last, bytes) = self.log.fit(prev.index, outgoing.entries_upto, room);
+        let place = frame.get_mut(head..head.saturating_add(room))?;
+        let (last, bytes) = self.log.copy_fit(prev.index, outgoing.entries_upto, place);
         let end = head.saturating_add(bytes);
-        self.log.copy(prev.index, last, frame.get_mut(head..end)?)?;
         self.raft.sent(outgoing.to, last);
         let len = wire::seal(frame, end)?;
         Some(Output::Transmit { to: outgoing.to, len })
     }
 
-    fn encode(&self, to: NodeSet, message: Message, frame: &mut [u8]) -> Option<usize> {
+    pub(super) fn encode(&self, to: NodeSet, message: Message, frame: &mut [u8]) -> Option<usize> {
         let own = self.identity?;
         let envelope = Envelope {
             version: wire::VERSION,
@@ -237,9 +313,9 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// Hands out the next entry that is committed, and durable here (AS3, B10).
-    fn poll_apply(&mut self, now: Instant, frame: &mut [u8]) -> Flow {
+    fn poll_apply(&mut self, now: Instant, frame: &mut [u8], looked: bool) -> Flow {
         let next = self.raft.applied().next();
-        let held_up = self.phase != Phase::Running
+        let held_up = !matches!(self.phase, Phase::Running | Phase::Recovering)
             || self.newer_schema.is_some()
             || self.task.holds_state()
             || matches!(self.reading, Reading::Restore { .. });
@@ -251,6 +327,17 @@ impl<S: Storage> Node<[u8], S> {
                 let id = EntryId::new(next, term);
                 self.applying = Some(id);
                 Flow::Out(Output::Apply { id, len })
+            }
+            // What is not the application's alone may have to be durable as committed before that.
+            Some(_) if !looked => Flow::Again,
+            Some((Kind::Once, term, len)) => {
+                let id = EntryId::new(next, term);
+                if let Some(len) = self.apply_once(id, len, frame) {
+                    self.applying = Some(id);
+                    return Flow::Out(Output::Apply { id, len });
+                }
+                self.raft.set_applied(next);
+                Flow::Again
             }
             Some((kind, _, len)) => {
                 self.raft.set_applied(next);

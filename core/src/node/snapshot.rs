@@ -107,6 +107,11 @@ impl Task {
         matches!(self, Self::Take { stage: Stage::Asked(..), .. })
     }
 
+    /// The leader is to be told how far its snapshot has come.
+    pub(super) const fn owes_reply(&self) -> bool {
+        matches!(self, Self::Receive { reply_owed: true, .. })
+    }
+
     /// The log is about to be replaced.
     pub(super) const fn is_installing(&self) -> bool {
         matches!(self, Self::End { installed: true, .. })
@@ -134,7 +139,17 @@ impl<S: Storage> Node<[u8], S> {
 
     /// Is it time for a snapshot? When half of the log is applied and not covered by one, or when flash
     /// has no other way to free itself.
-    fn wants_snapshot(&mut self, now: Instant) -> bool {
+    #[inline]
+    pub(super) fn wants_snapshot(&mut self, now: Instant) -> bool {
+        let covered = self.raft.snapshot().index;
+        let half = self.log.bytes_capacity().min(self.limits.log_bytes as usize).wrapping_shr(1);
+        let beyond = self.log.bytes_used().saturating_sub(self.log.bytes_up_to(covered));
+        let pressing = self.storage.wants_snapshot() | self.raft.is_short_of_room();
+        // Most looks end here.
+        (beyond >= half || pressing) && self.may_begin_snapshot(now, beyond, half)
+    }
+
+    fn may_begin_snapshot(&mut self, now: Instant, beyond: usize, half: usize) -> bool {
         let (applied, covered) = (self.raft.applied(), self.raft.snapshot().index);
         let off = self.newer_schema.is_some() || self.snapshots_off;
         if self.phase != Phase::Running || off || now < self.snapshot_after {
@@ -144,15 +159,10 @@ impl<S: Storage> Node<[u8], S> {
             return true;
         }
         // What the leader sent did not fit: each entry that can be dropped counts.
-        if self.raft.is_short_of_room() && applied > covered {
-            return true;
+        if applied <= covered || self.raft.is_short_of_room() {
+            return applied > covered;
         }
-        let half = self.log.bytes_capacity().min(self.limits.log_bytes as usize).wrapping_shr(1);
-        if applied <= covered || self.log.bytes_used() < half {
-            return false;
-        }
-        let covered = self.log.bytes_up_to(covered);
-        let is_due = self.log.bytes_up_to(applied).saturating_sub(covered) >= half;
+        let is_due = beyond.saturating_sub(self.log.bytes_behind(applied)) >= half;
         is_due && !self.is_delivering(now)
     }
 
@@ -232,8 +242,8 @@ impl<S: Storage> Node<[u8], S> {
                 (len, after)
             }
             Stage::State(state_at) => {
-                // A founding has no state yet.
-                if self.founding {
+                // A founding has no state yet, unless it goes on from another cluster's.
+                if self.founding && self.recovery.is_none() {
                     self.task = Task::Take { id, offset, stage: Stage::Done, writing: false };
                     return Flow::Again;
                 }
@@ -284,12 +294,13 @@ impl<S: Storage> Node<[u8], S> {
 
     fn poll_receiving(&mut self, offset: u32, flash: &mut [u8]) -> Flow {
         let place = flash.get_mut(SNAP_DATA_AT..).unwrap_or_default();
-        let taken = self.log.take_aside(place);
+        let taken = self.log.read_aside(place);
+        self.log.drop_aside();
         let put = taken.is_some_and(|len| self.storage.put_chunk(offset, len));
         if let Task::Receive { piece, writing, reply_owed, .. } = &mut self.task {
             *writing = put;
             if !put {
-                // An entry took its place: the leader has to send it again.
+                // The leader has to send it again.
                 *piece = 0;
                 *reply_owed = true;
             }
@@ -344,16 +355,17 @@ impl<S: Storage> Node<[u8], S> {
         let Some(left) = left.filter(|left| rest > 0 || *left == 0) else {
             return;
         };
+        self.forward.give_way();
         if self.log.put_aside(payload) {
             (*piece, members[1]) = (payload.len() as u16, Some(left));
         }
     }
 
     pub(super) fn poll_snapshot_reply(&mut self) -> Option<(NodeSet, Message)> {
-        let lead = self.raft.lead()?;
-        let term = self.raft.term();
         match &mut self.task {
             Task::Receive { id, offset, reply_owed, .. } if *reply_owed => {
+                let lead = self.raft.lead()?;
+                let term = self.raft.term();
                 *reply_owed = false;
                 let message = Message::SnapshotReply { term, id: *id, offset: *offset };
                 (self.raft.role() != Role::Leader).then_some((NodeSet::one(lead), message))
@@ -534,8 +546,10 @@ impl<S: Storage> Node<[u8], S> {
                 return self.unsound_snapshot();
             }
             self.reading = Reading::None;
-            self.phase = Phase::Running;
+            let recovers = self.recovery.is_some();
+            self.phase = if recovers { Phase::Recovering } else { Phase::Running };
             self.look_for_own_place();
+            self.forward_restored();
         } else {
             self.reading = Reading::Restore { offset: end, members, state_at, asked: false };
         }

@@ -1,6 +1,6 @@
 //! Elections: asking, standing, voting (Raft §5.2, §5.4.1; thesis §6.2, §9.6).
 
-use super::{OwedReply, Raft, Role};
+use super::{Lease, OwedReply, Raft, Role};
 use crate::entry::Kind;
 use crate::event::{Event, Events};
 use crate::log::Log;
@@ -12,11 +12,7 @@ impl Raft {
     /// Stands for election, or asks about it first. Nothing happens on a leader, on a node without a
     /// vote, and while a membership change is committed but not applied (CC12, B2).
     pub fn campaign(&mut self, now: Instant, log: &mut Log, events: &mut Events) {
-        if self.role == Role::Leader || !self.is_promotable() {
-            return;
-        }
-        if self.has_unapplied_membership(log) {
-            self.reset_timer(now);
+        if !self.may_campaign(now, log) {
             return;
         }
         if self.options.pre_vote {
@@ -24,6 +20,26 @@ impl Raft {
         } else {
             self.become_candidate(now, events);
         }
+    }
+
+    /// The leader wants this node to lead: nobody has to be asked first, and the others need not wait until they doubt
+    /// the leader (EL8).
+    pub(super) fn handle_timeout_now(&mut self, now: Instant, log: &mut Log, events: &mut Events) {
+        if self.role == Role::Follower && self.may_campaign(now, log) {
+            self.become_candidate(now, events);
+            self.transferred = true;
+        }
+    }
+
+    fn may_campaign(&mut self, now: Instant, log: &mut Log) -> bool {
+        if self.role == Role::Leader || !self.is_promotable() {
+            return false;
+        }
+        let free = !self.has_unapplied_membership(log);
+        if !free {
+            self.reset_timer(now);
+        }
+        free
     }
 
     fn has_unapplied_membership(&self, log: &mut Log) -> bool {
@@ -83,11 +99,13 @@ impl Raft {
         from: NodeId,
         term: Term,
         last: EntryId,
+        commit: EntryId,
         pre: bool,
         transfer: bool,
         log: &mut Log,
         events: &mut Events,
     ) {
+        self.learn_commit(now, commit, log, events);
         if term < self.term {
             // A candidate that is behind must learn the term, or it asks for ever (SM3).
             if pre {
@@ -95,13 +113,17 @@ impl Raft {
             }
             return;
         }
-        if term > self.term {
-            if self.hears_leader(now) && !transfer {
-                return; // Its leader lives (thesis §6.2).
-            }
-            if !pre {
-                self.become_follower(now, term, None, events);
-            }
+        // Its leader lives (thesis §6.2), or may do so. A vote that was given is said again.
+        let lives = match self.lead {
+            _ if term > self.term => self.hears_leader(now) || now < self.silent_until,
+            None => self.vote != Some(from) && now < self.silent_until,
+            Some(_) => false,
+        };
+        if lives && !transfer {
+            return;
+        }
+        if term > self.term && !pre {
+            self.become_follower(now, term, None, events);
         }
         let free = self.vote.is_none() && self.lead.is_none();
         let may_vote = self.vote == Some(from) || free || (pre && term > self.term);
@@ -128,6 +150,19 @@ impl Raft {
         }
     }
 
+    /// What another knows to be committed is committed here as well, if it is here: or the one that knows of a change of
+    /// membership, and has the shorter log, would wait for ever for votes of those that do not know (O1). A candidate
+    /// that learns of a change has to apply it first (CC12).
+    fn learn_commit(&mut self, now: Instant, commit: EntryId, log: &mut Log, events: &mut Events) {
+        if self.role == Role::Leader || commit.index <= self.commit || !log.holds(commit) {
+            return;
+        }
+        self.accept(commit.index, commit.index, log);
+        if self.role != Role::Follower && self.has_unapplied_membership(log) {
+            self.become_follower(now, self.term, None, events);
+        }
+    }
+
     fn hears_leader(&self, now: Instant) -> bool {
         self.options.check_quorum
             && self.lead.is_some()
@@ -141,11 +176,13 @@ impl Raft {
         now: Instant,
         from: NodeId,
         term: Term,
+        commit: EntryId,
         pre: bool,
         granted: bool,
         log: &mut Log,
         events: &mut Events,
     ) {
+        self.learn_commit(now, commit, log, events);
         let asked = match self.role {
             Role::PreCandidate => pre && (!granted || term == self.term.next()),
             Role::Candidate => !pre && term == self.term,
@@ -200,6 +237,10 @@ impl Raft {
             self.vote = None;
             self.owes_vote_grant = false;
             self.owes_vote_refusal = NodeSet::EMPTY;
+            // It would be refused by now.
+            if term >= self.pre_grant_term {
+                self.owes_pre_grant = NodeSet::EMPTY;
+            }
         }
         self.lead = None;
         self.granted = NodeSet::EMPTY;
@@ -207,8 +248,11 @@ impl Raft {
         self.owes_vote_request = NodeSet::EMPTY;
         self.owes_heartbeat = NodeSet::EMPTY;
         self.owes_append = NodeSet::EMPTY;
+        self.looks = false;
         self.owes_snapshot = NodeSet::EMPTY;
         self.reply = OwedReply::default();
+        (self.transfer, self.transferred, self.lease) = (None, false, Lease::NONE);
+        self.reset_reads();
         // What an earlier leader sent may not be this one's; what is committed is (Raft §5.4.3).
         self.consistent = self.commit;
         self.matched_told = Index::ZERO;
@@ -216,8 +260,14 @@ impl Raft {
     }
 
     pub(super) fn poll_vote_message(&mut self, log: &mut Log) -> Option<(NodeSet, Message)> {
+        let asked = self.owes_vote_request.union(self.owes_vote_refusal);
+        let asked = asked.union(self.owes_pre_grant).union(self.owes_pre_refusal);
+        if asked.is_empty() && !self.owes_vote_grant {
+            return None;
+        }
         let take = core::mem::take::<NodeSet>;
         let term = self.term;
+        let commit = self.commit_id(log);
         if !self.owes_vote_request.is_empty() {
             // Only what a power cut would leave is claimed.
             let durable = log.durable();
@@ -226,28 +276,34 @@ impl Raft {
             let term = if asking { term.next() } else { term };
             if asking || (self.role == Role::Candidate && self.is_vote_durable()) {
                 let to = take(&mut self.owes_vote_request);
-                let message = Message::VoteRequest { term, last, pre: asking, transfer: false };
+                let message = Message::VoteRequest {
+                    term,
+                    last,
+                    commit,
+                    pre: asking,
+                    transfer: self.transferred,
+                };
                 return Some((to, message));
             }
         }
         // A vote is said when flash holds it, and only then (RD3).
         if let (true, true, Some(to)) = (self.owes_vote_grant, self.is_vote_durable(), self.vote) {
             self.owes_vote_grant = false;
-            let message = Message::VoteReply { term, pre: false, granted: true };
+            let message = Message::VoteReply { term, commit, pre: false, granted: true };
             return Some((NodeSet::one(to), message));
         }
         if !self.owes_pre_grant.is_empty() {
             let to = take(&mut self.owes_pre_grant);
             let term = self.pre_grant_term;
-            return Some((to, Message::VoteReply { term, pre: true, granted: true }));
+            return Some((to, Message::VoteReply { term, commit, pre: true, granted: true }));
         }
         if !self.owes_vote_refusal.is_empty() {
             let to = take(&mut self.owes_vote_refusal);
-            return Some((to, Message::VoteReply { term, pre: false, granted: false }));
+            return Some((to, Message::VoteReply { term, commit, pre: false, granted: false }));
         }
         if !self.owes_pre_refusal.is_empty() {
             let to = take(&mut self.owes_pre_refusal);
-            return Some((to, Message::VoteReply { term, pre: true, granted: false }));
+            return Some((to, Message::VoteReply { term, commit, pre: true, granted: false }));
         }
         None
     }

@@ -7,104 +7,25 @@
 mod election;
 mod follower;
 mod leader;
+mod members;
 mod progress;
+mod read;
+mod transfer;
+mod types;
 
 pub use progress::{INFLIGHT_MAX, Progress, ProgressState};
+pub use read::{READS_MAX, TooManyReads};
+pub use transfer::TransferRefused;
+pub use types::{ChangeRefused, Options, Outgoing, ProposeRefused, Restored, Role, Stepped};
 
-use crate::change::{Change, ChangeError};
 use crate::entry::Kind;
 use crate::event::{Event, Events};
-use crate::log::{Full, Log};
+use crate::log::Log;
 use crate::membership::{MEMBERS_MAX, Membership};
 use crate::types::{EntryId, Index, Instant, NodeId, NodeSet, Term};
 use crate::wire::{Message, Reject};
-
-/// What a node is in its term (Raft §5.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum Role {
-    /// Follows a leader, or waits for one.
-    #[default]
-    Follower,
-    /// Asks whether it would be elected (Raft thesis §9.6).
-    PreCandidate,
-    /// Stands for election.
-    Candidate,
-    /// Leads.
-    Leader,
-}
-
-/// A learner that is no more entries behind may be given a vote.
-const CAUGHT_UP_ENTRIES: u64 = 8;
-
-/// How the protocol behaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct Options {
-    /// The shortest election timeout; each is drawn from here up to twice this (Raft §5.2).
-    pub election_ms: u32,
-    /// Between heartbeats, and between repetitions of an unanswered vote request.
-    pub heartbeat_ms: u32,
-    /// Ask before standing for election (Raft thesis §9.6).
-    pub pre_vote: bool,
-    /// A leader without a quorum steps down, and a heard leader is not voted against (Raft thesis §6.2).
-    pub check_quorum: bool,
-    /// A leader that is no voter any more becomes a follower once it has applied that (CC13).
-    pub step_down_on_removal: bool,
-    /// A change of membership that can't be made now is refused when it is proposed (CC3); all are checked when applied.
-    pub check_changes: bool,
-    /// Draws election timeouts.
-    pub seed: u64,
-}
-
-/// The state to start from, as storage has it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Restored {
-    /// The newest term heard of.
-    pub term: Term,
-    /// Who got the vote in it.
-    pub vote: Option<NodeId>,
-    /// Known to be committed.
-    pub commit: Index,
-    /// Applied already: what the snapshot covers.
-    pub applied: Index,
-    /// The configuration as of `applied`.
-    pub membership: Membership,
-}
-
-/// A message to send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outgoing {
-    /// Everybody it is for.
-    pub to: NodeSet,
-    /// What to say.
-    pub message: Message,
-    /// For an append, the entries behind `prev` up to here at most; tell [`Raft::sent`] how many it was.
-    pub entries_upto: Index,
-    /// Bytes of entries that the receivers said they can take.
-    pub entries_bytes_max: usize,
-}
-
-/// Why a change of membership was not proposed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum ChangeRefused {
-    /// An earlier one may not be applied yet.
-    Pending,
-    /// It can't be made.
-    Change(ChangeError),
-    /// The log is full.
-    Full(Full),
-}
-
-/// What the driver has to do after a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stepped {
-    /// Nothing beyond polling.
-    Done,
-    /// A piece of a snapshot came from the leader of this term, and it is ahead of what is committed here.
-    WantsSnapshot,
-}
+use read::{Lease, Read};
+use transfer::Transfer;
 
 /// The reply that a follower owes its leader.
 #[derive(Clone, Copy, Default)]
@@ -133,6 +54,8 @@ pub struct Raft {
     /// When the election timer was last reset, and how long it runs.
     timer_since: Instant,
     timer_ms: u32,
+    /// No vote before.
+    silent_until: Instant,
     /// A leader's next heartbeat, a candidate's next repetition.
     beat_at: Instant,
     /// A leader's next look at who is there.
@@ -151,8 +74,25 @@ pub struct Raft {
     owes_term: NodeSet,
     owes_heartbeat: NodeSet,
     owes_append: NodeSet,
+    /// Leader: something has changed since a look at all members found nothing to send.
+    looks: bool,
     owes_snapshot: NodeSet,
     reply: OwedReply,
+    /// A follower's wish, for its leader.
+    transfer_wanted: Option<NodeId>,
+    /// Candidate: the leader has asked for this election.
+    transferred: bool,
+    /// Leader: whom leadership is being handed to.
+    transfer: Option<Transfer>,
+    reads: [Option<Read>; READS_MAX],
+    /// None of them is under way if this is false.
+    has_reads: bool,
+    read_context: u32,
+    /// Drawn at the start, not 0: tells this life of the node from others.
+    life: u32,
+    /// Leader: a round of heartbeats that reads wait for.
+    owes_round: bool,
+    lease: Lease,
 
     /// Follower: the log is the leader's up to here.
     consistent: Index,
@@ -168,6 +108,8 @@ pub struct Raft {
     /// Who was heard in the election timeout before.
     active_before: NodeSet,
     progress: [Progress; MEMBERS_MAX],
+    /// How many of them are looked at: none behind is a member's.
+    slots: u8,
     /// The newest durable snapshot, to send to who is too far behind.
     snapshot: EntryId,
 }
@@ -193,11 +135,14 @@ impl Raft {
                 check_quorum: false,
                 step_down_on_removal: false,
                 check_changes: false,
+                lease_ms: 0,
+                silent_ms: 0,
                 seed: 0,
             },
             rng: 0,
             timer_since: Instant::ZERO,
             timer_ms: 0,
+            silent_until: Instant::ZERO,
             beat_at: Instant::ZERO,
             quorum_at: Instant::ZERO,
             granted: NodeSet::EMPTY,
@@ -211,8 +156,18 @@ impl Raft {
             owes_term: NodeSet::EMPTY,
             owes_heartbeat: NodeSet::EMPTY,
             owes_append: NodeSet::EMPTY,
+            looks: false,
             owes_snapshot: NodeSet::EMPTY,
             reply: OwedReply { owed: false, round: 0, reject: None, full: false },
+            transfer_wanted: None,
+            transferred: false,
+            transfer: None,
+            reads: [None; READS_MAX],
+            has_reads: false,
+            read_context: 0,
+            life: 0,
+            owes_round: false,
+            lease: Lease::NONE,
             consistent: Index::ZERO,
             matched_told: Index::ZERO,
             term_start: Index::ZERO,
@@ -221,6 +176,7 @@ impl Raft {
             recent_active: NodeSet::EMPTY,
             active_before: NodeSet::EMPTY,
             progress: [UNUSED; MEMBERS_MAX],
+            slots: 0,
             snapshot: EntryId::ZERO,
         }
     }
@@ -237,6 +193,13 @@ impl Raft {
         *self = Self::new();
         self.id = Some(id);
         self.options = options;
+        if !options.check_quorum {
+            self.options.lease_ms = 0;
+        }
+        // One that has heard of no term has heard of no leader.
+        if restored.term > Term::ZERO {
+            self.silent_until = now.after(options.silent_ms);
+        }
         // The id sets boards apart that were given the same seed (B29).
         self.rng = options.seed ^ u64::from(id.get()).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         self.term = restored.term;
@@ -249,6 +212,14 @@ impl Raft {
         self.consistent = self.commit;
         self.reset_progress(log.last().index.next());
         self.reset_timer(now);
+        // No late answer to an earlier life is taken for one to this.
+        self.life = self.rng as u32 | 1;
+        self.read_context = self.life;
+    }
+
+    /// A number that tells this life of the node from others; not 0.
+    pub(crate) const fn life(&self) -> u32 {
+        self.life
     }
 
     /// This node.
@@ -303,9 +274,10 @@ impl Raft {
 
     /// When [`Raft::handle_timeout`] has something to do next.
     pub fn deadline(&self) -> Instant {
+        let beat_at = self.beat_at.min(self.transfer_deadline());
         match self.role {
-            Role::Leader if self.options.check_quorum => self.beat_at.min(self.quorum_at),
-            Role::Leader => self.beat_at,
+            Role::Leader if self.options.check_quorum => beat_at.min(self.quorum_at),
+            Role::Leader => beat_at,
             _ if !self.is_promotable() => Instant::FOREVER,
             Role::Follower => self.timer_since.after(self.timer_ms),
             _ => self.timer_since.after(self.timer_ms).min(self.beat_at),
@@ -315,11 +287,12 @@ impl Raft {
     /// Lets time have its effect; a call too early or too late does no harm.
     pub fn handle_timeout(&mut self, now: Instant, log: &mut Log, events: &mut Events) {
         if self.role == Role::Leader {
+            self.give_up_transfer(now);
             if self.options.check_quorum && now >= self.quorum_at {
                 self.check_quorum(now, events);
             }
             if self.role == Role::Leader && now >= self.beat_at {
-                self.beat(now);
+                self.beat(now, events);
             }
         } else if self.is_promotable() {
             if now >= self.timer_since.after(self.timer_ms) {
@@ -340,8 +313,8 @@ impl Raft {
         log: &mut Log,
         events: &mut Events,
     ) -> Stepped {
-        if let Message::VoteRequest { term, last, pre, transfer } = *message {
-            self.handle_vote_request(now, from, term, last, pre, transfer, log, events);
+        if let Message::VoteRequest { term, last, commit, pre, transfer } = *message {
+            self.handle_vote_request(now, from, term, last, commit, pre, transfer, log, events);
             return Stepped::Done;
         }
         let term = message.term();
@@ -368,6 +341,9 @@ impl Raft {
                 self.become_follower(now, term, Some(from), events);
             }
             self.reset_timer(now);
+            if self.options.check_quorum {
+                self.silent_until = self.silent_until.max(now.after(self.options.silent_ms));
+            }
         }
         match *message {
             Message::Append { prev, commit, .. } => {
@@ -385,11 +361,27 @@ impl Raft {
             Message::SnapshotReply { id, offset, .. } => {
                 self.handle_snapshot_reply(from, id, offset);
             }
-            Message::VoteReply { term, pre, granted } => {
-                self.handle_vote_reply(now, from, term, pre, granted, log, events);
+            Message::VoteReply { term, commit, pre, granted } => {
+                self.handle_vote_reply(now, from, term, commit, pre, granted, log, events);
             }
-            // Boards are admitted above the protocol.
-            Message::VoteRequest { .. } | Message::Join { .. } | Message::Admitted { .. } => {}
+            Message::TimeoutNow { .. } => self.handle_timeout_now(now, log, events),
+            Message::Transfer { to, .. } => {
+                if self.role == Role::Leader {
+                    // Whoever wished for it sees who leads.
+                    let _ = self.transfer_leader(now, to);
+                }
+            }
+            Message::ReadIndex { context, lease, .. } => {
+                self.handle_read(now, from, context, lease);
+            }
+            Message::ReadIndexReply { context, index, .. } => {
+                self.handle_read_reply(from, context, index);
+            }
+            // Boards are admitted, and their commands taken, above the protocol.
+            Message::VoteRequest { .. }
+            | Message::Join { .. }
+            | Message::Admitted { .. }
+            | Message::Propose { .. } => {}
         }
         Stepped::Done
     }
@@ -417,50 +409,24 @@ impl Raft {
     }
 
     /// Appends a command of the application (leader only).
-    pub fn propose(&mut self, kind: Kind, data: &[u8], log: &mut Log) -> Result<EntryId, Full> {
-        let id = log.append(self.term, kind, data)?;
-        self.owe_appends();
-        Ok(id)
-    }
-
-    /// Appends a change of membership (leader only); without data it leaves a joint configuration. It takes effect by
-    /// [`Raft::apply_change`] (CC2).
     ///
     /// # Errors
-    /// It can't be made now, or there is no room for it.
-    pub fn propose_change(&mut self, data: &[u8], log: &mut Log) -> Result<EntryId, ChangeRefused> {
-        let change = Change::decode(data).map_err(ChangeRefused::Change)?;
-        if self.options.check_changes {
-            if self.pending_change > self.applied {
-                return Err(ChangeRefused::Pending);
-            }
-            change.apply(&self.membership).map_err(ChangeRefused::Change)?;
-        }
-        let id = self.propose(Kind::Membership, data, log).map_err(ChangeRefused::Full)?;
-        self.pending_change = id.index;
-        Ok(id)
-    }
-
-    /// Puts a committed change into effect, which is the next entry to apply. One that can't be made is none: all nodes
-    /// apply the same changes in the same order.
-    ///
-    /// # Errors
-    /// It can't be made; the membership is what it was.
-    pub fn apply_change(
+    /// Nothing is proposed now (PP1).
+    pub fn propose(
         &mut self,
-        now: Instant,
+        kind: Kind,
         data: &[u8],
         log: &mut Log,
-        events: &mut Events,
-    ) -> Result<(), ChangeError> {
-        let membership = Change::decode(data)?.apply(&self.membership)?;
-        self.set_membership(membership, log);
-        events.push(Event::MembershipChanged { membership });
-        let left = self.role == Role::Leader && !self.is_promotable();
-        if left && self.options.step_down_on_removal {
-            self.become_follower(now, self.term, None, events);
+    ) -> Result<EntryId, ProposeRefused> {
+        if self.transfer.is_some() {
+            return Err(ProposeRefused::Transferring);
         }
-        Ok(())
+        if self.id.is_none_or(|id| !self.membership.members().contains(id)) {
+            return Err(ProposeRefused::Removed);
+        }
+        let id = log.append(self.term, kind, data).map_err(ProposeRefused::Full)?;
+        self.owe_appends();
+        Ok(id)
     }
 
     /// Entries up to `index` have been applied.
@@ -488,11 +454,18 @@ impl Raft {
         self.reply.owed = self.lead.is_some();
     }
 
-    /// What was known of a member is of another life of it.
-    pub fn forget_member(&mut self, id: NodeId, log: &Log) {
-        let next = log.last().index.next();
-        for progress in self.progress.iter_mut().filter(|p| p.id == Some(id)) {
-            progress.reset(Some(id), next);
+    /// Leader: is this command of a member, by session and number, in the log by this node's doing, or a later one?
+    pub(crate) fn has_forwarded(&self, from: NodeId, (session, number): (u32, u32)) -> bool {
+        self.progress(from).is_some_and(|p| {
+            let (of, newest) = p.forwarded;
+            of == session && (newest == number || (session != 0 && newest > number))
+        })
+    }
+
+    /// Leader: it is now.
+    pub(crate) fn set_forwarded(&mut self, from: NodeId, key: (u32, u32)) {
+        if let Some(progress) = self.progress.iter_mut().find(|p| p.id == Some(from)) {
+            progress.forwarded = key;
         }
     }
 
@@ -502,36 +475,30 @@ impl Raft {
         self.recent_active.union(self.active_before).union(own)
     }
 
-    /// Leader: the member's log is nearly this one's.
-    pub fn has_caught_up(&self, id: NodeId) -> bool {
-        self.progress(id).is_some_and(|p| {
-            let behind = self.commit.0.saturating_sub(p.matched.0);
-            p.state == ProgressState::Replicate && behind <= CAUGHT_UP_ENTRIES
-        })
+    /// Follows nobody any more, in the same term: votes freely, and waits as long as before (EL9). False on anything but a
+    /// follower, and where leases count on its promise.
+    pub fn forget_leader(&mut self) -> bool {
+        let forgets = self.role == Role::Follower && self.options.lease_ms == 0;
+        if forgets {
+            self.lead = None;
+            self.silent_until = Instant::ZERO;
+        }
+        forgets
     }
 
-    /// Puts a configuration into effect.
-    pub fn set_membership(&mut self, membership: Membership, log: &mut Log) {
-        self.membership = membership;
-        let members = membership.members();
-        for gone in &mut self.progress {
-            if gone.id.is_some_and(|id| !members.contains(id)) {
-                gone.reset(None, Index::ZERO);
-            }
-        }
-        for id in members.iter() {
-            if self.progress(id).is_none() {
-                if let Some(free) = self.progress.iter_mut().find(|p| p.id.is_none()) {
-                    free.reset(Some(id), log.last().index.next());
-                }
-                // Else check-quorum would count it as gone before it could answer (CC6).
-                self.recent_active.insert(id);
-            }
-        }
-        if self.role == Role::Leader {
-            self.advance_commit(log);
-            self.owe_appends();
-        }
+    /// Has the election timer run for so long from when it was last reset, in ms, until it is drawn anew: for scripts.
+    pub const fn set_election_timeout(&mut self, timer_ms: u32) {
+        self.timer_ms = timer_ms;
+    }
+
+    /// Is there certainly no message owed? A quick look before [`Raft::poll_message`] and [`Raft::poll_read`].
+    pub(crate) fn is_silent(&self) -> bool {
+        let asked = self.owes_vote_request.union(self.owes_vote_refusal);
+        let asked = asked.union(self.owes_pre_grant).union(self.owes_pre_refusal);
+        let owed = asked.union(self.owes_term).union(self.owes_heartbeat);
+        let others = self.owes_vote_grant | self.reply.owed | self.has_reads | self.owes_round;
+        let rare = self.transfer_wanted.is_some() | self.transfer.is_some();
+        owed.is_empty() & !(others | rare | self.looks | self.membership.auto_leave)
     }
 
     /// The next message owed, the urgent ones first. For an append, [`Raft::sent`] has to follow.
@@ -546,7 +513,7 @@ impl Raft {
             self.leave_joint(log);
             return self.poll_leader(log);
         }
-        None
+        self.poll_transfer_wanted().or_else(|| self.poll_read_request())
     }
 
     fn is_promotable(&self) -> bool {
@@ -580,17 +547,22 @@ impl Raft {
         for progress in &mut self.progress {
             progress.reset(ids.next(), next);
         }
+        self.count_slots();
+    }
+
+    pub(super) fn count_slots(&mut self) {
+        let last = self.progress.iter().rposition(|p| p.id.is_some());
+        self.slots = last.map_or(0, |last| last.saturating_add(1)) as u8;
+    }
+
+    /// What is known of members; a slot between them may be nobody's.
+    pub(super) fn slots_mut(&mut self) -> &mut [Progress] {
+        self.progress.get_mut(..usize::from(self.slots)).unwrap_or_default()
     }
 }
 
 impl Default for Raft {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-impl Outgoing {
-    const fn plain(to: NodeSet, message: Message) -> Self {
-        Self { to, message, entries_upto: Index::ZERO, entries_bytes_max: 0 }
     }
 }

@@ -39,6 +39,10 @@ pub struct Progress {
     /// How many of them were sent before the heartbeat of `beat_round`; zero if none is being watched.
     beat_frames: u8,
     beat_round: u32,
+    /// The newest round of heartbeats that it has answered.
+    pub(crate) round_heard: u32,
+    /// The newest command that came from it in this term: session and number.
+    pub(crate) forwarded: (u32, u32),
     /// Where the next piece of the snapshot starts.
     pub(crate) snapshot_offset: u32,
 }
@@ -56,6 +60,8 @@ impl Progress {
         inflight_count: 0,
         beat_frames: 0,
         beat_round: 0,
+        round_heard: 0,
+        forwarded: (0, 0),
         snapshot_offset: 0,
     };
 
@@ -139,8 +145,7 @@ impl Progress {
         let Some(last) = before_beat.and_then(|i| self.inflight.get(i)) else {
             return false;
         };
-        // Rounds count up within a term; the difference tells old from new also where they wrap around.
-        if round.wrapping_sub(self.beat_round) > u32::MAX / 2 {
+        if round < self.beat_round {
             return false;
         }
         self.beat_frames = 0;

@@ -70,9 +70,12 @@ pub fn serve(
                 _ => 0,
             })
         }
-        Output::Flash(_) | Output::Transmit { .. } | Output::Event(_) | Output::Wait { .. } => {
-            return false;
-        }
+        Output::Flash(_)
+        | Output::Transmit { .. }
+        | Output::ReadReady(_)
+        | Output::Proposed { .. }
+        | Output::Event(_)
+        | Output::Wait { .. } => return false,
     };
     if let Some(schema) = refused {
         node.refuse_apply(schema);

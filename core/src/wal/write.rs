@@ -3,9 +3,9 @@
 use super::mount::FOUNDED_FIRST;
 use super::read::{Halt, Io};
 use super::record::{
-    BOOT, CHECKPOINT, CHUNK, COMMIT, ENTRIES, FIRST, HARD_STATE, HEAD_BYTES, KIND, Link, NOTE,
-    NOTHING_NEW, OPEN, OPEN_BYTES_MAX, Place, SEAL, SECTIONS_BYTES_MAX, VERSION, geometry_word,
-    salt,
+    BOOT, CHECKPOINT, CHUNK, COMMIT, ENTRIES, FIRST, HARD_STATE, HEAD_BYTES, Head, KIND, Link,
+    NOTE, NOTHING_NEW, OPEN, OPEN_BYTES_MAX, Place, SEAL, SECTIONS_BYTES_MAX, VERSION,
+    geometry_word, salt,
 };
 use super::ring::bit;
 use super::types::{HardState, Mounted, Progress, WalFault};
@@ -72,17 +72,17 @@ impl Wal {
     }
 
     /// A snapshot that would end in another segment than it begins, or that is to free the very segment it
-    /// would begin in, begins in a new one.
-    fn wants_fresh_segment(&self, log: &mut Log) -> bool {
+    /// would begin in, begins in a new one. The last one is opened only where it does not fit for certain.
+    fn wants_fresh_segment(&self, last: bool, log: &mut Log) -> bool {
         if !self.snap.to.is_none() || self.order.is_empty() {
             return false;
         }
         let restated = log.fit(self.snap.to.id.index, log.last().index, usize::MAX).1 as u32;
         let likely = self.snapshot_flash.wrapping_add(restated);
-        let likely = likely.wrapping_add(likely.wrapping_shr(1)).wrapping_add(256);
-        let short = self.room() < likely;
+        let ample = likely.wrapping_add(likely.wrapping_shr(1)).wrapping_add(256);
+        let short = self.room() < if last { likely } else { ample };
         if self.matter.0 == self.tail.segment.wrapping_add(1) {
-            return short || (self.order.len() == 1 && self.wants_snapshot());
+            return short || (!last && self.order.len() == 1 && self.wants_snapshot());
         }
         // A quarter of a segment is to spare.
         let segment = self.segment_bytes();
@@ -135,7 +135,7 @@ impl Wal {
         }
         let dead = self.order.len().saturating_sub(self.kept_by(it.link)) as u32;
         let left = self.free().wrapping_add(dead).saturating_sub(1);
-        let fresh = tag == CHUNK && left >= hold.max(1) && self.wants_fresh_segment(io.log);
+        let fresh = tag == CHUNK && left >= hold && self.wants_fresh_segment(left == 0, io.log);
         let (mut at, mut max) = (self.tail, self.room().min(self.buffer_bytes));
         if size > self.room() || fresh {
             if tag & KIND == SEAL || left < hold || self.free() == 0 {
@@ -222,8 +222,11 @@ impl Wal {
     pub(super) fn verify(&mut self, io: &mut Io<'_>, mut ok: bool) -> Result<(), Halt> {
         let out = self.out;
         if ok {
-            self.window.plan(out.len, 0);
-            ok = self.look(io, &out.at)? && io.head.crc == out.crc && io.says();
+            // No more than was written, whatever its head says now: a chunk may wait in the buffer behind.
+            ok = self.fetch(io, &out.at, out.len)?;
+            let head = Head::decode(io.bytes(HEAD_BYTES)).filter(|head| head.crc == out.crc);
+            io.head = head.unwrap_or(Head::NONE);
+            ok &= io.head.total <= out.len && io.follows(out.at.seed) && io.says();
         }
         self.work = Work::None;
         self.window.forget();
@@ -231,12 +234,10 @@ impl Wal {
             return self.record_ends(io);
         }
         // The segment does not hold what was written, or it may: out of use with it, and on in the next one, which
-        // must not have the same place in the order.
-        if out.at.offset == 0 {
-            self.seq = self.seq.wrapping_add(1);
-        } else {
-            self.closed = true;
-        }
+        // must not have the same place in the order. Nor does anything follow in the one before: if this first record
+        // stands after all, that ends at its link.
+        self.closed = true;
+        self.seq = self.seq.wrapping_add(u32::from(out.at.offset == 0));
         self.retire(out.at.segment);
         if self.phase == Phase::Founding {
             self.phase = Phase::Running;

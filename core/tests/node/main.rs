@@ -8,6 +8,9 @@
 )]
 
 mod basic;
+mod forward;
+mod lives;
 mod members;
-mod ram;
+mod reads;
+mod recovery;
 mod support;

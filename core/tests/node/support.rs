@@ -1,12 +1,13 @@
-//! Whole nodes on the host: a storage in memory that acknowledges at once, and a link that is a queue.
+//! Whole nodes on the host: flash that does everything at once, and a link that is a queue.
 
-use crate::ram::Ram;
 use quorate::config::{Config, Flash, Link};
 use quorate::event::Event;
-use quorate::flash::{FlashDone, Geometry};
+use quorate::flash::{FlashDone, FlashOp, Geometry};
 use quorate::membership::Member;
-use quorate::node::{Boot, Founding, Limits, Node, Output};
-use quorate::{ClusterId, EntryId, Instant, NodeId, NodeSet};
+use quorate::node::{Boot, Founding, Limits, Node, Outcome, Output, ProposalId, ReadId};
+use quorate::raft::Role;
+use quorate::wire::{self, Envelope, Message};
+use quorate::{ClusterId, EntryId, Generation, Instant, NodeId, NodeSet};
 use std::collections::VecDeque;
 
 pub(crate) fn id(n: u8) -> NodeId {
@@ -29,9 +30,9 @@ pub(crate) fn config(seed: u64) -> Config {
         word_bytes: 4,
         erased: 0xff,
         page_bytes: 4,
-        block_bytes: 1024,
+        block_bytes: 2048,
         blocks_per_segment: 1,
-        segments: 8,
+        segments: 16,
     };
     Config::new(link, Flash { geometry, word_us: 41, erase_ms_max: 1, stalls: false }, 5, seed)
 }
@@ -39,21 +40,58 @@ pub(crate) fn config(seed: u64) -> Config {
 pub(crate) const LIMITS: Limits =
     Limits { frame_bytes: FRAME_BYTES, entry_bytes: 64, log_bytes: 900, snapshot_bytes: 4096 };
 
+/// A frame that this life of member `from` could have sent.
+pub(crate) fn forged(
+    (from, generation): (NodeId, u16),
+    to: NodeId,
+    message: Message,
+    payload: &[u8],
+) -> Vec<u8> {
+    let envelope = Envelope {
+        version: wire::VERSION,
+        cluster: ClusterId([1, 2, 3, 4]),
+        to: NodeSet::one(to),
+        from,
+        generation: Generation(generation),
+        message,
+    };
+    let mut frame = vec![0; 96 + payload.len()];
+    let head = wire::encode(&envelope, &mut frame).unwrap();
+    frame[head..head + payload.len()].copy_from_slice(payload);
+    let len = wire::seal(&mut frame, head + payload.len()).unwrap();
+    frame.truncate(len);
+    frame
+}
+
 /// A node, its buffers, and an application that keeps every command.
 pub(crate) struct Host {
-    pub(crate) node: Box<Node<[u8], Ram>>,
+    pub(crate) node: Box<Node>,
+    /// The flash part.
+    part: Vec<u8>,
     pub(crate) frame: Vec<u8>,
     pub(crate) flash: Vec<u8>,
     pub(crate) applied: Vec<(EntryId, Vec<u8>)>,
     /// The application's state: all commands, each behind its length.
     pub(crate) state: Vec<u8>,
     pub(crate) events: Vec<Event>,
+    /// Reads that may be served, and how many commands were applied by then.
+    pub(crate) reads: Vec<(ReadId, usize)>,
+    pub(crate) outcomes: Vec<(ProposalId, Outcome)>,
     pub(crate) until: Instant,
+    /// Flash takes so long that everything else is done first.
+    pub(crate) slow: bool,
+    /// Comes behind each piece of a snapshot that is restored but the last, and what the node is then.
+    pub(crate) nag: Option<Vec<u8>>,
+    pub(crate) nagged: Vec<Role>,
+    /// What was handed out while a snapshot was only partly restored.
+    pub(crate) too_early: usize,
     restoring: Vec<u8>,
+    pub(crate) config: Config,
+    starts: u64,
 }
 
 impl Host {
-    pub(crate) fn found(n: u8, of: u8, now: Instant) -> Self {
+    pub(crate) fn found(n: u8, of: u8, now: Instant, set: impl Fn(&mut Config)) -> Self {
         let members: Vec<Member> = (1..=of).map(|i| Member::new(id(i))).collect();
         let founding = Founding {
             cluster: ClusterId([1, 2, 3, 4]),
@@ -63,39 +101,97 @@ impl Host {
             erase_anyway: false,
         };
         let mut host = Self::off();
-        host.node.start(now, &config(u64::from(n)), Boot::Found(&founding)).unwrap();
+        host.config = config(u64::from(n));
+        set(&mut host.config);
+        host.node.start(now, &host.config, Boot::Found(&founding)).unwrap();
         host
+    }
+
+    /// The power goes and comes back: what is in flash is all that is left.
+    pub(crate) fn restart(&mut self, now: Instant) {
+        self.starts += 1;
+        self.node = Box::new(Node::<[u8; 1024]>::new());
+        self.applied.clear();
+        self.state.clear();
+        // Entropy is drawn anew at each start.
+        self.config.seed += self.starts << 32;
+        self.node.start(now, &self.config, Boot::Mount).unwrap();
     }
 
     /// A board with blank flash that asks for the place of member `n`.
     pub(crate) fn join(n: u8, nonce: u32, now: Instant) -> Self {
+        Self::join_cluster(ClusterId([1, 2, 3, 4]), n, nonce, now)
+    }
+
+    pub(crate) fn join_cluster(cluster: ClusterId, n: u8, nonce: u32, now: Instant) -> Self {
         let mut host = Self::off();
-        let boot = Boot::Join { cluster: ClusterId([1, 2, 3, 4]), node: id(n), nonce };
+        let boot = Boot::Join { cluster, node: id(n), nonce };
         host.node.start(now, &config(u64::from(n)), boot).unwrap();
         host
     }
 
     pub(crate) fn off() -> Self {
         Self {
-            node: Box::new(Node::<[u8; 1024], Ram>::new()),
+            node: Box::new(Node::<[u8; 1024]>::new()),
+            part: vec![0xff; 16 * 2048],
             frame: vec![0; usize::from(FRAME_BYTES)],
             flash: vec![0; 256],
             applied: vec![],
             state: vec![],
             events: vec![],
+            reads: vec![],
+            outcomes: vec![],
             until: Instant::ZERO,
+            slow: false,
+            nag: None,
+            nagged: vec![],
+            too_early: 0,
             restoring: vec![],
+            config: config(0),
+            starts: 0,
+        }
+    }
+
+    /// What is in flash becomes a cluster of this board alone.
+    pub(crate) fn recover(&mut self, now: Instant, cluster: ClusterId) {
+        self.node = Box::new(Node::<[u8; 1024]>::new());
+        self.applied.clear();
+        self.state.clear();
+        self.events.clear();
+        self.node.start(now, &self.config, Boot::Recover { cluster }).unwrap();
+    }
+
+    fn perform(&mut self, op: FlashOp) {
+        match op {
+            FlashOp::Read { offset, len } => {
+                let (at, len) = (offset as usize, len as usize);
+                self.flash[..len].copy_from_slice(&self.part[at..at + len]);
+            }
+            FlashOp::Write { offset, len } => {
+                let (at, len) = (offset as usize, len as usize);
+                assert!(self.part[at..at + len].iter().all(|byte| *byte == 0xff), "twice");
+                self.part[at..at + len].copy_from_slice(&self.flash[..len]);
+            }
+            FlashOp::Erase { offset, len } => {
+                self.part[offset as usize..][..len as usize].fill(0xff);
+            }
         }
     }
 
     /// Does everything that is to be done; the frames to send.
     pub(crate) fn drive(&mut self, now: Instant) -> Vec<(NodeSet, Vec<u8>)> {
         let mut frames = vec![];
+        let mut flash = None;
         for _ in 0..10_000 {
             match self.node.poll_output(now, &mut self.frame, &mut self.flash) {
-                Output::Flash(_) => self.node.handle_flash(now, FlashDone::Ok),
+                Output::Flash(op) if self.slow => flash = Some(op),
+                Output::Flash(op) => {
+                    self.perform(op);
+                    self.node.handle_flash(now, FlashDone::Ok);
+                }
                 Output::Transmit { to, len } => frames.push((to, self.frame[..len].to_vec())),
                 Output::Apply { id, len } => {
+                    self.too_early += usize::from(!self.restoring.is_empty());
                     let command = self.frame[..len].to_vec();
                     self.state.push(len as u8);
                     self.state.extend_from_slice(&command);
@@ -115,10 +211,20 @@ impl Host {
                     self.restoring.extend_from_slice(&self.flash[at..at + len]);
                     if last {
                         self.state = std::mem::take(&mut self.restoring);
+                    } else if let Some(frame) = &self.nag {
+                        self.node.handle_frame(now, frame);
+                        self.nagged.push(self.node.status().role);
                     }
                 }
+                Output::Proposed { id, outcome } => self.outcomes.push((id, outcome)),
+                Output::ReadReady(id) => self.reads.push((id, self.applied.len())),
                 Output::Event(event) => self.events.push(event),
                 Output::Wait { until } => {
+                    if let Some(op) = flash.take() {
+                        self.perform(op);
+                        self.node.handle_flash(now, FlashDone::Ok);
+                        continue;
+                    }
                     self.until = until;
                     return frames;
                 }
@@ -136,18 +242,26 @@ pub(crate) struct Cluster {
     pub(crate) bytes: usize,
     /// Nodes that are cut off.
     pub(crate) cut: NodeSet,
+    /// What draws which frames are lost, and which come twice; 0: none.
+    pub(crate) noise: u64,
     queue: VecDeque<(NodeId, NodeSet, Vec<u8>)>,
 }
 
 impl Cluster {
     pub(crate) fn new(n: u8) -> Self {
-        let hosts = (1..=n).map(|i| Host::found(i, n, Instant::ZERO)).collect();
+        Self::with(n, |_| {})
+    }
+
+    /// The same, with boards that are configured by `set`.
+    pub(crate) fn with(n: u8, set: impl Fn(&mut Config)) -> Self {
+        let hosts = (1..=n).map(|i| Host::found(i, n, Instant::ZERO, &set)).collect();
         Self {
             hosts,
             now: Instant::ZERO,
             frames: 0,
             bytes: 0,
             cut: NodeSet::EMPTY,
+            noise: 0,
             queue: VecDeque::new(),
         }
     }
@@ -163,10 +277,21 @@ impl Cluster {
                 if i >= self.hosts.len() {
                     break;
                 }
-                self.hosts[i].node.handle_frame(self.now, &frame);
-                self.drive(i);
+                for _ in 0..self.copies() {
+                    self.hosts[i].node.handle_frame(self.now, &frame);
+                    self.drive(i);
+                }
             }
         }
+    }
+
+    /// How often a frame comes: one in four is lost, one in four comes twice.
+    fn copies(&mut self) -> u32 {
+        if self.noise == 0 {
+            return 1;
+        }
+        self.noise = self.noise.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
+        [0, 1, 1, 2][(self.noise >> 62) as usize]
     }
 
     fn drive(&mut self, i: usize) {
@@ -195,7 +320,7 @@ impl Cluster {
     }
 
     pub(crate) fn leader(&self) -> Option<usize> {
-        let leads = |h: &Host| h.node.status().role == quorate::raft::Role::Leader;
+        let leads = |h: &Host| h.node.status().role == Role::Leader;
         let cut = |i: &usize| self.cut.contains(id(*i as u8 + 1));
         let mut leaders: Vec<usize> =
             (0..self.hosts.len()).filter(|i| leads(&self.hosts[*i]) && !cut(i)).collect();

@@ -1,6 +1,6 @@
 //! Messages, events and entries as text.
 
-use crate::support::Record;
+use crate::board::Record;
 use quorate::entry::{Entries, Kind};
 use quorate::event::Event;
 use quorate::raft::Role;
@@ -22,6 +22,7 @@ pub(crate) fn data(kind: Kind, data: &[u8]) -> String {
         Kind::Command => format!("{:?}", String::from_utf8_lossy(data)),
         Kind::Empty => "empty".into(),
         Kind::Membership => "membership".into(),
+        Kind::Once => "once".into(),
     }
 }
 
@@ -67,7 +68,7 @@ pub(crate) fn message(message: &Message, payload: &[u8]) -> String {
             let asks = if pre { "would you vote" } else { "vote" };
             format!("{asks} t{term}: last {last:?}")
         }
-        Message::VoteReply { term, pre, granted } => {
+        Message::VoteReply { term, pre, granted, .. } => {
             let answer = match (pre, granted) {
                 (true, true) => "would",
                 (true, false) => "would not",
@@ -85,7 +86,17 @@ pub(crate) fn message(message: &Message, payload: &[u8]) -> String {
         Message::SnapshotReply { term, id, offset } => {
             format!("snapshot reply t{term}: up to {id:?}, wants {offset}")
         }
-        Message::Join { .. } | Message::Admitted { .. } => "of no concern here".to_owned(),
+        Message::TimeoutNow { term } => format!("stand t{term}"),
+        Message::Transfer { term, to } => format!("let {} lead t{term}", name(to)),
+        Message::ReadIndex { term, context, lease } => {
+            format!("read t{term}: {context:08x}{}", if lease { ", by lease" } else { "" })
+        }
+        Message::ReadIndexReply { term, context, index } => {
+            format!("read reply t{term}: {context:08x} up to {index}")
+        }
+        Message::Join { .. } | Message::Propose { .. } | Message::Admitted { .. } => {
+            "of no concern here".to_owned()
+        }
     }
 }
 

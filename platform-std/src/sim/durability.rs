@@ -135,7 +135,7 @@ impl Durability {
         let before = *spoken;
         match frame.envelope.message {
             Message::VoteRequest { term, pre: false, .. } => spoken.vote = Some((term, board)),
-            Message::VoteReply { term, pre: false, granted: true } => {
+            Message::VoteReply { term, pre: false, granted: true, .. } => {
                 let candidate = frame.envelope.to.iter().next();
                 spoken.vote = candidate.map(|id| (term, id.get()));
             }
@@ -270,15 +270,25 @@ mod tests {
 
     #[test]
     fn a_vote_that_flash_does_not_hold_is_found() {
-        let granted = says(Message::VoteReply { term: Term(4), pre: false, granted: true });
+        let granted = says(Message::VoteReply {
+            term: Term(4),
+            commit: EntryId::ZERO,
+            pre: false,
+            granted: true,
+        });
         assert_eq!(check(&granted, &held(4, Some(2), &[])), []);
         assert_eq!(check(&granted, &held(5, None, &[])), []);
         for bad in [held(3, Some(2), &[]), held(4, Some(3), &[]), held(4, None, &[])] {
             assert_eq!(check(&granted, &bad), [Rule::I7]);
         }
         let last = id(0, 0);
-        let stands =
-            says(Message::VoteRequest { term: Term(4), last, pre: false, transfer: false });
+        let stands = says(Message::VoteRequest {
+            term: Term(4),
+            last,
+            commit: EntryId::ZERO,
+            pre: false,
+            transfer: false,
+        });
         assert_eq!(check(&stands, &held(4, Some(1), &[])), []);
         assert_eq!(check(&stands, &held(4, Some(2), &[])), [Rule::I7]);
     }

@@ -131,7 +131,7 @@ impl Protocol {
             Message::VoteRequest { term, pre: false, .. } => {
                 self.votes(board, term, board, verdict);
             }
-            Message::VoteReply { term, pre: false, granted: true } => {
+            Message::VoteReply { term, pre: false, granted: true, .. } => {
                 for candidate in envelope.to.iter() {
                     self.votes(board, term, candidate.get(), verdict);
                 }
@@ -332,7 +332,12 @@ mod tests {
         }
 
         fn vote(&mut self, from: u8, to: u8, term: u64, pre: bool) {
-            self.send(from, to, Message::VoteReply { term: Term(term), pre, granted: true }, &[]);
+            self.send(
+                from,
+                to,
+                Message::VoteReply { term: Term(term), commit: EntryId::ZERO, pre, granted: true },
+                &[],
+            );
         }
 
         fn apply(&mut self, board: u8, id: EntryId, data: &[u8]) {
@@ -387,8 +392,13 @@ mod tests {
         history.vote(3, 2, 2, false);
         assert_eq!(history.rules(), [Rule::I1]);
         let mut candidate = History::default();
-        let message =
-            Message::VoteRequest { term: Term(2), last: id(0, 0), pre: false, transfer: false };
+        let message = Message::VoteRequest {
+            term: Term(2),
+            last: id(0, 0),
+            commit: EntryId::ZERO,
+            pre: false,
+            transfer: false,
+        };
         candidate.send(3, 9, message, &[]);
         candidate.vote(3, 1, 2, false);
         assert_eq!(candidate.rules(), [Rule::I1]);

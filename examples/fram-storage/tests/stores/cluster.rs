@@ -264,6 +264,7 @@ impl<M: Medium> Cluster<M> {
                         self.note(n, &format!("restores {count} commands"));
                     }
                 }
+                Output::ReadReady(_) | Output::Proposed { .. } => {}
                 Output::Event(happened) => self.note(n, &event(&happened)),
                 Output::Wait { until } => {
                     host.until = until;
