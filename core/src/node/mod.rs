@@ -84,6 +84,8 @@ pub struct Node<B: ?Sized = [u8], S = Wal> {
     task: Task,
     reading: Reading,
     forward: Forward,
+    /// The newest change of membership that was applied.
+    change_at: Index,
     /// Entry that was handed out to be applied.
     applying: Option<EntryId>,
     /// Flash had nothing to do, and nothing has come in since.
@@ -127,6 +129,7 @@ impl<const N: usize, S: Storage> Node<[u8; N], S> {
             task: Task::None,
             reading: Reading::None,
             forward: Forward::NONE,
+            change_at: Index::ZERO,
             applying: None,
             rests: false,
             newer_schema: None,
@@ -542,16 +545,26 @@ impl<S: Storage> Node<[u8], S> {
         self.events.push(Event::Started { last: self.log.last(), torn });
     }
 
-    /// What must be durable before it has an effect: the commit of a membership entry that is next (O1).
+    /// That a change of membership is committed must be durable before an entry behind it is: after a power cut this board
+    /// would stand with a log that holds the next change and an idea of the members from before the last, and two such steps
+    /// are quorums apart. So the commit of the newest change has to be durable, and entries behind one that is not
+    /// durable itself have to wait.
     fn commit_needed(&mut self) -> Index {
-        let next = self.raft.applied().next();
-        if next > self.raft.commit() {
-            return Index::ZERO;
+        let (mut needed, mut upto) = (self.change_at, Index::ZERO);
+        let mut index = self.raft.applied();
+        while index < self.raft.commit() {
+            index = index.next();
+            if !matches!(self.log.kind(index), Some((Kind::Membership, _))) {
+                continue;
+            }
+            if index > self.log.durable() {
+                upto = index;
+                break;
+            }
+            needed = index;
         }
-        match self.log.kind(next) {
-            Some((Kind::Membership, _)) => next,
-            _ => Index::ZERO,
-        }
+        self.log.write_upto(upto);
+        needed
     }
 }
 

@@ -333,7 +333,7 @@ impl Wal {
             tag |= HARD_STATE;
         }
         let spare = self.spare();
-        (io.after, io.last) = (io.log.durable(), io.log.last().index);
+        (io.after, io.last) = (io.log.durable(), io.log.due());
         if io.last > io.after && self.free() >= spare {
             match self.record(io, tag | ENTRIES, spare) {
                 Halt::Room => {}
