@@ -76,7 +76,8 @@ enum Step {
     #[default]
     Idle,
     Waiting,
-    Resolved(Outcome),
+    /// To be told, under the number that it was given.
+    Resolved(ProposalId, Outcome),
 }
 
 /// This board's own command.
@@ -199,7 +200,7 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     fn resolve(&mut self, outcome: Outcome) {
-        self.forward.step = Step::Resolved(outcome);
+        self.forward.step = Step::Resolved(ProposalId(self.forward.number), outcome);
         if core::mem::take(&mut self.forward.has_bytes) {
             self.log.drop_aside();
         }
@@ -214,9 +215,9 @@ impl<S: Storage> Node<[u8], S> {
 
     /// What became of this board's command, or what is to be sent for it.
     pub(super) fn poll_forward(&mut self, frame: &mut [u8]) -> Option<Output> {
-        if let Step::Resolved(outcome) = self.forward.step {
+        if let Step::Resolved(id, outcome) = self.forward.step {
             self.forward.step = Step::Idle;
-            return Some(Output::Proposed { id: ProposalId(self.forward.number), outcome });
+            return Some(Output::Proposed { id, outcome });
         }
         let Forward { step: Step::Waiting, owed, sent_in, session, number, .. } = self.forward
         else {

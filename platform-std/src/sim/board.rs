@@ -40,7 +40,7 @@ pub struct Board {
     pub founded: bool,
     /// Blank flash is not to be founded: the board asks for its place.
     pub joins: bool,
-    /// Which life of the member it last said to be; 0 if it has said nothing with this flash.
+    /// Which life of the member its flash is of; 0 before it has run with it.
     pub generation: Generation,
 }
 
@@ -110,6 +110,8 @@ pub struct Forwarding {
     pub command: Vec<u8>,
     /// How often it was sent again under its own number.
     pub again: u32,
+    /// The board was told that nobody knows what became of it.
+    pub is_unknown: bool,
 }
 
 impl std::fmt::Debug for Live {

@@ -2,7 +2,7 @@
 
 use quorate::membership::Membership;
 use quorate::wire::Frame;
-use quorate::{EntryId, Index, NodeId};
+use quorate::{EntryId, Generation, Index, NodeId};
 
 use super::dice::Dice;
 use super::durability::{self, Durability, Held, Unmounted, inspect};
@@ -134,11 +134,11 @@ impl Checks {
         self.verdict.red(Rule::F1, board, || format!("{misuse:?}"));
     }
 
-    /// A board that has just started, or been given a snapshot: whose members are in effect on it is in its flash.
-    pub(super) fn remembers(&mut self, board: u8, chip: &Chip) {
-        if let Some(held) = self.image(board, chip) {
-            self.members.restored(board, held.snapshot.index);
-        }
+    /// A board that has just started: which life of it that is, and whose members are in effect on it, is in its flash.
+    pub(super) fn started(&mut self, board: u8, chip: &Chip) -> Option<Generation> {
+        let held = self.image(board, chip)?;
+        self.members.restored(board, held.snapshot.index);
+        Some(held.generation)
     }
 
     /// A board tells that it has put a change of membership into effect, or one that can't be made.

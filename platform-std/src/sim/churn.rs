@@ -95,39 +95,30 @@ impl World {
     pub(super) fn present(&self, members: &Configuration, gone: NodeSet) -> NodeSet {
         let here = |id: &NodeId| {
             let board = &self.boards[usize::from(id.get()) - 1];
-            let life = members.generations.get(id).copied();
-            // Who has said nothing yet with its flash may be of the first life.
-            let first = life == Some(quorate::Generation(1)) && !board.joins;
-            !gone.contains(*id) && board.founded && (first || life == Some(board.generation))
+            !gone.contains(*id) && board.founded && members.counts(*id, board.generation)
         };
         members.members().iter().filter(here).collect()
     }
 
     /// Is there a quorum without these boards, whatever of what stands in logs comes to be committed?
     pub(super) fn can_do_without(&self, gone: NodeSet) -> bool {
+        let latest = self.checks.members.latest();
+        let left = self.present(latest, gone);
         let enough = |members: &Configuration| members.has_quorum(self.present(members, gone));
-        self.boards.iter().all(|board| {
-            let Some(live) = board.live.as_ref().filter(|_| board.founded) else {
-                // Who has no power may come back with anything that its flash holds.
-                let held = inspect(&board.chip);
-                return held.is_ok_and(|held| {
-                    self.checks.members.possible(&held).iter().all(enough)
-                }) || !board.founded;
-            };
-            // Entries that are not durable yet may be sent all the same.
-            let status = live.node.status();
-            status.running
-                && status.durable == status.last.index
-                && inspect(&board.chip)
-                    .is_ok_and(|held| self.checks.members.possible(&held).iter().all(enough))
-        })
+        enough(latest)
+            && self.boards.iter().filter(|board| left.contains(board.id)).all(|board| {
+                // Entries that are not durable yet may be sent all the same.
+                let status = board.live.as_ref().map(|live| live.node.status());
+                let settled = status.is_none_or(|s| !s.running || s.durable == s.last.index);
+                let held = inspect(&board.chip).ok();
+                settled && held.is_some_and(|held| self.checks.members.possible(&held).iter().all(enough))
+            })
     }
 
     /// Is the board's place another life's by now?
     pub(super) fn is_displaced(&self, at: usize) -> bool {
         let board = &self.boards[at];
         let life = self.checks.members.latest().generations.get(&board.id);
-        let said = board.generation;
-        board.founded && said.0 > 0 && life.is_some_and(|life| *life > said)
+        board.founded && life.is_some_and(|life| *life > board.generation)
     }
 }

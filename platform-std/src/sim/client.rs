@@ -87,7 +87,7 @@ impl Client {
         let at = self.dice.below(world.boards.len() as u64) as usize;
         let for_ms = self.dice.within(1, 6) as u32 * world.profile.election_ms;
         let waits = world.boards[at].live.as_ref().and_then(|live| live.forwarding.as_ref());
-        if waits.is_some_and(|waits| waits.again < 4) && self.dice.chance(700) {
+        if waits.is_some_and(|waits| waits.is_unknown && waits.again < 4) && self.dice.chance(700) {
             return world.forward_again(at, for_ms);
         }
         if self.dice.chance(700) {

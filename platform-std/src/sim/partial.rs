@@ -5,7 +5,7 @@ use quorate::NodeSet;
 use super::dice::Dice;
 use super::options::Fault;
 use super::rules::Rule;
-use super::world::World;
+use super::world::{What, World};
 
 /// Election timeouts within which a majority that is connected pairwise has to commit something.
 pub(super) const MAJORITY_ELECTIONS: u64 = 20;
@@ -47,6 +47,8 @@ pub(super) fn prove(world: &mut World) {
     let majority = draw_majority(world, &mut dice);
     let inside = |at: usize| majority.contains(world.boards[at].id);
     let links = cuts(boards, |a, b| inside(a) && inside(b), &mut dice);
+    // The stranger repeats frames to boards that don't hear who sent them: that would be another link.
+    let babbler = world.babbler.take();
     world.cut_links(links);
     let began_us = world.now_us;
     let found = write(world, MAJORITY_ELECTIONS);
@@ -72,6 +74,10 @@ pub(super) fn prove(world: &mut World) {
         world.advance_to(world.now_us + world.profile.election_us());
     }
     world.heal();
+    if babbler.is_some() {
+        world.babbler = babbler;
+        world.plan(world.now_us, What::Babble);
+    }
 }
 
 /// A quorum of voters, and at times some boards more; the leader is among them or not.

@@ -109,7 +109,7 @@ impl World {
         let (live, now) = self.awake(at).ok_or(ForwardError::NotRunning)?;
         let answer = live.node.forward(command, now.after(for_ms));
         if let Ok(id) = answer {
-            live.forwarding = Some(Forwarding { id, command: command.to_vec(), again: 0 });
+            live.forwarding = Some(Forwarding { id, command: command.to_vec(), again: 0, is_unknown: false });
         }
         self.asked(at, format_args!("forward {} {answer:?}", Hex(command)));
         answer.map(|_| ())
@@ -120,14 +120,17 @@ impl World {
         let Some((live, now)) = self.awake(at) else {
             return;
         };
-        let Some(Forwarding { id, command, again }) = &mut live.forwarding else {
+        let Some(Forwarding { id, command, again, is_unknown }) = &mut live.forwarding else {
             return;
         };
         let answer = live.node.forward_again(*id, command, now.after(for_ms));
         *again += 1;
         let id = *id;
         match answer {
-            Ok(()) => self.counters.forwards_repeated += 1,
+            Ok(()) => {
+                *is_unknown = false;
+                self.counters.forwards_repeated += 1;
+            }
             Err(ForwardError::Busy) => {}
             Err(_) => live.forwarding = None,
         }
@@ -147,7 +150,7 @@ impl World {
         match outcome {
             Outcome::Unknown => {
                 self.counters.forwards_unknown += 1;
-                live.forwarding = Some(forwarding);
+                live.forwarding = Some(Forwarding { is_unknown: true, ..forwarding });
             }
             Outcome::Applied { id } => {
                 self.counters.forwards_applied += 1;

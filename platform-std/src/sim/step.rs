@@ -215,7 +215,8 @@ impl World {
                 if let Some(live) = &mut board.live {
                     live.is_running = true;
                 }
-                self.checks.remembers(number, &board.chip);
+                let life = self.checks.started(number, &board.chip);
+                board.generation = life.unwrap_or(board.generation);
             }
             Event::SnapshotInstalled { id } => {
                 self.checks.members.restored(number, id.index);
@@ -282,7 +283,6 @@ impl World {
         board.frames_sent += 1;
         match wire::decode(bytes) {
             Ok(frame) if frame.envelope.from == board.id && frame.envelope.to == to => {
-                board.generation = frame.envelope.generation;
                 let led = self.checks.protocol.leader();
                 self.checks.sent(number, &frame, &board.chip);
                 let leads_now = self.checks.protocol.leader() != led;
