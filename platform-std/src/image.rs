@@ -8,7 +8,7 @@ use quorate::event::{Event, Fault};
 use quorate::flash::{FlashDone, FlashOp, Geometry};
 use quorate::membership::MEMBERS_MAX;
 use quorate::node::{Boot, Limits, Node, Output, Status};
-use quorate::typed::serve;
+use quorate::typed::{ConfigMap, serve};
 use quorate::wal::{BUFFER_BYTES_MAX, MountError};
 use quorate::{Instant, NodeId};
 
@@ -164,16 +164,27 @@ pub(crate) fn layout(erased: u8, word_bytes: u8, segment_bytes: u32, segments: u
     }
 }
 
-/// Runs a node on a copy of the image until it has restored and applied all that it can by itself.
-fn mount(image: &[u8], geometry: Geometry) -> Result<BoardImage, Fault> {
-    let mut bytes = image.to_vec();
+/// A node that was started on an image, and the configuration that it holds.
+pub(crate) struct Booted {
+    pub(crate) node: Box<Node>,
+    pub(crate) map: Box<ConfigMap>,
+    torn: bool,
+}
+
+/// Runs a node on the image until it has done all that it can by itself.
+pub(crate) fn boot(
+    bytes: &mut [u8],
+    geometry: Geometry,
+    boot: Boot<'_>,
+    buffer_bytes: usize,
+) -> Result<Booted, Fault> {
     let mut node: Box<Node> = Box::new(Node::<[u8; LOG_BYTES]>::new());
     let mut map = fit::new_map(fit::WIDEST, u16::MAX);
-    let (mut frame, mut flash) = (vec![0; FRAME_BYTES], vec![0; FLASH_BUFFER_BYTES]);
+    let (mut frame, mut flash) = (vec![0; FRAME_BYTES], vec![0; buffer_bytes]);
     let mut torn = false;
     // Time stands still, so that the node neither stands for election nor keeps up its flash.
     let now = Instant::ZERO;
-    if node.start(now, &config(geometry), Boot::Mount).is_err() {
+    if node.start(now, &config(geometry), boot).is_err() {
         return Err(Fault::Geometry(quorate::wal::GeometryError::Word));
     }
     for _ in 0..STEPS_MAX {
@@ -183,10 +194,10 @@ fn mount(image: &[u8], geometry: Geometry) -> Result<BoardImage, Fault> {
         }
         match output {
             Output::Flash(op) => {
-                let done = perform(&mut bytes, geometry.erased, op, &mut flash);
+                let done = perform(bytes, geometry.erased, op, &mut flash);
                 node.handle_flash(now, done);
             }
-            Output::Event(Event::Started { torn: found, .. }) => torn = found,
+            Output::Event(Event::Started { torn: found, .. }) => torn |= found,
             Output::Wait { .. } => break,
             _ => {}
         }
@@ -198,6 +209,13 @@ fn mount(image: &[u8], geometry: Geometry) -> Result<BoardImage, Fault> {
     if !status.running {
         return Err(Fault::Snapshot);
     }
+    Ok(Booted { node, map, torn })
+}
+
+/// What a board makes of a copy of the image.
+fn mount(image: &[u8], geometry: Geometry) -> Result<BoardImage, Fault> {
+    let booted = boot(&mut image.to_vec(), geometry, Boot::Mount, FLASH_BUFFER_BYTES)?;
+    let Booted { node, map, torn } = booted;
     let mut content = Content::new();
     let mut revisions = BTreeMap::new();
     for item in map.iter() {
@@ -206,7 +224,7 @@ fn mount(image: &[u8], geometry: Geometry) -> Result<BoardImage, Fault> {
     }
     Ok(BoardImage {
         geometry,
-        status,
+        status: node.status(),
         limits: *node.limits(),
         torn,
         content,
@@ -250,7 +268,7 @@ fn config(geometry: Geometry) -> Config {
     Config::new(link, flash, MEMBERS_MAX as u8, 0)
 }
 
-fn explain(fault: Fault) -> ImageError {
+pub(crate) fn explain(fault: Fault) -> ImageError {
     match fault {
         Fault::Mount(MountError::Corrupt { segment, offset }) => {
             ImageError::Damaged { segment, offset }

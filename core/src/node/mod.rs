@@ -49,6 +49,8 @@ enum Phase {
     Opening,
     /// The snapshot is being read: first who is a member, then the application's state.
     Restoring,
+    /// What the log holds is being applied, for a new cluster to begin with it.
+    Recovering,
     Running,
     Stopped,
 }
@@ -64,6 +66,8 @@ pub struct Node<B: ?Sized = [u8], S = Wal> {
     identity: Option<Identity>,
     founding: bool,
     erase_anyway: bool,
+    /// The cluster that is to be founded out of what is here.
+    recovery: Option<ClusterId>,
     /// One or none, as above.
     config: heapless::Vec<Config, 1>,
     limits: Limits,
@@ -108,6 +112,7 @@ impl<const N: usize, S: Storage> Node<[u8; N], S> {
             identity: None,
             founding: false,
             erase_anyway: false,
+            recovery: None,
             config: heapless::Vec::new(),
             limits: Limits { frame_bytes: 0, entry_bytes: 0, log_bytes: 0, snapshot_bytes: 0 },
             roster: heapless::Vec::new(),
@@ -176,6 +181,9 @@ impl<S: Storage> Node<[u8], S> {
             self.request = Some(Request { nonce, again_at: now });
             self.phase = Phase::Joining;
         }
+        if let Boot::Recover { cluster } = boot {
+            self.recovery = Some(cluster);
+        }
         self.config.clear();
         let _ = self.config.push(config.clone());
         self.idle_at = now;
@@ -230,8 +238,8 @@ impl<S: Storage> Node<[u8], S> {
         };
         let joining = self.phase == Phase::Joining;
         // What came between the decision to replace the log and its being durable would be lost with it, after
-        // it was acknowledged: the leader sends it again.
-        if self.task.is_installing() {
+        // it was acknowledged: the leader sends it again. And what is to become another cluster's has left this one.
+        if self.task.is_installing() || self.recovery.is_some() {
             return;
         }
         if frame.len() > usize::from(self.limits.frame_bytes) && !joining {
@@ -504,7 +512,11 @@ impl<S: Storage> Node<[u8], S> {
         let restored = Restored {
             term: mounted.hard_state.term,
             vote: mounted.hard_state.vote,
-            commit: mounted.hard_state.commit,
+            // For a new cluster, all that is here.
+            commit: match self.recovery {
+                Some(_) => Index(u64::MAX),
+                None => mounted.hard_state.commit,
+            },
             applied: mounted.snapshot.id.index,
             membership: Membership::default(),
         };

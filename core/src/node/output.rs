@@ -55,6 +55,13 @@ pub enum Boot<'a> {
         /// Drawn by hardware at random for this call; not zero.
         nonce: u32,
     },
+    /// By founding a cluster of this board alone out of what its log holds: for when the majority of a cluster is lost for
+    /// good. What only the lost boards held is gone; what this one holds counts as committed, though it may not have been.
+    /// The flash is erased and written anew: power must not fail meanwhile, so this is best done to a copy of its image.
+    Recover {
+        /// Drawn at random: should boards of the old cluster come back, they are strangers.
+        cluster: ClusterId,
+    },
 }
 
 /// Why a node did not start.

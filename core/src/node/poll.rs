@@ -3,8 +3,11 @@
 use super::{Node, Output, Phase, snapshot::Reading};
 use crate::entry::Kind;
 use crate::event::Fault;
+use crate::identity::Identity;
+use crate::membership::Member;
+use crate::raft::Raft;
 use crate::storage::Storage;
-use crate::types::{EntryId, Index, Instant, NodeSet};
+use crate::types::{EntryId, Generation, Index, Instant, NodeSet};
 use crate::wal::{HardState, Mounted, Progress, Tail, Want};
 use crate::wire::{self, Envelope, Message};
 
@@ -42,7 +45,7 @@ impl<S: Storage> Node<[u8], S> {
                         _ => Output::Wait { until: self.deadline(now) },
                     };
                 }
-                Phase::Opening | Phase::Restoring => {}
+                Phase::Opening | Phase::Restoring | Phase::Recovering => {}
                 Phase::Running => {
                     self.return_votes();
                     let output = self.poll_read().or_else(|| self.poll_forward(frame));
@@ -59,6 +62,7 @@ impl<S: Storage> Node<[u8], S> {
             match self.poll_apply(now, frame) {
                 Flow::Out(output) => return output,
                 Flow::Again => continue,
+                Flow::Rest if self.phase == Phase::Recovering && self.found_alone(flash) => {}
                 Flow::Rest => return Output::Wait { until: self.deadline(now) },
             }
         }
@@ -175,6 +179,7 @@ impl<S: Storage> Node<[u8], S> {
     /// A founded board starts as if it had been mounted.
     pub(super) fn founded(&mut self, now: Instant, id: EntryId) {
         if let (Some(identity), Some(snapshot)) = (self.identity, self.storage.snapshot()) {
+            self.recovery = None;
             self.log.reset(id);
             let mounted = Mounted {
                 identity,
@@ -186,6 +191,30 @@ impl<S: Storage> Node<[u8], S> {
             self.start_raft(now, &mounted);
             self.begin_restore();
         }
+    }
+
+    /// All that is here has been applied: it becomes the state that a cluster of this board alone begins with.
+    fn found_alone(&mut self, flash: &[u8]) -> bool {
+        let all = self.raft.applied() == self.log.last().index && self.newer_schema.is_none();
+        let (true, Some(cluster), Some(own)) = (all, self.recovery, self.identity) else {
+            return false;
+        };
+        let Some(geometry) = self.config.first().map(|c| c.flash.geometry) else {
+            return false;
+        };
+        self.roster.retain(|member| member.id == own.node);
+        for member in &mut self.roster {
+            *member = Member { address: member.address.clone(), ..Member::new(own.node) };
+        }
+        let identity = Identity { cluster, generation: Generation(1), ..own };
+        (self.identity, self.generations) = (Some(identity), Generation(1));
+        (self.founding, self.phase) = (true, Phase::Opening);
+        self.raft = Raft::new();
+        self.log.reset(EntryId::ZERO);
+        if let Err(error) = self.storage.format(geometry, flash.len(), identity, true) {
+            self.stop(Fault::Geometry(error));
+        }
+        true
     }
 
     fn poll_message(&mut self, frame: &mut [u8]) -> Option<Output> {
@@ -241,7 +270,7 @@ impl<S: Storage> Node<[u8], S> {
     /// Hands out the next entry that is committed, and durable here (AS3, B10).
     fn poll_apply(&mut self, now: Instant, frame: &mut [u8]) -> Flow {
         let next = self.raft.applied().next();
-        let held_up = self.phase != Phase::Running
+        let held_up = !matches!(self.phase, Phase::Running | Phase::Recovering)
             || self.newer_schema.is_some()
             || self.task.holds_state()
             || matches!(self.reading, Reading::Restore { .. });

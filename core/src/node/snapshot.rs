@@ -232,8 +232,8 @@ impl<S: Storage> Node<[u8], S> {
                 (len, after)
             }
             Stage::State(state_at) => {
-                // A founding has no state yet.
-                if self.founding {
+                // A founding has no state yet, unless it goes on from another cluster's.
+                if self.founding && self.recovery.is_none() {
                     self.task = Task::Take { id, offset, stage: Stage::Done, writing: false };
                     return Flow::Again;
                 }
@@ -536,7 +536,8 @@ impl<S: Storage> Node<[u8], S> {
                 return self.unsound_snapshot();
             }
             self.reading = Reading::None;
-            self.phase = Phase::Running;
+            let recovers = self.recovery.is_some();
+            self.phase = if recovers { Phase::Recovering } else { Phase::Running };
             self.look_for_own_place();
             self.forward_restored();
         } else {

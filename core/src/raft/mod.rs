@@ -7,128 +7,25 @@
 mod election;
 mod follower;
 mod leader;
+mod members;
 mod progress;
 mod read;
 mod transfer;
+mod types;
 
 pub use progress::{INFLIGHT_MAX, Progress, ProgressState};
 pub use read::{READS_MAX, TooManyReads};
 pub use transfer::TransferRefused;
+pub use types::{ChangeRefused, Options, Outgoing, ProposeRefused, Restored, Role, Stepped};
 
-use crate::change::{Change, ChangeError};
 use crate::entry::Kind;
 use crate::event::{Event, Events};
-use crate::log::{Full, Log};
+use crate::log::Log;
 use crate::membership::{MEMBERS_MAX, Membership};
 use crate::types::{EntryId, Index, Instant, NodeId, NodeSet, Term};
 use crate::wire::{Message, Reject};
 use read::{Lease, Read};
 use transfer::Transfer;
-
-/// What a node is in its term (Raft §5.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum Role {
-    /// Follows a leader, or waits for one.
-    #[default]
-    Follower,
-    /// Asks whether it would be elected (Raft thesis §9.6).
-    PreCandidate,
-    /// Stands for election.
-    Candidate,
-    /// Leads.
-    Leader,
-}
-
-/// A learner that is no more entries behind may be given a vote.
-const CAUGHT_UP_ENTRIES: u64 = 8;
-
-/// How the protocol behaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct Options {
-    /// The shortest election timeout; each is drawn from here up to twice this (Raft §5.2).
-    pub election_ms: u32,
-    /// Between heartbeats, and between repetitions of an unanswered vote request.
-    pub heartbeat_ms: u32,
-    /// Ask before standing for election (Raft thesis §9.6).
-    pub pre_vote: bool,
-    /// A leader without a quorum steps down, and a heard leader is not voted against (Raft thesis §6.2).
-    pub check_quorum: bool,
-    /// A leader that is no voter any more becomes a follower once it has applied that (CC13).
-    pub step_down_on_removal: bool,
-    /// A change of membership that can't be made now is refused when it is proposed (CC3); all are checked when applied.
-    pub check_changes: bool,
-    /// How long a leader may trust that nobody else leads, in ms from the beginning of a round of heartbeats that a quorum
-    /// has answered; 0 if not at all. Less than every member's `election_ms`, by what their clocks may differ, and
-    /// only with `check_quorum` (RI3).
-    pub lease_ms: u32,
-    /// For so long after its start a node votes for nobody, in ms: it may have heard a leader right before (RI3).
-    pub silent_ms: u32,
-    /// Draws election timeouts.
-    pub seed: u64,
-}
-
-/// The state to start from, as storage has it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Restored {
-    /// The newest term heard of.
-    pub term: Term,
-    /// Who got the vote in it.
-    pub vote: Option<NodeId>,
-    /// Known to be committed.
-    pub commit: Index,
-    /// Applied already: what the snapshot covers.
-    pub applied: Index,
-    /// The configuration as of `applied`.
-    pub membership: Membership,
-}
-
-/// A message to send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outgoing {
-    /// Everybody it is for.
-    pub to: NodeSet,
-    /// What to say.
-    pub message: Message,
-    /// For an append, the entries behind `prev` up to here at most; tell [`Raft::sent`] how many it was.
-    pub entries_upto: Index,
-    /// Bytes of entries that the receivers said they can take.
-    pub entries_bytes_max: usize,
-}
-
-/// Why a command was not proposed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum ProposeRefused {
-    /// Leadership is being handed to another member.
-    Transferring,
-    /// The leader is no member any more.
-    Removed,
-    /// The log is full.
-    Full(Full),
-}
-
-/// Why a change of membership was not proposed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum ChangeRefused {
-    /// An earlier one may not be applied yet.
-    Pending,
-    /// It can't be made.
-    Change(ChangeError),
-    /// As for a command.
-    Propose(ProposeRefused),
-}
-
-/// What the driver has to do after a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stepped {
-    /// Nothing beyond polling.
-    Done,
-    /// A piece of a snapshot came from the leader of this term, and it is ahead of what is committed here.
-    WantsSnapshot,
-}
 
 /// The reply that a follower owes its leader.
 #[derive(Clone, Copy, Default)]
@@ -517,46 +414,6 @@ impl Raft {
         Ok(id)
     }
 
-    /// Appends a change of membership (leader only); without data it leaves a joint configuration. It takes effect by
-    /// [`Raft::apply_change`] (CC2).
-    ///
-    /// # Errors
-    /// It can't be made now, or there is no room for it.
-    pub fn propose_change(&mut self, data: &[u8], log: &mut Log) -> Result<EntryId, ChangeRefused> {
-        let change = Change::decode(data).map_err(ChangeRefused::Change)?;
-        if self.options.check_changes {
-            if self.pending_change > self.applied {
-                return Err(ChangeRefused::Pending);
-            }
-            change.apply(&self.membership).map_err(ChangeRefused::Change)?;
-        }
-        let id = self.propose(Kind::Membership, data, log).map_err(ChangeRefused::Propose)?;
-        self.pending_change = id.index;
-        Ok(id)
-    }
-
-    /// Puts a committed change into effect, which is the next entry to apply. One that can't be made is none: all nodes
-    /// apply the same changes in the same order.
-    ///
-    /// # Errors
-    /// It can't be made; the membership is what it was.
-    pub fn apply_change(
-        &mut self,
-        now: Instant,
-        data: &[u8],
-        log: &mut Log,
-        events: &mut Events,
-    ) -> Result<(), ChangeError> {
-        let membership = Change::decode(data)?.apply(&self.membership)?;
-        self.set_membership(membership, log);
-        events.push(Event::MembershipChanged { membership });
-        let left = self.role == Role::Leader && !self.is_promotable();
-        if left && self.options.step_down_on_removal {
-            self.become_follower(now, self.term, None, events);
-        }
-        Ok(())
-    }
-
     /// Entries up to `index` have been applied.
     pub fn set_applied(&mut self, index: Index) {
         self.applied = self.applied.max(index).min(self.commit);
@@ -582,14 +439,6 @@ impl Raft {
         self.reply.owed = self.lead.is_some();
     }
 
-    /// What was known of a member is of another life of it.
-    pub fn forget_member(&mut self, id: NodeId, log: &Log) {
-        let next = log.last().index.next();
-        for progress in self.progress.iter_mut().filter(|p| p.id == Some(id)) {
-            progress.reset(Some(id), next);
-        }
-    }
-
     /// Leader: is this command of a member, by session and number, in the log by this node's doing, or a later one?
     pub(crate) fn has_forwarded(&self, from: NodeId, (session, number): (u32, u32)) -> bool {
         self.progress(from).is_some_and(|p| {
@@ -609,39 +458,6 @@ impl Raft {
     pub fn active(&self) -> NodeSet {
         let own = self.id.map_or(NodeSet::EMPTY, NodeSet::one);
         self.recent_active.union(self.active_before).union(own)
-    }
-
-    /// Leader: the member's log is nearly this one's.
-    pub fn has_caught_up(&self, id: NodeId) -> bool {
-        self.progress(id).is_some_and(|p| {
-            let behind = self.commit.0.saturating_sub(p.matched.0);
-            p.state == ProgressState::Replicate && behind <= CAUGHT_UP_ENTRIES
-        })
-    }
-
-    /// Puts a configuration into effect.
-    pub fn set_membership(&mut self, membership: Membership, log: &mut Log) {
-        self.membership = membership;
-        let members = membership.members();
-        for gone in &mut self.progress {
-            if gone.id.is_some_and(|id| !members.contains(id)) {
-                gone.reset(None, Index::ZERO);
-            }
-        }
-        for id in members.iter() {
-            if self.progress(id).is_none() {
-                if let Some(free) = self.progress.iter_mut().find(|p| p.id.is_none()) {
-                    free.reset(Some(id), log.last().index.next());
-                }
-                // Else check-quorum would count it as gone before it could answer (CC6).
-                self.recent_active.insert(id);
-            }
-        }
-        self.check_transfer();
-        if self.role == Role::Leader {
-            self.advance_commit(log);
-            self.owe_appends();
-        }
     }
 
     /// Follows nobody any more, in the same term: votes freely, and waits as long as before (EL9). False on anything but a
@@ -711,11 +527,5 @@ impl Raft {
 impl Default for Raft {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-impl Outgoing {
-    const fn plain(to: NodeSet, message: Message) -> Self {
-        Self { to, message, entries_upto: Index::ZERO, entries_bytes_max: 0 }
     }
 }

@@ -11,4 +11,5 @@ mod basic;
 mod forward;
 mod members;
 mod reads;
+mod recovery;
 mod support;

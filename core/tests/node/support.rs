@@ -88,8 +88,12 @@ impl Host {
 
     /// A board with blank flash that asks for the place of member `n`.
     pub(crate) fn join(n: u8, nonce: u32, now: Instant) -> Self {
+        Self::join_cluster(ClusterId([1, 2, 3, 4]), n, nonce, now)
+    }
+
+    pub(crate) fn join_cluster(cluster: ClusterId, n: u8, nonce: u32, now: Instant) -> Self {
         let mut host = Self::off();
-        let boot = Boot::Join { cluster: ClusterId([1, 2, 3, 4]), node: id(n), nonce };
+        let boot = Boot::Join { cluster, node: id(n), nonce };
         host.node.start(now, &config(u64::from(n)), boot).unwrap();
         host
     }
@@ -110,6 +114,15 @@ impl Host {
             config: config(0),
             starts: 0,
         }
+    }
+
+    /// What is in flash becomes a cluster of this board alone.
+    pub(crate) fn recover(&mut self, now: Instant, cluster: ClusterId) {
+        self.node = Box::new(Node::<[u8; 1024]>::new());
+        self.applied.clear();
+        self.state.clear();
+        self.events.clear();
+        self.node.start(now, &self.config, Boot::Recover { cluster }).unwrap();
     }
 
     fn perform(&mut self, op: FlashOp) {

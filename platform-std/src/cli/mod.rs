@@ -7,6 +7,7 @@ mod plan;
 mod sim;
 mod wal;
 mod wal_json;
+mod wal_recover;
 mod wal_ring;
 mod wal_size;
 mod wal_text;

@@ -7,7 +7,7 @@ use clap::Subcommand;
 use clap::builder::TypedValueParser;
 use quorate::plan::Part;
 
-use super::{Failure, config, print, wal_json, wal_size, wal_text};
+use super::{Failure, config, print, wal_json, wal_recover, wal_size, wal_text};
 use crate::wal_image::{self, Verdict, WalImage};
 
 #[derive(Subcommand)]
@@ -22,6 +22,7 @@ pub(crate) enum Args {
     /// A write that a power cut has torn was never acknowledged: such an image is sound. What can't be read and is
     /// not needed any more is not looked at. Exit codes: 0 sound, 1 damaged or no log, 2 it could not be looked at.
     Verify(Verify),
+    Recover(wal_recover::Args),
     Size(wal_size::Args),
 }
 
@@ -63,6 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
             print(&wal_text::image(&image, cycles, args.records))
         }
         Args::Verify(args) => verify(args),
+        Args::Recover(args) => wal_recover::run(args),
         Args::Size(args) => wal_size::run(args),
     }
 }

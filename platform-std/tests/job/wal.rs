@@ -207,3 +207,40 @@ fn size_knows_every_part_that_wears_and_refuses_what_can_not_be() {
         assert!(ran.err.contains(complaint), "{args}: {}", ran.err);
     }
 }
+
+#[test]
+fn recover_says_what_may_be_lost_and_makes_a_cluster_of_one_board_only_if_that_is_accepted() {
+    let (temp, bytes) = job();
+    let dir = temp.path();
+    let told = wal(dir, "recover flash.img");
+    assert_eq!(told.code, 1);
+    assert!(told.out.contains("are lost") && told.err.contains("--accept-loss"), "{}", told.out);
+    assert_eq!(fs::read_dir(dir).unwrap().count(), 1, "nothing is written");
+    for half in ["recover flash.img --out new.img", "recover flash.img --accept-loss"] {
+        assert_eq!(wal(dir, half).code, 2, "{half}");
+    }
+
+    let done = wal(dir, "recover flash.img --out new.img --accept-loss --cluster 00c0ffee");
+    assert_eq!((done.code, done.err.as_str()), (0, ""), "{}", done.out);
+    assert_eq!(fs::read(dir.join("flash.img")).unwrap(), bytes, "the old image is as it was");
+    let (old, new) = (image::read(&bytes).unwrap(), fs::read(dir.join("new.img")).unwrap());
+    let new = image::read(&new).unwrap();
+    assert_eq!((new.content, new.revisions, new.hash), (old.content, old.revisions, old.hash));
+    assert_eq!(new.status.id, old.status.id);
+    assert_eq!(format!("{:?}", new.status.cluster), "00c0ffee");
+    assert_eq!(new.status.membership.members().len(), 1);
+    assert_eq!(new.limits, old.limits);
+    let longest = |image: &[u8]| {
+        let log = quorate_std::wal_image::read(image).unwrap();
+        log.records.iter().map(|record| record.says.record_max).max()
+    };
+    let written = fs::read(dir.join("new.img")).unwrap();
+    assert_eq!(longest(&written), longest(&bytes), "the board's own buffer holds its records");
+    assert_eq!(wal(dir, "verify new.img").code, 0);
+
+    let again = wal(dir, "recover flash.img --out new.img --accept-loss");
+    assert_eq!(again.code, 1, "no file is replaced");
+    fs::write(dir.join("bad.img"), vec![7; 4096]).unwrap();
+    assert_eq!(wal(dir, "recover bad.img").code, 1);
+    assert_eq!(wal(dir, "recover none.img").code, 2);
+}
