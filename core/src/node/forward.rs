@@ -94,6 +94,8 @@ pub(super) struct Forward {
     /// Its bytes are put aside in the log.
     has_bytes: bool,
     until: Instant,
+    /// It has taken effect, as far as this board has applied the log, in whatever session.
+    done: bool,
 }
 
 impl Forward {
@@ -105,6 +107,7 @@ impl Forward {
         sent_in: Term::ZERO,
         has_bytes: false,
         until: Instant::ZERO,
+        done: false,
     };
 
     /// When it is given up.
@@ -157,6 +160,7 @@ impl<S: Storage> Node<[u8], S> {
     pub fn forward(&mut self, command: &[u8], until: Instant) -> Result<ProposalId, ForwardError> {
         self.begin_forward(command, until)?;
         self.forward.number = self.forward.number.saturating_add(1);
+        self.forward.done = false;
         Ok(ProposalId(self.forward.number))
     }
 
@@ -332,7 +336,9 @@ impl<S: Storage> Node<[u8], S> {
         let applied = |m: &crate::membership::Member| {
             Some(m.id) == own && m.session == session && m.commands >= number
         };
-        if self.forward.step == Step::Waiting && session != 0 && self.roster.iter().any(applied) {
+        // Remembered, for a session that is opened again tells nothing of what took effect before.
+        self.forward.done |= session != 0 && self.roster.iter().any(applied);
+        if self.forward.step == Step::Waiting && self.forward.done {
             self.resolve(Outcome::Applied { id });
         }
     }
