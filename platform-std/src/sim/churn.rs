@@ -28,15 +28,29 @@ pub(super) fn change(world: &mut World, dice: &mut Dice) {
         } else {
             draw(&now, all, dice)
         };
-        let mut data = [0; 64];
-        let len = Change::encode(transition, &steps, &mut data).unwrap_or(0);
-        let next = Change::decode(&data[..len]).ok().and_then(|change| now.after(&change));
-        if next.is_some_and(|next| next.has_quorum(world.present(&next, NodeSet::EMPTY))) {
-            let force = dice.chance(150);
-            world.change_members(leader, transition, &steps, force);
+        if propose(world, leader, transition, &steps, dice.chance(150)) {
             return;
         }
     }
+}
+
+/// Proposes a change if it leaves a quorum of boards that are there.
+pub(super) fn propose(
+    world: &mut World,
+    leader: usize,
+    transition: Transition,
+    steps: &[Step],
+    force: bool,
+) -> bool {
+    let now = world.checks.members.latest();
+    let mut data = [0; 64];
+    let len = Change::encode(transition, steps, &mut data).unwrap_or(0);
+    let next = Change::decode(&data[..len]).ok().and_then(|change| now.after(&change));
+    let sound = next.is_some_and(|next| next.has_quorum(world.present(&next, NodeSet::EMPTY)));
+    if sound {
+        world.change_members(leader, transition, steps, force);
+    }
+    sound
 }
 
 fn pick(from: NodeSet, dice: &mut Dice) -> NodeId {
@@ -105,7 +119,11 @@ impl World {
         let latest = self.checks.members.latest();
         let left = self.present(latest, gone);
         let enough = |members: &Configuration| members.has_quorum(self.present(members, gone));
+        // The leader may be about to give it its vote back.
+        let mut voting = latest.clone();
+        voting.membership.voters = latest.membership.voters.union(latest.returning.intersection(gone));
         enough(latest)
+            && enough(&voting)
             && self.boards.iter().filter(|board| left.contains(board.id)).all(|board| {
                 // Entries that are not durable yet may be sent all the same.
                 let status = board.live.as_ref().map(|live| live.node.status());

@@ -3,6 +3,7 @@
 use quorate::change::{Step, Transition, What};
 use quorate::{NodeId, NodeSet};
 
+use super::churn;
 use super::dice::Dice;
 use super::options::Fault;
 use super::world::{What as Event, World};
@@ -71,7 +72,7 @@ impl Upkeep {
             && let Some(leader) = world.leader()
         {
             let step = Step::new(What::AddVoter, self.dice.pick(&waiting));
-            world.change_members(leader, Transition::Auto, &[step], false);
+            churn::propose(world, leader, Transition::Auto, &[step], false);
         }
     }
 }
