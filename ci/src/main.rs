@@ -2,6 +2,7 @@
 
 mod bench;
 mod checks;
+mod conformance;
 mod cuts;
 mod embedded;
 mod fuzz;
@@ -16,6 +17,7 @@ mod tools;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use steps::{Options, Run};
@@ -44,6 +46,11 @@ enum Task {
         /// What is compared.
         #[arg(value_parser = ["flash"])]
         what: String,
+    },
+    /// Run a folder of scripts as etcd-io/raft publishes them: interaction/ with interaction-state/, quorum/, confchange/.
+    Conformance {
+        /// The folder.
+        dir: PathBuf,
     },
     /// Cut the power of a board inside its flash operations, in every cell of word size and faults.
     Cuts(CutsArgs),
@@ -126,6 +133,9 @@ fn main() -> ExitCode {
         None if cli.steps.is_empty() => (Run::Default, Options::default()),
         None => (Run::Named(cli.steps), Options::default()),
         Some(Task::Bench { what }) => (Run::only(&format!("bench-{what}")), Options::default()),
+        Some(Task::Conformance { dir }) => {
+            (Run::only("conformance"), Options { conformance: Some(dir), ..Options::default() })
+        }
         Some(Task::Full) => (Run::Full, Options::full()),
         Some(Task::Cuts(args)) => {
             let CutsArgs { count, seed, cells, session } = args;

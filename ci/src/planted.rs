@@ -1,5 +1,5 @@
-//! The step `planted`: bugs planted in a copy of the tree, each caught by the simulator or by a campaign
-//! of the flash log.
+//! The step `planted`: bugs planted in a copy of the tree, each caught by the simulator, by a campaign
+//! of the flash log, or by a script.
 //!
 //! A patch under `ci/planted/` is one bug; `ci/planted/README.md` has the format.
 
@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use diffy::patch_set::{FileOperation, ParseOptions, PatchSet};
@@ -32,6 +33,8 @@ struct Planted {
     sweep: Vec<String>,
     /// The command of `cargo ci` that catches it, if it is not the simulator.
     campaign: Vec<String>,
+    /// The script that catches it, if it is neither.
+    script: Option<String>,
     /// Caught so soon that every `cargo ci` plants it.
     quick: bool,
     diff: String,
@@ -48,6 +51,7 @@ impl Planted {
             expect: BTreeSet::new(),
             sweep: Vec::new(),
             campaign: Vec::new(),
+            script: None,
             quick: false,
             diff: diff.to_owned(),
         };
@@ -60,12 +64,13 @@ impl Planted {
                 "Expect" => patch.expect = words.collect(),
                 "Sweep" => patch.sweep = words.collect(),
                 "Campaign" => patch.campaign = words.collect(),
+                "Script" => patch.script = Some(value.trim().to_owned()),
                 "Quick" => patch.quick = value.trim() == "yes",
                 _ => return Err(format!("head line `{field}:` is not known")),
             }
         }
-        if patch.bug.is_empty() || patch.expect.is_empty() {
-            return Err("the head needs `Bug:` and `Expect:`".to_owned());
+        if patch.bug.is_empty() || patch.expect.is_empty() == patch.script.is_none() {
+            return Err("the head needs `Bug:`, and `Expect:` or `Script:`".to_owned());
         }
         Ok(patch)
     }
@@ -157,9 +162,10 @@ pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
     let mut escaped = 0;
     for patch in &chosen {
         println!("\nplanting {}: {}", patch.name, patch.bug);
-        let result = tree.plant(patch).and_then(|program| match patch.campaign.is_empty() {
-            true => hunt(context, patch, &program),
-            false => campaign(context, patch, &program, &tree.root),
+        let result = tree.plant(patch).and_then(|program| match &patch.script {
+            Some(name) => script(name, &program, &tree.root),
+            None if patch.campaign.is_empty() => hunt(context, patch, &program),
+            None => campaign(context, patch, &program, &tree.root),
         });
         let row = match result {
             Ok(caught) => {
@@ -253,6 +259,20 @@ fn campaign(
     failed(format!("{missed:?} stayed green in `{name}`; red: {red:?}"))
 }
 
+/// Runs the script that the bug has to lead to other states. Each holds without the bug, as the tests tell.
+fn script(name: &str, program: &Path, tree: &Path) -> Result<Caught, Trouble> {
+    let file = |extension| tree.join("core/tests/scripts").join(name).with_extension(extension);
+    let mut command = Command::new(program);
+    command.args(["script", "--progress", "--check"]).arg(file("jsonl")).arg(file("txt"));
+    let printed = output_within(&mut command, SWEEP_MAX)?;
+    print!("{}", printed.out);
+    match printed.code {
+        Some(1) => Ok(Caught { by: format!("script {name}"), red: BTreeSet::new() }),
+        Some(0) => failed(format!("the script {name} stayed green")),
+        code => failed(format!("the script {name}: exit code {code:?}\n{}", printed.err)),
+    }
+}
+
 /// The number that a line of a campaign tells to be violated.
 fn violated(line: &str) -> Option<&str> {
     let (rule, _) = line.split_once(" violated")?;
@@ -337,6 +357,14 @@ mod tests {
         assert_eq!(Planted::parse("x", &patch).unwrap().campaign, ["cuts", "--cell", "4-"]);
         assert_eq!(violated("F2 violated: cargo ci cuts --cell 4-bits"), Some("F2"));
         assert_eq!(violated("100 cuts; 3 sessions violated a rule"), None);
+    }
+
+    #[test]
+    fn a_script_stands_in_for_numbers() {
+        let patch = PATCH.replace("Expect: I1 C2\nSweep: --boards 3", "Script: forgetting");
+        let patch = Planted::parse("x", &patch).unwrap();
+        assert_eq!(patch.script.as_deref(), Some("forgetting"));
+        assert!(Planted::parse("x", &PATCH.replace("Sweep: --boards 3", "Script: it")).is_err());
     }
 
     #[test]

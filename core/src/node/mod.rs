@@ -268,6 +268,8 @@ impl<S: Storage> Node<[u8], S> {
                 return self.events.push(Event::Displaced { generation });
             }
             _ if joining => return,
+            // Whoever has not restored its state yet does not know who is a member (B3).
+            Message::TimeoutNow { .. } if self.phase != Phase::Running => return,
             _ => {}
         }
         // A member that is not known here may be newer than this node's configuration; a past life of a
