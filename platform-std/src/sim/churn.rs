@@ -66,7 +66,8 @@ fn draw(now: &Configuration, all: NodeSet, dice: &mut Dice) -> (Transition, Vec<
         5..7 => Transition::Implicit,
         _ => Transition::Explicit,
     };
-    let count = if transition == Transition::Auto && dice.chance(700) { 1 } else { dice.within(1, 3) };
+    let count =
+        if transition == Transition::Auto && dice.chance(700) { 1 } else { dice.within(1, 3) };
     let step = |dice: &mut Dice| {
         let id = pick(all, dice);
         let what = match dice.below(10) {
@@ -121,7 +122,8 @@ impl World {
         let enough = |members: &Configuration| members.has_quorum(self.present(members, gone));
         // The leader may be about to give it its vote back.
         let mut voting = latest.clone();
-        voting.membership.voters = latest.membership.voters.union(latest.returning.intersection(gone));
+        voting.membership.voters =
+            latest.membership.voters.union(latest.returning.intersection(gone));
         enough(latest)
             && enough(&voting)
             && self.boards.iter().filter(|board| left.contains(board.id)).all(|board| {
@@ -129,7 +131,9 @@ impl World {
                 let status = board.live.as_ref().map(|live| live.node.status());
                 let settled = status.is_none_or(|s| !s.running || s.durable == s.last.index);
                 let held = inspect(&board.chip).ok();
-                settled && held.is_some_and(|held| self.checks.members.possible(&held).iter().all(enough))
+                settled
+                    && held
+                        .is_some_and(|held| self.checks.members.possible(&held).iter().all(enough))
             })
     }
 

@@ -225,8 +225,9 @@ impl Durability {
                 };
                 held.snapshot.index >= *index || held.entries.iter().any(same)
             };
-            let lacks =
-                images.iter().filter(|(id, held)| votes(*id, held) && !held.as_ref().is_some_and(holds));
+            let lacks = images
+                .iter()
+                .filter(|(id, held)| votes(*id, held) && !held.as_ref().is_some_and(holds));
             let lacks: NodeSet = lacks.map(|(id, _)| *id).collect();
             if members.has_quorum(lacks) {
                 verdict.red(Rule::I6, 0, || {
@@ -261,8 +262,8 @@ pub(super) fn holds(board: u8, held: &Held, protocol: &mut Protocol, verdict: &m
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate::wire::{Envelope, VERSION};
     use quorate::ClusterId;
+    use quorate::wire::{Envelope, VERSION};
 
     use super::super::members::Members;
 
@@ -271,7 +272,8 @@ mod tests {
     }
 
     fn held(term: u64, vote: Option<u8>, entries: &[(u64, u64, &[u8])]) -> Held {
-        let commands = entries.iter().map(|(i, t, data)| (id(*i, *t), Kind::Command, data.to_vec()));
+        let commands =
+            entries.iter().map(|(i, t, data)| (id(*i, *t), Kind::Command, data.to_vec()));
         let (term, generation) = (Term(term), Generation(1));
         Held { term, vote, generation, entries: commands.collect(), ..Held::default() }
     }

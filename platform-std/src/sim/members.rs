@@ -159,8 +159,7 @@ impl Members {
     /// The newest configuration that is in effect on any board.
     pub(super) fn latest(&self) -> &Configuration {
         // The first one is never taken out.
-        &self.configurations[self.configurations.keys().next_back().unwrap_or(&Index::ZERO)]
-            .1
+        &self.configurations[self.configurations.keys().next_back().unwrap_or(&Index::ZERO)].1
     }
 
     /// The newest change at or before `index`, and what it made.
@@ -225,7 +224,11 @@ impl Members {
         let news = News {
             joint: !next.membership.outgoing.is_empty(),
             removed: base.members().difference(next.members()),
-            admitted: next.members().iter().filter(|id| lives(&base, *id) != lives(&next, *id)).collect(),
+            admitted: next
+                .members()
+                .iter()
+                .filter(|id| lives(&base, *id) != lives(&next, *id))
+                .collect(),
         };
         self.configurations.insert(id.index, (id.term, next));
         has_effect.then_some(news)

@@ -3,10 +3,10 @@
 use super::client::Client;
 use super::dice::Dice;
 use super::options::{Fault, Faults};
-use super::{churn, partial};
 use super::profile::weather;
 use super::report::COMMITS_MIN;
 use super::world::{What, World};
+use super::{churn, partial};
 
 /// The trouble of a run.
 #[derive(Debug)]

@@ -79,7 +79,8 @@ pub(super) fn command_hash(kind: Kind, data: &[u8]) -> Option<u64> {
         Kind::Command => Some(entry_hash(kind, data)),
         Kind::Once => {
             // Member, session, number: varints, the first one of a single byte.
-            let varint = |data: &[u8]| data.iter().position(|byte| byte & 0x80 == 0).map(|at| at + 1);
+            let varint =
+                |data: &[u8]| data.iter().position(|byte| byte & 0x80 == 0).map(|at| at + 1);
             let session = data.get(1..)?;
             let number = session.get(varint(session)?..)?;
             let command = number.get(varint(number)?..)?;
@@ -247,9 +248,7 @@ impl Protocol {
             && *term == id.term
             && command != Some(*hash)
         {
-            verdict.red(Rule::I3, board, || {
-                format!("holds another entry {id:?} than was applied")
-            });
+            verdict.red(Rule::I3, board, || format!("holds another entry {id:?} than was applied"));
         }
         let known = self.entries.entry((id.index, id.term)).or_insert(seen);
         let parted = |a: Option<Term>, b: Option<Term>| a.is_some() && b.is_some() && a != b;
@@ -324,7 +323,9 @@ impl Protocol {
         let in_term = said.map_or(newest, |(term, _)| *term).max(id.term);
         let seen = self.entries.get(&(id.index, id.term));
         if seen.is_some_and(|seen| seen.command != Some(hash)) {
-            verdict.red(Rule::I3, board, || format!("applies another entry {id:?} than was seen before"));
+            verdict.red(Rule::I3, board, || {
+                format!("applies another entry {id:?} than was seen before")
+            });
         }
         self.fixes(board, id, in_term, verdict);
     }

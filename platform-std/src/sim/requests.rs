@@ -42,7 +42,11 @@ impl World {
     }
 
     /// Has the leader hand over to `to`, asked for at `at`; `None` if the board can't be asked.
-    pub fn transfer_leader(&mut self, at: usize, to: NodeId) -> Option<Result<(), TransferRefused>> {
+    pub fn transfer_leader(
+        &mut self,
+        at: usize,
+        to: NodeId,
+    ) -> Option<Result<(), TransferRefused>> {
         let (live, now) = self.awake(at)?;
         let answer = live.node.transfer_leader(now, to);
         self.asked(at, format_args!("transfer {to} {answer:?}"));
@@ -109,7 +113,8 @@ impl World {
         let (live, now) = self.awake(at).ok_or(ForwardError::NotRunning)?;
         let answer = live.node.forward(command, now.after(for_ms));
         if let Ok(id) = answer {
-            live.forwarding = Some(Forwarding { id, command: command.to_vec(), again: 0, is_unknown: false });
+            live.forwarding =
+                Some(Forwarding { id, command: command.to_vec(), again: 0, is_unknown: false });
         }
         self.asked(at, format_args!("forward {} {answer:?}", Hex(command)));
         answer.map(|_| ())
@@ -186,4 +191,5 @@ impl World {
         if self.checks.acknowledges(number, id, &command, effect) {
             self.look_for_acknowledged();
         }
-    }}
+    }
+}

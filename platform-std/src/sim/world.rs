@@ -425,7 +425,11 @@ impl World {
             let board = self.boards.get(usize::from(id.get()) - 1);
             board.is_some_and(|board| board.founded && latest.counts(id, board.generation))
         };
-        latest.members().iter().filter(|id| !has_place(*id) || latest.returning.contains(*id)).collect()
+        latest
+            .members()
+            .iter()
+            .filter(|id| !has_place(*id) || latest.returning.contains(*id))
+            .collect()
     }
 
     /// Is a joint configuration in effect?
