@@ -211,6 +211,11 @@ impl Members {
             });
         }
         let has_effect = made.is_some();
+        if !has_effect {
+            verdict.red(Rule::I8, board, || {
+                format!("{id:?} can't be made of {:?}, and was proposed", base.membership)
+            });
+        }
         let next = made.unwrap_or_else(|| base.clone());
         if let Some((term, known)) = self.configurations.get(&id.index) {
             if *term != id.term || *known != next {

@@ -483,6 +483,51 @@ mod tests {
     }
 
     #[test]
+    fn a_read_that_shows_less_than_was_acknowledged_or_read_before_it_began_is_found() {
+        let mut history = History::new();
+        history.apply(1, 1, b"a=1");
+        history.show(1, Some(1), history.at(1));
+        // Nothing was promised yet: board 2 may show nothing.
+        assert_eq!(history.model.promised(), 0);
+        history.model.read(2, 0, &mut history.verdict);
+        history.tell(1, Effect::Done(1));
+        let due = history.model.promised();
+        history.model.read(1, due, &mut history.verdict);
+        assert_eq!((due, history.rules()), (1, vec![]));
+        history.model.read(2, due, &mut history.verdict);
+        assert_eq!(history.rules(), [Rule::C4]);
+        let mut read = History::new();
+        read.apply(1, 1, b"a=1");
+        read.show(1, Some(1), read.at(1));
+        read.model.read(1, 0, &mut read.verdict);
+        assert_eq!(read.model.promised(), 1);
+    }
+
+    #[test]
+    fn a_forwarded_command_that_is_told_to_have_taken_effect_and_has_not_is_found() {
+        let mut history = History::new();
+        history.apply(1, 4, b"a=1");
+        history.model.told_applied(1, b"a=1", Some(id(4)), &mut history.verdict);
+        history.model.told_applied(1, b"a=1", None, &mut history.verdict);
+        assert_eq!((history.model.promised(), history.rules()), (1, vec![]));
+        history.model.told_applied(1, b"b=2", None, &mut history.verdict);
+        assert_eq!(history.rules(), [Rule::C1]);
+    }
+
+    #[test]
+    fn a_command_that_stands_before_what_was_acknowledged_when_it_was_proposed_is_found() {
+        let mut history = History::new();
+        history.apply(1, 3, b"a=1");
+        history.show(1, Some(3), history.at(3));
+        history.tell(3, Effect::Done(1));
+        history
+            .model
+            .proposes(b"late", Request { key: "a".into(), value: Some(9), expected: None });
+        history.apply(1, 2, b"late");
+        assert!(history.rules().contains(&Rule::C1));
+    }
+
+    #[test]
     fn a_revision_that_goes_back_is_found() {
         let mut history = History::new();
         history.apply(1, 1, b"a=1");

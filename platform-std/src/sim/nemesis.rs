@@ -181,11 +181,7 @@ impl Nemesis {
                 self.whole_us = self.last_us(world);
             }
             Fault::Membership => churn::change(world, &mut self.dice),
-            Fault::Transfers => {
-                if self.transfer(world) {
-                    self.whole_us = self.last_us(world);
-                }
-            }
+            Fault::Transfers => self.transfer(world),
             Fault::Sleep => {
                 let at = world.leader().filter(|_| self.dice.chance(500)).unwrap_or(any);
                 let for_us = self.dice.within(1, 6 * election_us);
@@ -197,23 +193,22 @@ impl Nemesis {
     }
 
     /// Leadership is handed over, on the leader or by way of a board that follows. At times the leader hears nothing from then
-    /// on, and does not learn what comes of it; true if so.
-    fn transfer(&mut self, world: &mut World) -> bool {
+    /// on, and does not learn what comes of it.
+    fn transfer(&mut self, world: &mut World) {
         let boards = world.boards.len() as u64;
         let to = world.boards[self.dice.below(boards) as usize].id;
         let Some(leader) = world.leader() else {
-            return false;
+            return;
         };
         let any = self.dice.below(boards) as usize;
         let at = if self.dice.chance(700) { leader } else { any };
         let answer = world.transfer_leader(at, to);
-        let deafens = answer == Some(Ok(())) && at == leader && self.dice.chance(300);
-        if deafens {
+        if answer == Some(Ok(())) && at == leader && self.dice.chance(300) {
             (0..world.boards.len()).filter(|at| *at != leader).for_each(|at| {
                 world.cut_one_way(at, leader);
             });
+            self.whole_us = self.last_us(world);
         }
-        deafens
     }
 
     /// Mostly in the middle of a flash operation, at times at any moment.
