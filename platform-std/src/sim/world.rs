@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use quorate::membership::Member;
 use quorate::node::{ProposeError, Status};
+use quorate::raft::Role;
 use quorate::typed::ConfigMap;
 use quorate::{ClusterId, EntryId, NodeId, NodeSet};
 
@@ -264,11 +265,21 @@ impl World {
         self.now_us
     }
 
-    /// The board that was last seen to lead, if it has power.
+    /// The board that was last seen to lead, if it has power. One that is alone says nothing: if nobody else can have taken over,
+    /// it is asked.
     pub fn leader(&self) -> Option<usize> {
         let (_, number) = self.checks.protocol.leader()?;
         let board = usize::from(number).checked_sub(1)?;
-        self.boards.get(board)?.live.as_ref().map(|_| board)
+        let voters = self.checks.members.latest().voters();
+        let seen = self.boards.get(board)?;
+        if voters.contains(seen.id) {
+            return seen.live.as_ref().map(|_| board);
+        }
+        let leads = |board: &Board| {
+            let live = board.live.as_ref().filter(|_| voters.contains(board.id));
+            live.is_some_and(|live| live.node.status().role == Role::Leader)
+        };
+        self.boards.iter().position(leads)
     }
 
     /// Proposes a command at `board`. What becomes of it is told by [`World::is_acknowledged`].
