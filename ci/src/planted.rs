@@ -22,6 +22,9 @@ const CUTS: &[u32] = &[20, 100, 500, 2_500];
 /// How long a bug may keep the simulator busy over one lot of seeds: some bugs never end a run.
 const SWEEP_MAX: Duration = Duration::from_secs(600);
 
+/// What is built of the copy, below the target folder.
+const BUILT: &str = "planted/target";
+
 /// One bug.
 struct Planted {
     name: String,
@@ -241,6 +244,8 @@ fn campaign(
     for count in counts {
         let mut command = context.command(&program.to_string_lossy());
         command.current_dir(tree).args(&patch.campaign);
+        // What a campaign builds besides is kept, as the tree is not.
+        command.env("CARGO_TARGET_DIR", context.target.join(BUILT));
         if *count > 0 {
             command.args(["--count", &count.to_string()]);
         }
@@ -304,7 +309,7 @@ impl<'a> Tree<'a> {
         for (path, text) in patch.apply(&self.root).map_err(Trouble::Failed)? {
             self.put(&path, text.as_bytes())?;
         }
-        let folder = self.context.target.join("planted/target");
+        let folder = self.context.target.join(BUILT);
         // Only what the bug touches is built again, and without the last optimisations.
         let (package, program) = match patch.campaign.is_empty() {
             true => ("quorate-std", "release/quorate"),

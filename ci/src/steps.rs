@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::tools::{Context, Trouble};
-use crate::{bench, checks, conformance, cuts, embedded, fuzz, planted, readme, sim, size};
+use crate::{
+    bench, checks, conformance, cuts, differential, embedded, fuzz, planted, readme, sim, size,
+};
 
 /// When a step belongs to a run that names no step.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -107,6 +109,18 @@ const STEPS: &[Step] = &[
         run: cuts::flips::step,
     },
     Step {
+        name: "differential",
+        about: "the same leaders and committed logs as the crate raft 0.7, by the same schedules",
+        when: When::Always,
+        run: differential::step,
+    },
+    Step {
+        name: "bench-core",
+        about: "a cluster next to one of the crate raft: instructions, frames, bytes",
+        when: When::Full,
+        run: bench::core_step,
+    },
+    Step {
         name: "bench-flash",
         about: "the flash log next to a queue and a key-value store",
         when: When::Full,
@@ -137,6 +151,7 @@ pub(crate) struct Options {
     pub(crate) cuts: cuts::Campaign,
     /// The folder of published scripts.
     pub(crate) conformance: Option<PathBuf>,
+    pub(crate) differential: differential::Campaign,
     /// Events of the longest histories that are tried.
     pub(crate) history_length: u32,
     pub(crate) fuzz_seconds: u32,
@@ -155,6 +170,7 @@ impl Default for Options {
         Self {
             cuts: cuts::Campaign::SHORT,
             conformance: None,
+            differential: differential::Campaign::SHORT,
             history_length: cuts::exhaustive::LENGTH,
             fuzz_seconds: 30,
             fuzz_targets: Vec::new(),
@@ -173,6 +189,7 @@ impl Options {
     pub(crate) fn full() -> Self {
         Self {
             cuts: cuts::Campaign::LONG,
+            differential: differential::Campaign::LONG,
             history_length: cuts::exhaustive::LENGTH_FULL,
             fuzz_seconds: 300,
             sweep_seeds: 1000,

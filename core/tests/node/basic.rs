@@ -110,6 +110,24 @@ fn a_founding_that_could_not_work_is_refused_with_the_bound() {
 }
 
 #[test]
+fn only_the_leader_takes_a_proposal_and_others_name_it() {
+    let mut cluster = Cluster::new(3);
+    let refused = cluster.hosts[0].node.propose(b"x");
+    assert_eq!(refused, Err(ProposeError::NotRunning));
+    cluster.settle();
+    let refused = cluster.hosts[0].node.propose(b"x");
+    assert_eq!(refused, Err(ProposeError::NotLeader { leader: None }));
+    cluster.run(2000);
+    let leader = cluster.leader().expect("a leader");
+    let refused = cluster.hosts[(leader + 1) % 3].node.propose(b"x");
+    assert_eq!(refused, Err(ProposeError::NotLeader { leader: Some(id(leader as u8 + 1)) }));
+    let bytes_max = u32::from(LIMITS.entry_bytes);
+    let too_large = cluster.hosts[leader].node.propose(&[0; 65]);
+    assert_eq!(too_large, Err(ProposeError::TooLarge { bytes_max }));
+    assert_eq!(cluster.hosts[leader].node.propose(b"x").map(|entry| entry.term.0), Ok(1));
+}
+
+#[test]
 fn a_node_starts_once() {
     let mut cluster = Cluster::new(1);
     let again = cluster.hosts[0].node.start(Instant::ZERO, &config(1), Boot::Mount);

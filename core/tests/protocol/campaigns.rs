@@ -13,7 +13,8 @@ fn both(boards: u8) -> [Setup; 2] {
 
 #[test]
 fn who_is_elected_depends_on_who_lives_and_on_their_logs() {
-    let table: [(&[&[u64]], &[u8], Option<Role>); 7] = [
+    type Logs<'a> = &'a [&'a [u64]];
+    let table: [(Logs<'_>, &[u8], Option<Role>); 7] = [
         (&[&[]], &[], Some(Role::Leader)),
         (&[&[], &[], &[]], &[], Some(Role::Leader)),
         (&[&[], &[], &[]], &[3], Some(Role::Leader)),
@@ -36,12 +37,15 @@ fn who_is_elected_depends_on_who_lives_and_on_their_logs() {
 }
 
 #[test]
-fn leadership_can_go_round() {
+fn leadership_can_go_round_and_the_log_goes_on() {
     for setup in both(3) {
         let mut cluster = Cluster::new(setup);
-        for n in (1..=3).chain(1..=3) {
+        for (count, n) in (1..).zip((1..=3).chain(1..=3)) {
             cluster.elect(n);
-            cluster.beats(1);
+            cluster.propose(n, &[b'0' + n]).unwrap();
+            cluster.beats(2);
+            let want: Vec<_> = ["1", "2", "3"].into_iter().cycle().take(count).collect();
+            assert!(cluster.boards.iter().all(|board| board.commands() == want));
             let roles: Vec<Role> = cluster.boards.iter().map(|b| b.raft.role()).collect();
             assert_eq!(roles.iter().filter(|role| **role == Role::Leader).count(), 1, "{roles:?}");
         }

@@ -37,7 +37,8 @@ fn a_change_is_made_at_once_or_through_a_joint_configuration_as_it_asks() {
     let two = [(What::AddVoter, 3), (What::AddLearner, 4)];
     let swap = [(What::AddLearner, 2), (What::AddVoter, 3)];
     // What was asked for; whether it is left by itself, entries in the log, and voters and learners in the end.
-    let table: [(Transition, &[(What, u8)], bool, usize, &[u8], &[u8]); 7] = [
+    type Row<'a> = (Transition, &'a [(What, u8)], bool, usize, &'a [u8], &'a [u8]);
+    let table: [Row<'_>; 7] = [
         (AUTO, &one, true, 1, &[1, 2, 3], &[]),
         (AUTO, &two, true, 2, &[1, 2, 3], &[4]),
         (AUTO, &swap, true, 2, &[1, 3], &[2]),

@@ -28,5 +28,6 @@ mod schedules;
 mod script;
 mod snapshots;
 mod support;
+mod tables;
 mod transcripts;
 mod transfer;

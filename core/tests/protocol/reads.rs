@@ -1,11 +1,12 @@
 //! Reads that see what was acknowledged before, by a round of heartbeats or by lease (Raft thesis §6.4).
 
-use crate::messages::{role, vote};
+use crate::messages::{question, role, vote, vote_request};
 use crate::support::{Cluster, Sent, Setup, id, set};
 use quorate::change::{Transition, What};
 use quorate::membership::Membership;
 use quorate::raft::{READS_MAX, Role};
 use quorate::wire::Message;
+use quorate::{EntryId, Term};
 
 /// Board 1 leads, its first entry is committed, and `x` is applied everywhere.
 fn led(setup: Setup) -> Cluster {
@@ -244,4 +245,31 @@ fn o04_the_request_to_take_over_ends_the_lease_for_the_term() {
     cluster.isolate(3);
     let read = cluster.read(1, true).unwrap();
     assert_eq!(cluster.answered(1, read), None);
+}
+
+#[test]
+fn what_a_board_promised_its_leader_holds_in_later_terms_as_well() {
+    // A refusal of the time before this leader, on its way for long, takes board 2 to a later term: it knows no leader
+    // then, but 1 still counts on its silence.
+    let mut cluster = led(Setup { lease_ms: 900, silent_ms: 1000, ..Setup::new(3) });
+    cluster.isolate(3);
+    cluster.beats(1);
+    let late =
+        Message::VoteReply { term: Term(5), commit: EntryId::ZERO, pre: true, granted: false };
+    cluster.step(2, 3, late, &[]);
+    assert_eq!((role(&cluster, 2), cluster.board(2).raft.lead()), ((Role::Follower, 5), None));
+    cluster.network.clear();
+    let last = cluster.board(1).log.last();
+    let asks = [question(6, last), vote_request(5, last), vote_request(6, last)];
+    for ask in asks {
+        cluster.step(2, 3, ask, &[]);
+        assert_eq!(cluster.sent(2), [], "{ask:?}");
+    }
+    assert_eq!(cluster.board(2).raft.vote(), None);
+    let read = cluster.read(1, true).unwrap();
+    assert_eq!(cluster.answered(1, read), Some(1), "by its lease");
+    // It is over when the lease is.
+    cluster.board_mut(2).now += 1000;
+    cluster.step(2, 3, vote_request(6, last), &[]);
+    assert_eq!(cluster.board(2).raft.vote(), Some(id(3)));
 }

@@ -80,6 +80,8 @@ fn a_heartbeat_commits_only_what_is_held_with_its_term() {
         let mut cluster = Cluster::with_logs(Setup::plain(3), &[&[1, 1, 1]]);
         cluster.step(1, 2, beat(2, commit), &[]);
         assert_eq!(cluster.board(1).raft.commit(), Index(want), "{commit:?}");
+        cluster.step(1, 2, beat(2, EntryId::ZERO), &[]);
+        assert_eq!(cluster.board(1).raft.commit(), Index(want), "it never goes back");
     }
 }
 

@@ -45,6 +45,7 @@ pub(crate) struct Setup {
     pub(crate) step_down_on_removal: bool,
     pub(crate) check_changes: bool,
     pub(crate) lease_ms: u32,
+    pub(crate) silent_ms: u32,
 }
 
 impl Setup {
@@ -63,6 +64,7 @@ impl Setup {
             step_down_on_removal: true,
             check_changes: true,
             lease_ms: 0,
+            silent_ms: 0,
         }
     }
 
@@ -190,7 +192,7 @@ impl Cluster {
             step_down_on_removal: setup.step_down_on_removal,
             check_changes: setup.check_changes,
             lease_ms: setup.lease_ms,
-            silent_ms: 0,
+            silent_ms: setup.silent_ms,
             seed: setup.seed,
         };
         let restored = Restored {

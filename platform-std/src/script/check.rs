@@ -73,8 +73,12 @@ pub fn states(lines: &[Line], text: &str, progress: bool) -> Result<Report, Unfi
     let mut report = Report::default();
     let mut left = lines.iter();
     for (at, text) in text.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()) {
-        let wanted: Wanted =
-            serde_json::from_str(text).map_err(|error| misread(at, error.to_string()))?;
+        let wanted: Wanted = serde_json::from_str(text).map_err(|error| {
+            // Each line is a document of its own: of its line 1 nobody wants to know.
+            let (what, column) = (error.to_string(), error.column());
+            let what = what.split(" at line ").next().unwrap_or_default();
+            misread(at, format!("{what} (column {column})"))
+        })?;
         let Some(line) = left.next().filter(|line| line.line == wanted.line) else {
             return Err(misread(
                 at,

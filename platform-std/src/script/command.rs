@@ -144,7 +144,10 @@ impl Command {
                 to: read.to_node(&read.required::<String>("to")?)?,
             },
             "forget-leader" => Self::ForgetLeader(read.node(0)?),
-            "send-snapshot" => Self::SendSnapshot { from: read.node(0)?, to: read.node(1)? },
+            "send-snapshot" => match (read.node(0)?, read.node(1)?) {
+                (from, to) if from == to => return Err(read.wrong("a node sends itself nothing")),
+                (from, to) => Self::SendSnapshot { from, to },
+            },
             "propose" => Self::Propose(read.node(0)?, read.word(1)?),
             "propose-conf-change" => Self::ProposeChange(read.node(0)?, read.change()?),
             "report-unreachable" => {
@@ -406,6 +409,7 @@ mod tests {
             "propose-conf-change 1 v1=true\nv1 v2",
             "propose-conf-change 1\nx1",
             "set-randomized-election-timeout 1",
+            "send-snapshot 1 1",
         ] {
             assert_eq!(parse(text).map_err(|e| e.line), Err(1), "{text}");
         }

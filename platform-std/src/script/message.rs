@@ -1,9 +1,9 @@
-//! What is on its way between the nodes of a script, and from a node's threads to itself.
+//! What is on its way between the nodes of a script, and from a node's apply thread to itself.
 
 use quorate::entry::Kind;
 use quorate::membership::Membership;
 use quorate::wire::Message;
-use quorate::{EntryId, Index, NodeId, Term};
+use quorate::{EntryId, Index, NodeId};
 
 /// An application's state, and what goes with it.
 #[derive(Clone, Debug)]
@@ -33,16 +33,18 @@ pub(super) enum Content {
     Snapshot { message: Message, snapshot: Snapshot },
     /// A proposal that a follower hands on.
     Proposal { kind: Kind, data: Vec<u8> },
-    /// To itself: this is durable now.
-    Stored { term: Term, vote: Option<NodeId> },
     /// To itself: entries up to here are applied.
     Applied { index: Index },
 }
 
 impl InFlight {
-    /// From a thread to its own node: such news is never lost.
+    /// From the apply thread to its own node: such news is never lost.
     pub(super) const fn is_local(&self) -> bool {
-        matches!(self.content, Content::Stored { .. } | Content::Applied { .. })
+        matches!(self.content, Content::Applied { .. })
+    }
+
+    pub(super) const fn asks_for_a_vote(&self) -> bool {
+        matches!(self.content, Content::Message { message: Message::VoteRequest { .. }, .. })
     }
 
     /// Is this what the original would send as a message of type `kind`? A reply is an answer to appends and to
@@ -69,7 +71,6 @@ impl InFlight {
                 Message::Propose { .. } | Message::Join { .. } | Message::Admitted { .. } => &[],
             },
             Content::Proposal { .. } => &["MsgProp"],
-            Content::Stored { .. } => &["MsgStorageAppendResp"],
             Content::Applied { .. } => &["MsgStorageApplyResp"],
         };
         kinds.contains(&kind)

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use quorate::entry::Kind;
-use quorate::event::Events;
+use quorate::event::{Event, Events};
 use quorate::log::Log;
 use quorate::membership::Membership;
 use quorate::raft::{ChangeRefused, Options, Outgoing, Raft, Restored, Role, Stepped};
@@ -41,6 +41,8 @@ pub(super) struct Node {
     pub(super) raft: Raft,
     pub(super) log: Box<Log>,
     events: Events,
+    /// The script's election timeout, until the original would draw another.
+    timeout_ms: Option<u32>,
     made: AddNodes,
     now_ms: u64,
     /// What storage holds, and what it was last told to hold.
@@ -96,6 +98,7 @@ impl Node {
             raft,
             log,
             events: Events::new(),
+            timeout_ms: None,
             made: made.clone(),
             now_ms: 0,
             stored: Disk::default(),
@@ -124,8 +127,14 @@ impl Node {
     pub(super) fn tick(&mut self, ticks: u32) {
         for _ in 0..ticks {
             self.now_ms += u64::from(TICK_MS);
+            let said = self.outbox.len();
             self.raft.handle_timeout(self.now(), &mut self.log, &mut self.events);
+            // A candidate that does not stand anew repeats itself, for links that lose frames; the original does not.
+            let stood = self.note_events();
             self.poll();
+            let mut new = self.outbox.split_off(said);
+            new.retain(|sent| stood || !sent.asks_for_a_vote());
+            self.outbox.append(&mut new);
         }
     }
 
@@ -135,7 +144,8 @@ impl Node {
     }
 
     pub(super) fn set_election_timeout(&mut self, ticks: u32) {
-        self.raft.set_election_timeout(ticks.saturating_mul(TICK_MS));
+        self.timeout_ms = Some(ticks.saturating_mul(TICK_MS));
+        self.keep_timeout();
     }
 
     pub(super) fn transfer_leadership(&mut self, to: NodeId) -> Result<(), String> {
@@ -234,7 +244,6 @@ impl Node {
                 }
             }
             Content::Proposal { kind, data } => result = self.propose(kind, &data),
-            Content::Stored { term, vote } => self.stored(term, vote),
             Content::Applied { index } => self.raft.set_applied(index),
         }
         self.poll();
@@ -255,7 +264,7 @@ impl Node {
         self.state = snapshot;
     }
 
-    fn stored(&mut self, term: Term, vote: Option<NodeId>) {
+    fn set_durable(&mut self, term: Term, vote: Option<NodeId>) {
         let (now, log) = (self.now(), &mut self.log);
         self.raft.set_durable(now, term, vote, log, &mut self.events);
     }
@@ -313,7 +322,7 @@ impl Node {
         let (term, vote) = (self.told.term, self.told.vote);
         // A leader counts its own write after the messages of before have left, all others answer with it.
         if awaited && !leads {
-            self.stored(term, vote);
+            self.set_durable(term, vote);
             self.poll();
             if self.raft.role() != Role::Leader {
                 sent.append(&mut self.outbox);
@@ -324,7 +333,7 @@ impl Node {
             self.apply(record);
         }
         if awaited && leads {
-            self.stored(term, vote);
+            self.set_durable(term, vote);
         }
         sent
     }
@@ -351,8 +360,8 @@ impl Node {
         std::mem::take(&mut self.outbox)
     }
 
-    /// The oldest write is done; what the node is to hear of it.
-    pub(super) fn process_append(&mut self) -> Option<InFlight> {
+    /// The oldest write is done: what was waiting for it is said. `None` if there is none.
+    pub(super) fn process_append(&mut self) -> Option<Vec<InFlight>> {
         let write = self.writes.pop_front()?;
         if write.marked {
             self.log.write_ends();
@@ -363,8 +372,12 @@ impl Node {
             self.install(snapshot);
         }
         self.stored = write.disk;
-        let content = Content::Stored { term: self.stored.term, vote: self.stored.vote };
-        Some(InFlight { from: self.id, to: self.id, content })
+        let said = self.outbox.len();
+        self.set_durable(self.stored.term, self.stored.vote);
+        self.poll();
+        // What a leader has to say of it waits for its turn.
+        let leads = self.raft.role() == Role::Leader;
+        Some(if leads { Vec::new() } else { self.outbox.split_off(said) })
     }
 
     /// The oldest entries that were handed out are applied; what the node is to hear of it.
@@ -424,9 +437,30 @@ impl Node {
         Disk::of(&self.raft, &mut self.log)
     }
 
+    /// Looks at what has happened: has the node changed its role or term, or stood again?
+    fn note_events(&mut self) -> bool {
+        let mut became = false;
+        while let Some(event) = self.events.pop() {
+            if let Event::Became { role, .. } = event {
+                became = true;
+                // Whoever only asks keeps the timeout that it has.
+                self.timeout_ms = self.timeout_ms.filter(|_| role == Role::PreCandidate);
+            }
+        }
+        became
+    }
+
+    /// This core draws a timeout whenever its timer starts again, the original with role and term alone.
+    fn keep_timeout(&mut self) {
+        if let Some(timeout_ms) = self.timeout_ms {
+            self.raft.set_election_timeout(timeout_ms);
+        }
+    }
+
     /// Takes what the protocol has to say into the outbox.
     fn poll(&mut self) {
-        while self.events.pop().is_some() {}
+        self.note_events();
+        self.keep_timeout();
         // A snapshot is made when it is asked for, of what has been applied.
         self.raft.set_snapshot(self.state.id);
         loop {

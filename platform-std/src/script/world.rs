@@ -47,8 +47,8 @@ impl World {
             Command::ProcessReady(ids) => self.each(ids, |world, id| world.process_ready(id))?,
             Command::ProcessAppend(ids) => {
                 self.each(ids, |world, id| {
-                    let news = world.node(id)?.process_append();
-                    world.pool.extend(news);
+                    let said = world.node(id)?.process_append();
+                    world.pool.extend(said.into_iter().flatten());
                     Ok(())
                 })?;
             }
@@ -162,8 +162,8 @@ impl World {
                 }
             }
             for id in &ids {
-                while let Some(news) = self.node(*id)?.process_append() {
-                    self.pool.push(news);
+                while let Some(said) = self.node(*id)?.process_append() {
+                    self.pool.extend(said);
                     done = false;
                 }
             }

@@ -31,7 +31,8 @@ impl World {
             (true, false) => Start::Found,
             (true, true) => Start::Join { nonce },
         };
-        let config = self.profile.config(at, board.draw_seed(&mut self.dice.boards));
+        let mut config = self.profile.config(at, board.draw_seed(&mut self.dice.boards));
+        config.pre_vote = self.options.pre_vote;
         let number = board.number();
         let seed = config.seed;
         self.trace.line(format_args!("{now_us} {number} < boot {start:?} {seed:016x}"));
@@ -55,6 +56,9 @@ impl World {
         let Some(live) = board.live.take() else {
             return;
         };
+        if let Some(spec) = &mut self.spec {
+            spec.cut(number);
+        }
         let faults = self.flash_faults;
         let done = board.chip.cut(now_us, faults, &mut self.dice.flash);
         board.life += 1;

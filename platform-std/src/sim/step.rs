@@ -47,6 +47,7 @@ impl World {
         live.wake_us = u64::MAX;
         self.trace.quiet(format_args!("{now_us} {number} < timeout {}", now.as_millis()));
         live.node.handle_timeout(now);
+        self.observe(at);
     }
 
     fn set_timer(&mut self, at: usize, wake_us: u64) {
@@ -114,7 +115,9 @@ impl World {
                 return;
             };
             let output = live.node.poll_output(now, &mut live.frame, &mut live.flash);
+            self.polled(at, &output);
             if let Output::Wait { until } = output {
+                let board = &self.boards[at];
                 let (now_us, number) = (self.now_us, board.number());
                 let wake_us = board.time_of(until, now_us);
                 self.trace.quiet(format_args!("{now_us} {number} > wait {}", until.as_millis()));
@@ -126,6 +129,26 @@ impl World {
         let number = self.boards[at].number();
         self.checks.verdict.red(Rule::P1, number, || "yields outputs without end".into());
         self.cut(at, u64::MAX);
+    }
+
+    /// Tells the specification's events of an output, and of what the board has become.
+    fn polled(&mut self, at: usize, output: &Output) {
+        let (ms, number) = (self.now_us / 1000, self.boards[at].number());
+        let (Some(shown), Some(spec)) = (self.shown(at), &mut self.spec) else {
+            return;
+        };
+        match *output {
+            Output::Event(Event::Started { .. }) => spec.booted(ms, number, &shown),
+            Output::Event(Event::SnapshotInstalled { id }) => {
+                spec.installed(ms, number, id, &shown);
+            }
+            _ => {}
+        }
+        spec.observe(ms, number, &shown);
+        if let (Output::Transmit { len, .. }, Some(live)) = (output, &self.boards[at].live) {
+            let frame = live.frame.get(..*len).unwrap_or(&[]);
+            spec.sent(ms, number, frame, &shown);
+        }
     }
 
     fn carry_out(&mut self, at: usize, output: &Output) {
