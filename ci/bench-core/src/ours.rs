@@ -171,7 +171,7 @@ const GEOMETRY: Geometry = Geometry {
     page_bytes: 4,
     block_bytes: 131_072,
     blocks_per_segment: 1,
-    segments: 8,
+    segments: 16,
 };
 
 impl<S: Storage> Cluster for Ours<S> {

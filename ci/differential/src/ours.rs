@@ -132,7 +132,13 @@ impl Ours {
         false
     }
 
-    fn send(&mut self, from: u8, to: NodeSet, message: Message, payload: &[u8]) {
+    fn send(&mut self, from: u8, to: NodeSet, mut message: Message, payload: &[u8]) {
+        // Votes tell what is committed, each in other messages: left out (decision O1).
+        if let Message::VoteRequest { commit, .. } | Message::VoteReply { commit, .. } =
+            &mut message
+        {
+            *commit = EntryId::ZERO;
+        }
         if matches!(message, Message::Append { .. } | Message::Heartbeat { .. }) {
             self.applied.leads(from, message.term().0);
         }
@@ -337,6 +343,8 @@ impl Side for Ours {
             pre_vote,
             // No time passes here that it could be measured by.
             check_quorum: false,
+            lease_ms: 0,
+            silent_ms: 0,
             step_down_on_removal: false,
             check_changes: true,
             seed,

@@ -2,13 +2,14 @@
 //!
 //! They send different messages in different numbers: one repairs a follower by an append where the other waits for a
 //! heartbeat's answer, and so on. So logs may differ until everything has arrived; what may not differ at any moment is
-//! who leads in which term and who has voted for whom. Three rules make that so, and each is counted where it strikes:
+//! who leads in which term and who has voted for whom. These rules make that so, and the first three are counted where they strike:
 //!
 //! * A vote request that the two would rightly decide differently, because the voter's log differs, is lost on both.
 //! * A node stands for election, proposes and changes members only while its log and members are the same on both. By
 //!   this every leader's log is the same on both.
 //! * Of a kind and term of message that only one of them has on a link nothing arrives, unless it changes neither role nor
 //!   term of whom it reaches.
+//! * What votes tell of the commit index is left out: each tells it in other messages (decision O1).
 //!
 //! Where all have talked until they agree ("settled"), the logs, what is committed, what was applied and the members are
 //! the same on both and on all nodes.

@@ -174,7 +174,7 @@ impl Theirs {
 
     fn send(&mut self, from: u8, messages: Vec<Message>) {
         for mut message in messages {
-            // A vote request that also tells what is committed is its own invention (decision O1).
+            // Votes tell what is committed, each in other messages: left out (decision O1).
             if is_vote(message.get_msg_type()) {
                 (message.commit, message.commit_term) = (0, 0);
             }

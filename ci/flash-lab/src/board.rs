@@ -169,11 +169,11 @@ impl Board {
     }
 
     fn acknowledged(&mut self, progress: &Progress) {
-        if self.wal.is_noted() && self.founded {
-            self.notes = vec![self.wal.note()];
-        }
         match *progress {
             Progress::Durable => {
+                if self.wal.is_noted() {
+                    self.notes = vec![self.wal.note()];
+                }
                 let durable = self.wal.durable();
                 self.commit = self.commit.max(durable.commit);
                 let state = (durable.term.0, durable.vote);

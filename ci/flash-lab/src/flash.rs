@@ -320,7 +320,8 @@ impl Flash {
             self.bytes[from + new.len() / 2] ^= 0x10;
             return Ok(if random.one_in(2) { FlashDone::Failed } else { FlashDone::Ok });
         }
-        if self.lies(random) {
+        let first = from.is_multiple_of(self.geometry.segment_bytes() as usize);
+        if self.lies(first, random) {
             return Ok(self.lie_of_write(from / w..from / w + words, random));
         }
         Ok(FlashDone::Ok)
@@ -356,7 +357,7 @@ impl Flash {
         let w = self.word();
         self.traces.retain(|places| places.end * w <= from || places.start * w >= from + len);
         let Some(fuse) = self.burns(true) else {
-            if self.lies(random) {
+            if self.lies(false, random) {
                 return Ok(self.lie_of_erase(from..from + len, random));
             }
             self.erase_to_the_end(from..from + len);

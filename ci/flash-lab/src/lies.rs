@@ -13,6 +13,8 @@ pub struct Lies {
     pub left: u32,
     /// So many writes and erases are carried out as they should be before the next one.
     pub after: u64,
+    /// The next one comes with the first record of a segment.
+    pub first: bool,
     /// So many came.
     pub told: u64,
 }
@@ -21,19 +23,19 @@ pub struct Lies {
 const FAR: u64 = 120;
 
 impl Flash {
-    /// Is this the operation that does not end as it tells?
-    pub(crate) fn lies(&mut self, random: &mut Random) -> bool {
+    /// Is this operation, a write of a segment's first record or another one, the one that does not end as it tells?
+    pub(crate) fn lies(&mut self, first: bool, random: &mut Random) -> bool {
         let lies = &mut self.lies;
         if lies.left == 0 {
             return false;
         }
-        if lies.after > 0 {
-            lies.after -= 1;
+        if lies.after > 0 || (lies.first && !first) {
+            lies.after = lies.after.saturating_sub(1);
             return false;
         }
         lies.left -= 1;
         lies.told += 1;
-        lies.after = random.below(FAR);
+        (lies.after, lies.first) = (random.below(FAR), random.one_in(2));
         true
     }
 

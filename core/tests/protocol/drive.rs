@@ -54,7 +54,7 @@ impl Cluster {
 
     /// Does all that board `n` owes: flash writes (unless by hand), messages, entries to apply.
     pub(crate) fn pump(&mut self, n: u8) {
-        let mut messages = 0;
+        let (mut messages, mut writes) = (0, 0);
         loop {
             self.note_events(n);
             let setup = self.setup;
@@ -62,6 +62,8 @@ impl Cluster {
             if !board.manual && board.is_dirty() {
                 board.persist_begins();
                 board.persist_ends();
+                writes += 1;
+                assert!(writes < MESSAGES_MAX, "{n} never ends writing: {:?}", self.board(n).disk);
                 continue;
             }
             if let Some(outgoing) = board.raft.poll_message(&mut board.log) {

@@ -185,7 +185,6 @@ const fn yes() -> bool {
     true
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
 const fn is_yes(yes: &bool) -> bool {
     *yes
 }

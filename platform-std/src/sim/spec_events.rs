@@ -3,6 +3,8 @@
 //! What boards are is what they show; which message of the specification a frame stands for, and which of its messages are
 //! on their way, is kept count of here.
 
+// Long because each step of the specification has its counterpart here, and all share what is kept of a board.
+
 use std::collections::{BTreeMap, HashMap};
 
 use quorate::entry::Entries;
@@ -23,6 +25,7 @@ pub(super) struct Shown {
     commit: u64,
     last: EntryId,
     durable: u64,
+    /// Members, and the voters of an outgoing configuration.
     conf: [NodeSet; 2],
 }
 
@@ -36,7 +39,7 @@ impl Shown {
             commit: raft.commit().0,
             last: status.last,
             durable: status.durable.0,
-            conf: [raft.membership().voters, raft.membership().outgoing],
+            conf: [raft.membership().members(), raft.membership().outgoing],
         }
     }
 }
@@ -69,7 +72,19 @@ struct Mirror {
     now: Durable,
     durable: Durable,
     matched: BTreeMap<u8, u64>,
-    granted: NodeSet,
+    /// Up to here it knows what is committed by a vote's frame, or from who did: the specification's votes do not tell.
+    hidden: u64,
+}
+
+impl Mirror {
+    /// The commit index that the board shows, as the specification has it.
+    fn commit(&self, shown: &Shown) -> u64 {
+        if shown.commit <= self.hidden {
+            self.now.commit
+        } else {
+            shown.commit.max(self.now.commit)
+        }
+    }
 }
 
 /// A request of the specification, which a frame stands for.
@@ -151,10 +166,7 @@ impl SpecEvents {
     ) -> usize {
         let place = self.lines.len();
         let mirror = self.mirror(board);
-        if !shown.conf[0].is_empty() {
-            mirror.conf = shown.conf;
-        }
-        let state = State::new(shown.term, shown.vote, shown.commit.max(mirror.now.commit));
+        let state = State::new(shown.term, shown.vote, mirror.commit(shown));
         let (role, log, conf) = (shown.role, shown.last.index.0, mirror.conf);
         let event = Event::new(name, board, state, role, log, &conf, msg);
         self.lines.push(Line::event(place, ms, event));
@@ -210,6 +222,10 @@ impl SpecEvents {
         mirror.now = mirror.durable.clone();
         mirror.role = Role::Follower;
         mirror.matched.clear();
+        mirror.hidden = 0;
+        if shown.commit > mirror.now.commit {
+            mirror.hidden = shown.commit;
+        }
         for (_, replies) in self.replies.iter_mut().filter(|((from, _), _)| *from == board) {
             replies.retain(|reply| !reply.pending);
         }
@@ -236,7 +252,10 @@ impl SpecEvents {
         if self.ended || !self.mirror(board).runs {
             return;
         }
-        let Mirror { role, now: Durable { term, .. }, .. } = *self.mirror(board);
+        let Mirror { role, conf, now: Durable { term, .. }, .. } = *self.mirror(board);
+        if !shown.conf[0].is_empty() && shown.conf != conf {
+            return self.end(ms, format!("board {board} has other members now"));
+        }
         match shown.role {
             Role::Candidate if shown.term == term + 1 => self.stands(ms, board, shown),
             Role::Follower if shown.term == term && role != Role::Follower => {
@@ -262,7 +281,6 @@ impl SpecEvents {
     fn stands(&mut self, ms: u64, board: u8, shown: &Shown) {
         let mirror = self.mirror(board);
         (mirror.now.term, mirror.now.vote) = (shown.term, shown.vote);
-        mirror.granted = NodeSet::EMPTY;
         self.put(ms, "BecomeCandidate", board, shown, None);
         // It asks itself, as it asks the others.
         let msg = Msg::new("MsgVoteResp", board, board, shown.term);
@@ -308,7 +326,7 @@ impl SpecEvents {
         if shown.durable > self.mirror(board).matched.get(&board).copied().unwrap_or_default() {
             self.acknowledged(ms, board, board, shown.durable, &before);
         }
-        if shown.commit > before.commit {
+        if self.mirror(board).commit(shown) > before.commit {
             self.mirror(board).now.commit = shown.commit;
             self.put(ms, "Commit", board, shown, None);
         }
@@ -474,6 +492,15 @@ impl SpecEvents {
             return;
         }
         let from = frame.envelope.from.get();
+        let hidden = match frame.envelope.message {
+            Message::VoteRequest { .. } | Message::VoteReply { .. } => true,
+            Message::Append { commit, .. } => commit.0 <= self.mirror(from).hidden,
+            Message::Heartbeat { commit, .. } => commit.index.0 <= self.mirror(from).hidden,
+            _ => false,
+        };
+        if hidden && after.commit > before.commit {
+            self.mirror(board).hidden = after.commit;
+        }
         match frame.envelope.message {
             Message::VoteRequest { pre: false, term, .. } => {
                 let raised = after.term > before.term;
