@@ -74,6 +74,7 @@ pub fn world(seed: u64, images: Option<Vec<Vec<u8>>>) -> World {
         map: MAP_LIMITS,
         election_ms: 0,
         heartbeat_ms: 0,
+        lease_clock_error_permille: None,
         boards: (0..BOARDS).map(board).collect(),
     };
     profile.plan();
