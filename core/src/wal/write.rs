@@ -224,9 +224,9 @@ impl Wal {
         if ok {
             // No more than was written, whatever its head says now: a chunk may wait in the buffer behind.
             ok = self.fetch(io, &out.at, out.len)?;
-            let head = Head::decode(io.bytes(HEAD_BYTES)).filter(|head| head.crc == out.crc);
-            io.head = head.unwrap_or(Head::NONE);
-            ok &= io.head.total <= out.len && io.follows(out.at.seed) && io.says();
+            io.head = Head::decode(io.bytes(HEAD_BYTES)).unwrap_or(Head::NONE);
+            ok &= io.head.tag != 0 && io.head.crc == out.crc && io.head.total <= out.len;
+            ok &= io.follows(out.at.seed) && io.says();
         }
         self.work = Work::None;
         self.window.forget();
