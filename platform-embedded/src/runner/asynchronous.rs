@@ -25,8 +25,7 @@ use quorate::typed::{StateMachine, serve};
 pub struct Runner<'a, A, L, F, C> {
     parts: Parts<'a, A, L, F, C>,
     desk: &'a Desk,
-    /// What is under way, so that a future that is dropped can be taken up again.
-    sending: Option<Sending>,
+    /// What flash is at, so that it can be taken up again when the future that was at it has been dropped.
     op: Option<FlashOp>,
 }
 
@@ -46,7 +45,7 @@ where
 {
     /// A board that is off.
     pub const fn new(parts: Parts<'a, A, L, F, C>, desk: &'a Desk) -> Self {
-        Self { parts, desk, sending: None, op: None }
+        Self { parts, desk, op: None }
     }
 
     /// Starts the node. What comes of it is seen when the runner runs.
@@ -74,9 +73,9 @@ where
 
     /// Runs the board, for ever; each event is told.
     ///
-    /// If the future is dropped, the board stands still, and goes on where it was with the next call: a frame that was being sent is
-    /// sent again, a flash operation that was under way is brought to its end
-    /// ([`Partition::resume_async`](crate::flash::Partition::resume_async)), requests wait.
+    /// If the future is dropped, the board stands still, and goes on where it was with the next call: a flash operation that was under
+    /// way is brought to its end ([`Partition::resume_async`](crate::flash::Partition::resume_async)), requests wait, and a frame that
+    /// was being sent is lost, as any frame may be. An erase begins anew: do not drop run after run sooner than the part can erase.
     pub async fn run(&mut self, mut tell: impl FnMut(&Event)) -> ! {
         self.resume().await;
         loop {
@@ -89,8 +88,9 @@ where
                     self.parts.node.handle_flash(self.parts.clock.now(), done);
                     continue;
                 }
-                Next::Send(sending) => {
-                    self.send(sending).await;
+                Next::Send(Sending { to, len }) => {
+                    let frame = self.parts.frame.get(..len).unwrap_or_default();
+                    self.parts.link.send(to, frame).await;
                     continue;
                 }
                 Next::Wait(until) => self.parts.until(now, until),
@@ -110,19 +110,8 @@ where
         advance(node, app, now, frame, buffer, *power, self.desk, tell)
     }
 
-    async fn send(&mut self, sending: Sending) {
-        self.sending = Some(sending);
-        let Sending { to, len } = sending;
-        let frame = self.parts.frame.get(..len).unwrap_or_default();
-        self.parts.link.send(to, frame).await;
-        self.sending = None;
-    }
-
     /// Brings to its end what was under way when the last run was dropped.
     async fn resume(&mut self) {
-        if let Some(sending) = self.sending {
-            self.send(sending).await;
-        }
         if let Some(op) = self.op {
             let done = self.parts.flash.resume_async(op, self.parts.buffer).await;
             self.op = None;
@@ -155,21 +144,12 @@ where
             match advance(node, app, now, frame, &mut [], power, self.desk, tell) {
                 // There is one already.
                 Next::Flash(_) => return work.await,
-                Next::Send(sending) => {
-                    self.sending = Some(sending);
-                    let Sending { to, len } = sending;
+                Next::Send(Sending { to, len }) => {
                     let bytes = frame.get(..len).unwrap_or_default();
                     let mut send = pin!(link.send(to, bytes));
-                    let done = match select(work.as_mut(), send.as_mut()).await {
-                        Either::First(done) => {
-                            // Told only behind the frame: a run that is dropped here looks at what flash holds.
-                            send.await;
-                            Some(done)
-                        }
-                        Either::Second(()) => None,
-                    };
-                    self.sending = None;
-                    if let Some(done) = done {
+                    if let Either::First(done) = select(work.as_mut(), send.as_mut()).await {
+                        // A run that is dropped here looks at what flash holds, and finds it done.
+                        send.await;
                         return done;
                     }
                 }

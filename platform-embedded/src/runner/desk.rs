@@ -1,13 +1,14 @@
 //! What other tasks ask of the runner, and its answers.
 
 use core::cell::{Cell, RefCell};
+use core::future::poll_fn;
+use core::task::{Poll, Waker};
 
-use embassy_futures::yield_now;
 use embassy_sync::blocking_mutex::Mutex;
 use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
 use embassy_sync::channel::Channel;
-use embassy_sync::semaphore::{FairSemaphore, Semaphore};
 use embassy_sync::signal::Signal;
+use embassy_sync::waitqueue::MultiWakerRegistration;
 use quorate::node::{
     ForwardError, Node, Outcome, ProposalId, ProposeError, ReadError, ReadId, Status,
 };
@@ -16,7 +17,7 @@ use quorate::{EntryId, Instant, NodeId};
 
 /// Requests that can be under way at a time; more wait for their turn.
 pub const REQUESTS_MAX: usize = 4;
-/// Tasks that can wait for their turn in order.
+/// Tasks that can wait for their turn; where there are more, they keep each other awake.
 const WAITERS_MAX: usize = 8;
 
 type Raw = CriticalSectionRawMutex;
@@ -81,7 +82,8 @@ impl<const N: usize> AnyCommands for Commands<N> {
 /// Between the runner and the tasks that use its [`Handle`]s, in a `static`: `Desk<Commands<N>>`, used as `&'static Desk`, where `N`
 /// is the longest command.
 pub struct Desk<B: ?Sized = dyn AnyCommands> {
-    turns: FairSemaphore<Raw, WAITERS_MAX>,
+    /// All of them are woken when a slot is free: one whose future is dropped then takes nobody's turn with it.
+    waiting: Mutex<Raw, RefCell<MultiWakerRegistration<WAITERS_MAX>>>,
     asked: Channel<Raw, u8, REQUESTS_MAX>,
     slots: Mutex<Raw, [Cell<Slot>; REQUESTS_MAX]>,
     answered: [Signal<Raw, ()>; REQUESTS_MAX],
@@ -93,7 +95,7 @@ impl<const N: usize> Desk<Commands<N>> {
     /// A desk on which nothing lies.
     pub const fn new() -> Self {
         Self {
-            turns: FairSemaphore::new(REQUESTS_MAX),
+            waiting: Mutex::new(RefCell::new(MultiWakerRegistration::new())),
             asked: Channel::new(),
             slots: Mutex::new([const { Cell::new(Slot::Free) }; REQUESTS_MAX]),
             answered: [const { Signal::new() }; REQUESTS_MAX],
@@ -145,7 +147,21 @@ impl Desk {
             answered.reset();
         }
         self.change(at, |_| Slot::Free);
-        self.turns.release(1);
+        self.with_waiting(MultiWakerRegistration::wake);
+    }
+
+    fn with_waiting(&self, change: impl FnOnce(&mut MultiWakerRegistration<WAITERS_MAX>)) {
+        // It is never looked at from within itself.
+        self.waiting.lock(|waiting| waiting.try_borrow_mut().map(|mut w| change(&mut w)).ok());
+    }
+
+    fn poll_put(&self, request: Request, command: &[u8], waker: &Waker) -> Poll<u8> {
+        if let Some(at) = self.put(request, command) {
+            return Poll::Ready(at);
+        }
+        self.with_waiting(|waiting| waiting.register(waker));
+        // One may have become free in between.
+        self.put(request, command).map_or(Poll::Pending, Poll::Ready)
     }
 
     fn send(&self, at: u8) {
@@ -323,17 +339,8 @@ pub struct Handle<'a> {
 
 impl Handle<'_> {
     async fn ask(&self, request: Request, command: &[u8]) -> Answer {
-        loop {
-            if let Ok(turn) = self.desk.turns.acquire(1).await
-                && let Some(at) = self.desk.put(request, command)
-            {
-                // It is given back when the slot is.
-                turn.disarm();
-                return Ticket { desk: self.desk, at }.answer().await;
-            }
-            // More tasks than can wait in order.
-            yield_now().await;
-        }
+        let at = poll_fn(|context| self.desk.poll_put(request, command, context.waker())).await;
+        Ticket { desk: self.desk, at }.answer().await
     }
 
     /// Has this board, if it leads, append a command to the log; whether it is committed is not waited for. See
