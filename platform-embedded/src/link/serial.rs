@@ -97,12 +97,13 @@ impl Shared {
 impl<'a, U> Serial<'a, U> {
     /// Bytes that a line takes for frames of up to `frame_bytes`.
     pub const fn memory_bytes(frame_bytes: usize) -> usize {
-        cobs::max_encoding_length(frame_bytes).saturating_add(2).saturating_mul(2)
+        cobs::max_encoding_length(frame_bytes).saturating_mul(2).saturating_add(2)
     }
 
     /// A line between two boards, or one to a hub; `memory` is what [`Serial::memory_bytes`] asks for.
     pub fn new(uart: U, memory: &'a mut [u8]) -> Self {
-        let (encoded, out) = memory.split_at_mut(memory.len() / 2);
+        // The zeros around a frame stand where it is sent from.
+        let (encoded, out) = memory.split_at_mut(memory.len().saturating_sub(2) / 2);
         let deframer = Deframer::new(encoded);
         let chunk = [0; CHUNK_BYTES];
         Self {
