@@ -20,7 +20,10 @@ struct Dice(u32);
 
 impl Dice {
     const fn new(seed: u32) -> Self {
-        Self(if seed == 0 { 0x9e37_79b9 } else { seed })
+        // Seeds are small numbers: what is drawn first shall differ between them too.
+        let mixed = (seed ^ seed.wrapping_shr(16)).wrapping_add(1).wrapping_mul(0x9e37_79b9);
+        let mixed = (mixed ^ mixed.wrapping_shr(15)).wrapping_mul(0x85eb_ca6b);
+        Self(if mixed == 0 { 1 } else { mixed })
     }
 
     fn draw(&mut self) -> u32 {

@@ -117,7 +117,7 @@ impl NorFlash for SimFlash {
 
     async fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Unreadable> {
         self.part.writes.set(self.part.writes.get() + 1);
-        assert!(offset as usize % WORD == 0 && bytes.len() % WORD == 0);
+        assert!((offset as usize).is_multiple_of(WORD) && bytes.len().is_multiple_of(WORD));
         for (at, word) in (offset as usize..).step_by(WORD).zip(bytes.chunks(WORD)) {
             self.ready().await;
             {
