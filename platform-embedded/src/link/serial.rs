@@ -3,6 +3,7 @@
 #[cfg(feature = "async")]
 use super::AsyncLink;
 use super::Link;
+use cobs::{DecodeResult, DecoderState, EncoderState, PushResult};
 use core::task::Poll;
 use embedded_io::{Read, ReadReady, Write, WriteReady};
 use quorate::{Instant, NodeSet};
@@ -19,6 +20,7 @@ const QUIET_MS: u32 = 2;
 /// Each frame stands between two zeros, and COBS keeps zeros out of it: a frame that is cut, or hit by noise, or begun before this
 /// board was there, ends at the next zero at the latest, and what is between the zeros then is left to the frame's own check.
 pub struct Deframer<'a> {
+    decoder: DecoderState,
     bytes: &'a mut [u8],
     len: usize,
     /// What has come since the last zero is no frame: longer than any, or a byte of it was lost.
@@ -26,27 +28,30 @@ pub struct Deframer<'a> {
 }
 
 impl<'a> Deframer<'a> {
-    /// Puts encoded frames together in `bytes`.
+    /// Puts frames of up to so many bytes together.
     pub const fn new(bytes: &'a mut [u8]) -> Self {
-        Self { bytes, len: 0, spoilt: false }
+        Self { decoder: DecoderState::Idle, bytes, len: 0, spoilt: false }
     }
 
     /// Takes a byte; the length of the frame that ends with it. [`Deframer::frame`] has it until the next byte.
     pub fn push(&mut self, byte: u8) -> Option<usize> {
-        if byte != 0 {
-            match self.bytes.get_mut(self.len) {
-                Some(place) => *place = byte,
-                None => self.spoilt = true,
+        let mut whole = false;
+        match self.decoder.feed(byte) {
+            Ok(DecodeResult::DataStart) => self.len = 0,
+            Ok(DecodeResult::DataContinue(byte)) => {
+                match self.bytes.get_mut(self.len) {
+                    Some(place) => *place = byte,
+                    None => self.spoilt = true,
+                }
+                self.len = self.len.saturating_add(1);
             }
-            self.len = self.len.saturating_add(1);
-            return None;
+            Ok(DecodeResult::DataComplete) => whole = !self.spoilt && self.len > 0,
+            Ok(DecodeResult::NoData) | Err(_) => {}
         }
-        let (len, spoilt) = (self.len, self.spoilt);
-        (self.len, self.spoilt) = (0, false);
-        if len == 0 || spoilt {
-            return None;
+        if byte == 0 {
+            self.spoilt = false;
         }
-        cobs::decode_in_place(self.bytes.get_mut(..len)?).ok().filter(|len| *len > 0)
+        whole.then_some(self.len)
     }
 
     /// The frame of that length that has just ended.
@@ -58,6 +63,43 @@ impl<'a> Deframer<'a> {
     pub const fn spoil(&mut self) {
         self.spoilt = true;
     }
+}
+
+/// Writes a frame with its zeros; how many bytes, or `None` if there is no room.
+fn encode(frame: &[u8], out: &mut [u8]) -> Option<usize> {
+    let (first, rest) = out.split_first_mut()?;
+    *first = 0;
+    let mut encoder = EncoderState::default();
+    // Behind the place of the first code.
+    let mut at = 1usize;
+    let mut open = true;
+    for byte in frame {
+        if !open {
+            at = at.checked_add(1)?;
+        }
+        open = true;
+        let put = match encoder.push(*byte) {
+            PushResult::AddSingle(byte) => byte,
+            PushResult::ModifyFromStartAndSkip((code_at, code)) => {
+                *rest.get_mut(code_at)? = code;
+                0
+            }
+            PushResult::ModifyFromStartAndPushAndSkip((code_at, code, byte)) => {
+                *rest.get_mut(code_at)? = code;
+                // The place of the next code, unless this was the last byte.
+                open = false;
+                byte
+            }
+        };
+        *rest.get_mut(at)? = put;
+        at = at.checked_add(1)?;
+    }
+    if open {
+        let (code_at, code) = encoder.finalize();
+        *rest.get_mut(code_at)? = code;
+    }
+    *rest.get_mut(at)? = 0;
+    at.checked_add(2)
 }
 
 /// A serial line, over a UART's `embedded-io` or `embedded-io-async`. All that are on it hear each frame.
@@ -103,8 +145,8 @@ impl<'a, U> Serial<'a, U> {
     /// A line between two boards, or one to a hub; `memory` is what [`Serial::memory_bytes`] asks for.
     pub fn new(uart: U, memory: &'a mut [u8]) -> Self {
         // The zeros around a frame stand where it is sent from.
-        let (encoded, out) = memory.split_at_mut(memory.len().saturating_sub(2) / 2);
-        let deframer = Deframer::new(encoded);
+        let (frame, out) = memory.split_at_mut(memory.len().saturating_sub(2) / 2);
+        let deframer = Deframer::new(frame);
         let chunk = [0; CHUNK_BYTES];
         Self {
             uart,
@@ -149,9 +191,7 @@ impl<'a, U> Serial<'a, U> {
 
     /// Encodes a frame to be sent; one that is too long is dropped.
     fn encode(&mut self, frame: &[u8]) {
-        let room = self.out.len() >= cobs::max_encoding_length(frame.len()).saturating_add(2);
-        let encoded =
-            if room { cobs::try_encode_including_sentinels(frame, self.out).ok() } else { None };
+        let encoded = encode(frame, self.out);
         (self.out_at, self.out_len) = (0, encoded.unwrap_or(0));
     }
 
