@@ -2,7 +2,9 @@
 
 mod bench;
 mod checks;
+mod conformance;
 mod cuts;
+mod differential;
 mod embedded;
 mod fuzz;
 mod planted;
@@ -16,6 +18,7 @@ mod tools;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use steps::{Options, Run};
@@ -42,11 +45,18 @@ enum Task {
     /// Put this library next to others that do the same, on the same ground.
     Bench {
         /// What is compared.
-        #[arg(value_parser = ["flash"])]
+        #[arg(value_parser = ["core", "flash"])]
         what: String,
+    },
+    /// Run a folder of scripts as etcd-io/raft publishes them: interaction/ with interaction-state/, quorum/, confchange/.
+    Conformance {
+        /// The folder.
+        dir: PathBuf,
     },
     /// Cut the power of a board inside its flash operations, in every cell of word size and faults.
     Cuts(CutsArgs),
+    /// Put the protocol next to the crate `raft` 0.7 by the same random schedules.
+    Differential(DifferentialArgs),
     /// Try every short history of a flash log, with a cut at every operation and in every word.
     Exhaustive {
         /// Events of the longest histories.
@@ -83,6 +93,16 @@ struct CutsArgs {
     /// This session of the cell alone, with every operation.
     #[arg(long)]
     session: Option<u64>,
+}
+
+#[derive(Args)]
+struct DifferentialArgs {
+    /// How many schedules.
+    #[arg(long, default_value_t = differential::COUNT_FULL)]
+    count: u64,
+    /// The seed of the first; the others follow.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
 }
 
 #[derive(Args)]
@@ -126,11 +146,18 @@ fn main() -> ExitCode {
         None if cli.steps.is_empty() => (Run::Default, Options::default()),
         None => (Run::Named(cli.steps), Options::default()),
         Some(Task::Bench { what }) => (Run::only(&format!("bench-{what}")), Options::default()),
+        Some(Task::Conformance { dir }) => {
+            (Run::only("conformance"), Options { conformance: Some(dir), ..Options::default() })
+        }
         Some(Task::Full) => (Run::Full, Options::full()),
         Some(Task::Cuts(args)) => {
             let CutsArgs { count, seed, cells, session } = args;
             let cuts = cuts::Campaign { count, seed, cells, session };
             (Run::only("cuts"), Options { cuts, ..Options::default() })
+        }
+        Some(Task::Differential(DifferentialArgs { count, seed })) => {
+            let differential = differential::Campaign { count, seed };
+            (Run::only("differential"), Options { differential, ..Options::default() })
         }
         Some(Task::Exhaustive { length }) => {
             (Run::only("exhaustive"), Options { history_length: length, ..Options::default() })

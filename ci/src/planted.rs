@@ -1,5 +1,5 @@
-//! The step `planted`: bugs planted in a copy of the tree, each caught by the simulator or by a campaign
-//! of the flash log.
+//! The step `planted`: bugs planted in a copy of the tree, each caught by the simulator, by a campaign
+//! of the flash log, or by a script.
 //!
 //! A patch under `ci/planted/` is one bug; `ci/planted/README.md` has the format.
 
@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use diffy::patch_set::{FileOperation, ParseOptions, PatchSet};
@@ -21,6 +22,9 @@ const CUTS: &[u32] = &[20, 100, 500, 2_500];
 /// How long a bug may keep the simulator busy over one lot of seeds: some bugs never end a run.
 const SWEEP_MAX: Duration = Duration::from_secs(600);
 
+/// What is built of the copy, below the target folder.
+const BUILT: &str = "planted/target";
+
 /// One bug.
 struct Planted {
     name: String,
@@ -32,6 +36,8 @@ struct Planted {
     sweep: Vec<String>,
     /// The command of `cargo ci` that catches it, if it is not the simulator.
     campaign: Vec<String>,
+    /// The script that catches it, if it is neither.
+    script: Option<String>,
     /// Caught so soon that every `cargo ci` plants it.
     quick: bool,
     diff: String,
@@ -48,6 +54,7 @@ impl Planted {
             expect: BTreeSet::new(),
             sweep: Vec::new(),
             campaign: Vec::new(),
+            script: None,
             quick: false,
             diff: diff.to_owned(),
         };
@@ -60,12 +67,13 @@ impl Planted {
                 "Expect" => patch.expect = words.collect(),
                 "Sweep" => patch.sweep = words.collect(),
                 "Campaign" => patch.campaign = words.collect(),
+                "Script" => patch.script = Some(value.trim().to_owned()),
                 "Quick" => patch.quick = value.trim() == "yes",
                 _ => return Err(format!("head line `{field}:` is not known")),
             }
         }
-        if patch.bug.is_empty() || patch.expect.is_empty() {
-            return Err("the head needs `Bug:` and `Expect:`".to_owned());
+        if patch.bug.is_empty() || patch.expect.is_empty() == patch.script.is_none() {
+            return Err("the head needs `Bug:`, and `Expect:` or `Script:`".to_owned());
         }
         Ok(patch)
     }
@@ -157,9 +165,10 @@ pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
     let mut escaped = 0;
     for patch in &chosen {
         println!("\nplanting {}: {}", patch.name, patch.bug);
-        let result = tree.plant(patch).and_then(|program| match patch.campaign.is_empty() {
-            true => hunt(context, patch, &program),
-            false => campaign(context, patch, &program, &tree.root),
+        let result = tree.plant(patch).and_then(|program| match &patch.script {
+            Some(name) => script(name, &program, &tree.root),
+            None if patch.campaign.is_empty() => hunt(context, patch, &program),
+            None => campaign(context, patch, &program, &tree.root),
         });
         let row = match result {
             Ok(caught) => {
@@ -235,6 +244,8 @@ fn campaign(
     for count in counts {
         let mut command = context.command(&program.to_string_lossy());
         command.current_dir(tree).args(&patch.campaign);
+        // What a campaign builds besides is kept, as the tree is not.
+        command.env("CARGO_TARGET_DIR", context.target.join(BUILT));
         if *count > 0 {
             command.args(["--count", &count.to_string()]);
         }
@@ -251,6 +262,20 @@ fn campaign(
     }
     let missed: Vec<&String> = patch.expect.difference(&red).collect();
     failed(format!("{missed:?} stayed green in `{name}`; red: {red:?}"))
+}
+
+/// Runs the script that the bug has to lead to other states. Each holds without the bug, as the tests tell.
+fn script(name: &str, program: &Path, tree: &Path) -> Result<Caught, Trouble> {
+    let file = |extension| tree.join("core/tests/scripts").join(name).with_extension(extension);
+    let mut command = Command::new(program);
+    command.args(["script", "--progress", "--check"]).arg(file("jsonl")).arg(file("txt"));
+    let printed = output_within(&mut command, SWEEP_MAX)?;
+    print!("{}", printed.out);
+    match printed.code {
+        Some(1) => Ok(Caught { by: format!("script {name}"), red: BTreeSet::new() }),
+        Some(0) => failed(format!("the script {name} stayed green")),
+        code => failed(format!("the script {name}: exit code {code:?}\n{}", printed.err)),
+    }
 }
 
 /// The number that a line of a campaign tells to be violated.
@@ -284,7 +309,7 @@ impl<'a> Tree<'a> {
         for (path, text) in patch.apply(&self.root).map_err(Trouble::Failed)? {
             self.put(&path, text.as_bytes())?;
         }
-        let folder = self.context.target.join("planted/target");
+        let folder = self.context.target.join(BUILT);
         // Only what the bug touches is built again, and without the last optimisations.
         let (package, program) = match patch.campaign.is_empty() {
             true => ("quorate-std", "release/quorate"),
@@ -337,6 +362,14 @@ mod tests {
         assert_eq!(Planted::parse("x", &patch).unwrap().campaign, ["cuts", "--cell", "4-"]);
         assert_eq!(violated("F2 violated: cargo ci cuts --cell 4-bits"), Some("F2"));
         assert_eq!(violated("100 cuts; 3 sessions violated a rule"), None);
+    }
+
+    #[test]
+    fn a_script_stands_in_for_numbers() {
+        let patch = PATCH.replace("Expect: I1 C2\nSweep: --boards 3", "Script: forgetting");
+        let patch = Planted::parse("x", &patch).unwrap();
+        assert_eq!(patch.script.as_deref(), Some("forgetting"));
+        assert!(Planted::parse("x", &PATCH.replace("Sweep: --boards 3", "Script: it")).is_err());
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! The list of steps, and the loop that runs them, times them and sums them up.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::tools::{Context, Trouble};
-use crate::{bench, checks, cuts, embedded, fuzz, planted, readme, sim, size};
+use crate::{
+    bench, checks, conformance, cuts, differential, embedded, fuzz, planted, readme, sim, size,
+};
 
 /// When a step belongs to a run that names no step.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -13,6 +16,8 @@ enum When {
     Always,
     /// In `cargo ci full` alone.
     Full,
+    /// In neither: it takes what is not in the repository.
+    Asked,
 }
 
 /// One step: it ends with a line for the summary, or with what went wrong.
@@ -80,6 +85,12 @@ const STEPS: &[Step] = &[
         run: sim::job,
     },
     Step {
+        name: "conformance",
+        about: "published scripts lead to the published states",
+        when: When::Asked,
+        run: conformance::step,
+    },
+    Step {
         name: "cuts",
         about: "power cuts inside flash operations lose nothing",
         when: When::Always,
@@ -96,6 +107,18 @@ const STEPS: &[Step] = &[
         about: "every flipped bit of a flash image is harmless or reported",
         when: When::Always,
         run: cuts::flips::step,
+    },
+    Step {
+        name: "differential",
+        about: "the same leaders and committed logs as the crate raft 0.7, by the same schedules",
+        when: When::Always,
+        run: differential::step,
+    },
+    Step {
+        name: "bench-core",
+        about: "a cluster next to one of the crate raft: instructions, frames, bytes",
+        when: When::Full,
+        run: bench::core_step,
     },
     Step {
         name: "bench-flash",
@@ -126,6 +149,9 @@ const STEPS: &[Step] = &[
 /// What a caller can set about the steps.
 pub(crate) struct Options {
     pub(crate) cuts: cuts::Campaign,
+    /// The folder of published scripts.
+    pub(crate) conformance: Option<PathBuf>,
+    pub(crate) differential: differential::Campaign,
     /// Events of the longest histories that are tried.
     pub(crate) history_length: u32,
     pub(crate) fuzz_seconds: u32,
@@ -143,6 +169,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             cuts: cuts::Campaign::SHORT,
+            conformance: None,
+            differential: differential::Campaign::SHORT,
             history_length: cuts::exhaustive::LENGTH,
             fuzz_seconds: 30,
             fuzz_targets: Vec::new(),
@@ -161,6 +189,7 @@ impl Options {
     pub(crate) fn full() -> Self {
         Self {
             cuts: cuts::Campaign::LONG,
+            differential: differential::Campaign::LONG,
             history_length: cuts::exhaustive::LENGTH_FULL,
             fuzz_seconds: 300,
             sweep_seeds: 1000,
@@ -185,7 +214,7 @@ impl Run {
     fn takes(&self, step: &Step) -> bool {
         match self {
             Self::Default => step.when == When::Always,
-            Self::Full => true,
+            Self::Full => step.when != When::Asked,
             Self::Named(names) => names.iter().any(|name| name == step.name),
         }
     }
@@ -199,8 +228,12 @@ pub(crate) fn names() -> Vec<&'static str> {
 /// Prints what each step does.
 pub(crate) fn list() {
     for step in STEPS {
-        let note = if step.when == When::Full { " (not in a plain `cargo ci`)" } else { "" };
-        println!("{:<10} {}{note}", step.name, step.about);
+        let note = match step.when {
+            When::Always => "",
+            When::Full => " (not in a plain `cargo ci`)",
+            When::Asked => " (by itself alone, with a folder)",
+        };
+        println!("{:<11} {}{note}", step.name, step.about);
     }
 }
 
@@ -256,7 +289,7 @@ fn summary(context: &Context, ended: &[Ended], took: Duration) -> ExitCode {
             }
         };
         let note = note.lines().next().unwrap_or_default();
-        println!("{:<10} {word:<8} {:>7.1} s  {note}", step.name, step.took.as_secs_f32());
+        println!("{:<11} {word:<8} {:>7.1} s  {note}", step.name, step.took.as_secs_f32());
     }
     println!();
     match skipped {

@@ -322,6 +322,19 @@ mod tests {
         }
 
         #[test]
+        fn steps_one_by_one_lead_where_a_joint_configuration_leads_once_it_is_left(
+            learners in 0u8..64, of in any_steps()
+        ) {
+            let learners = (4..7).filter(|i| learners & (1 << (i - 1)) != 0).collect::<Vec<_>>();
+            let now = Membership { learners: set(&learners), ..Membership::of_voters(set(&[1, 2, 3])) };
+            let one_by_one = of.iter().try_fold(now, |at, step| at.changed(Transition::Auto, steps(&[*step])));
+            prop_assume!(one_by_one.is_ok() && !of.is_empty());
+            let joint = now.changed(Transition::Explicit, steps(&of)).unwrap();
+            prop_assert_eq!(joint.outgoing, now.voters);
+            prop_assert_eq!(joint.changed(Transition::Auto, steps(&[])), one_by_one);
+        }
+
+        #[test]
         fn a_change_is_read_as_it_was_written(how in 0u8..3, of in any_steps()) {
             let how = [Transition::Auto, Transition::Implicit, Transition::Explicit][usize::from(how)];
             let of: Vec<_> =

@@ -9,7 +9,7 @@ use crate::types::NodeId;
 pub const FRAME_BYTES_MIN: u16 = crate::wire::FRAME_BYTES_MIN as u16;
 
 /// What a heartbeat or the reply to one is reckoned as, in bytes, while nothing else is going on: enough
-/// for members up to number 14, 16 thousand terms and 268 million entries, and little less than beyond.
+/// for members up to number 21, 2 million terms and 34 billion entries, and little less than beyond.
 pub const IDLE_FRAME_BYTES: u16 = 32;
 
 /// A frame that takes longer than this on the air is refused, in µs. It keeps every sum in this file
@@ -379,7 +379,7 @@ mod tests {
 
     #[test]
     fn idle_frames_are_no_larger_than_they_are_reckoned() {
-        let (term, index, round) = (Term((1 << 14) - 1), Index((1 << 28) - 1), u32::MAX);
+        let (term, index, round) = (Term((1 << 21) - 1), Index((1 << 35) - 1), u32::MAX);
         let beat =
             Message::Heartbeat { term, commit: EntryId::new(index, term), round, reply: true };
         let (reject, room) = (None, None);
@@ -388,8 +388,8 @@ mod tests {
             let envelope = Envelope {
                 version: wire::VERSION,
                 cluster: ClusterId([255; 4]),
-                to: (1..=14).filter_map(NodeId::new).collect(),
-                from: NodeId::new(14).unwrap(),
+                to: (1..=21).filter_map(NodeId::new).collect(),
+                from: NodeId::new(21).unwrap(),
                 generation: Generation(127),
                 message,
             };

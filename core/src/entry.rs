@@ -148,6 +148,11 @@ impl<'a> Entries<'a> {
         self.prev
     }
 
+    /// The bytes of those that were not iterated over yet.
+    pub(crate) const fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// The next entry with its own encoded bytes.
     pub(crate) fn next_raw(&mut self) -> Option<Result<(Entry<'a>, &'a [u8]), Malformed>> {
         if self.bytes.is_empty() {
@@ -205,21 +210,19 @@ pub(crate) fn encode_varint(mut value: u64, bytes: &mut [u8], at: &mut usize) {
 
 /// Reads a LEB128 value; `None` if it is cut off or too long.
 pub(crate) fn decode_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let mut value = 0u64;
-    let mut rest = bytes;
-    for shift in (0..64u32).step_by(7) {
-        let (&byte, tail) = rest.split_first()?;
-        rest = tail;
-        let bits = u64::from(byte & 0x7f);
-        if shift == 63 && bits > 1 {
+    let (&first, mut rest) = bytes.split_first()?;
+    let mut value = u64::from(first & 0x7f);
+    let (mut byte, mut shift) = (first, 0u32);
+    while byte & 0x80 != 0 {
+        shift = shift.saturating_add(7);
+        (byte, rest) = rest.split_first().map(|(byte, rest)| (*byte, rest))?;
+        // Of the tenth byte one bit is left.
+        if shift == 63 && byte > 1 {
             return None;
         }
-        value |= bits.wrapping_shl(shift);
-        if byte & 0x80 == 0 {
-            return Some((value, rest));
-        }
+        value |= u64::from(byte & 0x7f).wrapping_shl(shift);
     }
-    None
+    Some((value, rest))
 }
 
 #[cfg(test)]

@@ -7,9 +7,9 @@
 use crate::entry::{Entries, Entry, HEAD_BYTES_MAX, Head, Kind};
 use crate::types::{EntryId, Index, Term};
 
-/// Places remembered in the ring, so that reading on is one step: about one for each reader
-/// (flash, applying, and peers that are at the same place share theirs).
-const CURSORS: usize = 4;
+/// Places remembered in the ring, so that reading on is one step: one for flash and one for peers that are at the same
+/// place. Applying, and what a snapshot covers, have one of their own.
+const CURSORS: usize = 2;
 /// A walk longer than this is remembered in a place of its own.
 const WALK_STEPS_SHORT: u32 = 8;
 
@@ -64,7 +64,12 @@ pub struct Log<B: ?Sized = [u8]> {
     /// Bytes that no entry may take.
     kept: u32,
     cursors: [Cursor; CURSORS],
-    cursor_next: u8,
+    /// Those that were of use since each had its turn, a bit for each: another one gives way.
+    cursors_used: u8,
+    /// The entry behind the one that was read last.
+    next_read: Cursor,
+    /// The place that [`Log::bytes_up_to`] was last asked about.
+    mark: Cursor,
     ring: B,
 }
 
@@ -81,7 +86,9 @@ impl<const N: usize> Log<[u8; N]> {
             aside: 0,
             kept: 0,
             cursors: [Cursor::UNUSED; CURSORS],
-            cursor_next: 0,
+            cursors_used: 0,
+            next_read: Cursor::UNUSED,
+            mark: Cursor::UNUSED,
             ring: [0; N],
         }
     }
@@ -102,6 +109,8 @@ impl Log {
         self.writing = base.index;
         self.used = 0;
         self.cursors = [Cursor::UNUSED; CURSORS];
+        self.next_read = Cursor::UNUSED;
+        self.mark = Cursor::UNUSED;
     }
 
     /// The last entry that is no longer here.
@@ -246,23 +255,36 @@ impl Log {
         }
     }
 
+    /// Takes over entries that are known to be whole and to end with `last`, if they follow this log and there is room
+    /// for all of them: the most frequent case of [`Log::append_entries`], without a look at each.
+    pub fn append_whole(&mut self, entries: &Entries<'_>, last: EntryId) -> bool {
+        let bytes = entries.bytes();
+        let fits = entries.prev() == self.last && bytes.len() <= self.bytes_free();
+        if fits && !bytes.is_empty() {
+            self.push(bytes);
+            self.last = last;
+        }
+        fits
+    }
+
     /// Drops everything behind `last`.
     fn truncate(&mut self, last: Index) {
-        let Some(cursor) = self.seek(last.next()) else {
+        let Some((cursor, ..)) = self.locate(last.next()) else {
             return;
         };
         self.used = self.distance(cursor.at);
         self.last = EntryId::new(last, cursor.prev_term);
         self.durable = self.durable.min(last);
         self.writing = self.writing.min(last);
-        for cursor in self.cursors.iter_mut().filter(|c| c.index > last.next()) {
+        let kept = self.cursors.iter_mut().chain([&mut self.next_read, &mut self.mark]);
+        for cursor in kept.filter(|c| c.index > last.next()) {
             *cursor = Cursor::UNUSED;
         }
     }
 
     /// Drops everything up to and including `index`; beyond `last` nothing happens.
     pub fn compact(&mut self, index: Index) {
-        let Some(cursor) = self.seek(index.next()) else {
+        let Some((cursor, ..)) = self.locate(index.next()) else {
             return;
         };
         self.used = self.used.saturating_sub(self.distance(cursor.at));
@@ -275,10 +297,19 @@ impl Log {
     /// The entries behind `after`, as many whole ones as fit `bytes_max`, none behind `last_max`:
     /// the last of them, and the bytes they take.
     pub fn fit(&mut self, after: Index, last_max: Index, bytes_max: usize) -> (Index, usize) {
-        let Some(mut cursor) = self.seek(after.next()) else {
-            return (after, 0);
-        };
-        let mut bytes = 0usize;
+        match self.seek(after.next()) {
+            Some(from) => self.fit_from(from, last_max, bytes_max),
+            None => (after, 0),
+        }
+    }
+
+    fn fit_from(&self, from: Cursor, last_max: Index, bytes_max: usize) -> (Index, usize) {
+        let mut cursor = from;
+        let mut bytes = self.used.saturating_sub(self.distance(cursor.at)) as usize;
+        if last_max >= self.last.index && bytes <= bytes_max {
+            return (self.last.index, bytes);
+        }
+        bytes = 0;
         while cursor.index <= last_max.min(self.last.index) {
             let Some(head) = self.head_at(cursor.at) else {
                 break;
@@ -303,11 +334,25 @@ impl Log {
         Some(bytes)
     }
 
+    /// Copies the encoded entries behind `after`, as many whole ones as fit `out`, none behind `last_max`: the last of
+    /// them, and the bytes they take.
+    pub fn copy_fit(&mut self, after: Index, last_max: Index, out: &mut [u8]) -> (Index, usize) {
+        let Some(from) = self.seek(after.next()) else {
+            return (after, 0);
+        };
+        let (last, bytes) = self.fit_from(from, last_max, out.len());
+        self.copy_out(from.at, out.get_mut(..bytes).unwrap_or_default());
+        (last, bytes)
+    }
+
     /// Copies the data of entry `index` into `out`: what it is, its term, and how many bytes.
     pub fn read(&mut self, index: Index, out: &mut [u8]) -> Option<(Kind, Term, usize)> {
         let (cursor, head) = self.find(index)?;
         let at = self.wrap((cursor.at as usize).saturating_add(head.head_bytes));
         self.copy_out(at, out.get_mut(..head.data_bytes)?);
+        let mut next = cursor;
+        self.step(&mut next, &head);
+        self.next_read = next;
         Some((head.kind, head.term.unwrap_or(cursor.prev_term), head.data_bytes))
     }
 
@@ -316,12 +361,27 @@ impl Log {
         self.find(index).map(|(_, head)| (head.kind, head.data_bytes))
     }
 
-    /// Bytes of the encoded entries up to and including `index`.
+    /// Bytes of the encoded entries up to and including `index`; asked again about the same one, it costs no walk.
     pub fn bytes_up_to(&mut self, index: Index) -> usize {
-        match self.seek(index.next()) {
-            Some(cursor) => self.distance(cursor.at) as usize,
-            None => 0,
+        if index <= self.base.index {
+            return 0;
         }
+        if self.mark.index != index.next() {
+            match self.locate(index.next()) {
+                Some((cursor, ..)) => self.mark = cursor,
+                None => return 0,
+            }
+        }
+        self.distance(self.mark.at) as usize
+    }
+
+    /// Bytes of the encoded entries behind `index`.
+    pub fn bytes_behind(&mut self, index: Index) -> usize {
+        if index >= self.last.index {
+            return 0;
+        }
+        let before = self.seek(index.next()).map_or(0, |cursor| self.distance(cursor.at));
+        self.used.saturating_sub(before) as usize
     }
 
     /// A flash write of the entries up to `last` begins.
@@ -381,28 +441,50 @@ impl Log {
     }
 
     fn find(&mut self, index: Index) -> Option<(Cursor, Head)> {
-        if index > self.last.index {
+        if index <= self.base.index || index > self.last.index {
             return None;
         }
-        let cursor = self.seek(index)?;
+        if self.next_read.index != index {
+            (self.next_read, ..) = self.locate(index)?;
+        }
+        let cursor = self.next_read;
         Some((cursor, self.head_at(cursor.at)?))
     }
 
-    /// Where entry `index` starts: one of those here, or the one that comes next.
+    /// Where entry `index` starts: one of those here, or the one that comes next. The place is remembered, as one that is
+    /// read on from.
     fn seek(&mut self, index: Index) -> Option<Cursor> {
+        let (cursor, mut place, steps) = self.locate(index)?;
+        let bit = |place: usize| 1u8.wrapping_shl(place as u32);
+        if steps > 0 && (place == CURSORS || steps > WALK_STEPS_SHORT) {
+            let unused = (0..CURSORS).find(|i| self.cursors_used & bit(*i) == 0);
+            place = unused.unwrap_or_default();
+        }
+        if let Some(kept) = self.cursors.get_mut(place) {
+            *kept = cursor;
+            self.cursors_used |= bit(place);
+            if self.cursors_used == bit(CURSORS).wrapping_sub(1) {
+                self.cursors_used = bit(place);
+            }
+        }
+        Some(cursor)
+    }
+
+    /// The same, with the remembered place that the walk began at, or [`CURSORS`], and its steps.
+    fn locate(&self, index: Index) -> Option<(Cursor, usize, u32)> {
         if index <= self.base.index || index > self.last.index.next() {
             return None;
         }
         if index == self.last.index.next() {
             let at = self.wrap((self.head as usize).saturating_add(self.used as usize));
-            return Some(Cursor { index, prev_term: self.last.term, at });
+            return Some((Cursor { index, prev_term: self.last.term, at }, CURSORS, 0));
         }
         let mut cursor = self.first();
-        let mut place = None;
+        let mut place = CURSORS;
         for (i, kept) in self.cursors.iter().enumerate() {
             if kept.index <= index && kept.index > cursor.index {
                 cursor = *kept;
-                place = Some(i);
+                place = i;
             }
         }
         let mut steps = 0u32;
@@ -411,16 +493,7 @@ impl Log {
             self.step(&mut cursor, &head);
             steps = steps.saturating_add(1);
         }
-        if steps > 0 {
-            if place.is_none() || steps > WALK_STEPS_SHORT {
-                self.cursor_next = self.cursor_next.wrapping_add(1);
-                place = Some((self.cursor_next as usize) % CURSORS);
-            }
-            if let Some(kept) = place.and_then(|i| self.cursors.get_mut(i)) {
-                *kept = cursor;
-            }
-        }
-        Some(cursor)
+        Some((cursor, place, steps))
     }
 
     /// The place of the first entry here.

@@ -142,9 +142,21 @@ fn half_result(voters: NodeSet, yes: NodeSet, no: NodeSet) -> VoteResult {
 }
 
 fn half_committed(voters: NodeSet, matched: &impl Fn(NodeId) -> Index) -> Option<Index> {
-    let needed = majority(voters.len());
-    let held_by = |index| voters.iter().filter(|id| matched(*id) >= index).count();
-    voters.iter().map(matched).filter(|index| held_by(*index) >= needed).max()
+    let count = voters.len();
+    if count == 0 {
+        return None;
+    }
+    // The highest first.
+    let mut held = [Index::ZERO; MEMBERS_MAX];
+    for id in voters.iter() {
+        let mut index = matched(id);
+        for place in held.iter_mut().take(count) {
+            if index > *place {
+                core::mem::swap(&mut index, place);
+            }
+        }
+    }
+    held.get(majority(count).saturating_sub(1)).copied()
 }
 
 #[cfg(test)]

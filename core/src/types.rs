@@ -60,7 +60,7 @@ impl fmt::Display for NodeId {
 /// A set of members: bit `id - 1` for each, so that ids up to 7 travel in one byte.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct NodeSet(u32);
+pub struct NodeSet(pub(crate) u32);
 
 impl NodeSet {
     /// Nobody.
@@ -115,7 +115,12 @@ impl NodeSet {
 
     /// Members in the order of their ids.
     pub fn iter(self) -> impl Iterator<Item = NodeId> + Clone {
-        (1..=NodeId::MAX).filter_map(NodeId::new).filter(move |id| self.contains(*id))
+        let mut rest = self.0;
+        core::iter::from_fn(move || {
+            let id = NodeId::new(rest.trailing_zeros().wrapping_add(1) as u8)?;
+            rest &= rest.wrapping_sub(1);
+            Some(id)
+        })
     }
 }
 

@@ -1,14 +1,15 @@
 //! One frame, one message: what it says, sealed with a 32-bit check.
 //!
-//! `version` · `cluster` (4 bytes) · `to` · `from` · `generation` · message, all as postcard writes them,
+//! Version and kind of message · flags and sender · `cluster` (4 bytes) · `to` · `generation` · the message's fields,
 //! then the payload (entries, a piece of a snapshot), then CRC-32C over everything before it, little-endian.
 //! See `core/docs/wire-format.md`.
 
+mod fields;
+
 use crate::types::{ClusterId, EntryId, Generation, Index, NodeId, NodeSet, Term};
 use crc::{CRC_32_ISCSI, Crc, Table};
-use serde::{Deserialize, Serialize};
 
-/// The version of this format. A frame of another version is refused.
+/// The version of this format, three bits. A frame of another version is refused.
 pub const VERSION: u8 = 1;
 
 /// The smallest frame that a cluster can be founded with.
@@ -22,15 +23,15 @@ pub const COUNT_MAX: u64 = (1 << 42) - 1;
 const CHECK_BYTES: usize = 4;
 const CHECK: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISCSI);
 
-/// Everything in an append frame but its entries, at worst: version, cluster, a set of members, sender,
-/// generation, kind of message, four counters, check.
-pub const APPEND_OVERHEAD_BYTES_MAX: usize = 1 + 4 + 5 + 1 + 3 + 1 + 4 * 6 + CHECK_BYTES;
+/// Everything in an append frame but its entries, at worst: version and kind, flags and sender, cluster, a set of
+/// members, generation, three counters and the difference of two, check.
+pub const APPEND_OVERHEAD_BYTES_MAX: usize = 1 + 1 + 4 + 5 + 3 + 3 * 6 + 7 + CHECK_BYTES;
 
 /// Everything in a snapshot frame but its piece of the snapshot, at worst.
-pub const SNAPSHOT_OVERHEAD_BYTES_MAX: usize = 1 + 4 + 5 + 1 + 3 + 1 + 3 * 6 + 3 * 5 + CHECK_BYTES;
+pub const SNAPSHOT_OVERHEAD_BYTES_MAX: usize = 1 + 1 + 4 + 5 + 3 + 3 * 6 + 3 * 5 + CHECK_BYTES;
 
 /// What one node tells another. Fields are the paper's where it has them (Raft Figure 2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Message {
     /// AppendEntries; the payload is the entries that follow `prev`. The same for every receiver.
@@ -166,7 +167,7 @@ pub enum Message {
 }
 
 /// Where a follower's log parts from the leader's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Reject {
     /// The `prev` index that did not fit.
@@ -196,41 +197,19 @@ impl Message {
         }
     }
 
-    /// No counter is beyond [`COUNT_MAX`], and what belongs together fits.
-    fn is_valid(&self) -> bool {
-        let id_ok = |id: EntryId| id.index.0 <= COUNT_MAX && id.term.0 <= COUNT_MAX;
-        let rest_ok = match *self {
-            Self::Append { term, prev, commit } => {
-                id_ok(prev) && prev.term <= term && commit.0 <= COUNT_MAX
-            }
-            Self::Heartbeat { term, commit, .. } => id_ok(commit) && commit.term <= term,
-            Self::Reply { matched, received, reject, .. } => {
-                matched <= received
-                    && received.0 <= COUNT_MAX
-                    && reject.is_none_or(|r| r.rejected.0 <= COUNT_MAX && id_ok(r.hint))
-            }
-            Self::VoteRequest { last, commit, term, .. } => {
-                id_ok(last) && last.term <= term && id_ok(commit)
-            }
-            Self::VoteReply { commit, .. } => id_ok(commit),
-            Self::Snapshot { term, id, offset, bytes, .. } => {
-                id_ok(id) && id.term <= term && offset <= bytes
-            }
-            Self::SnapshotReply { id, .. } => id_ok(id),
-            Self::ReadIndexReply { index, .. } => index.0 <= COUNT_MAX,
-            Self::Join { .. }
-            | Self::Admitted { .. }
-            | Self::TimeoutNow { .. }
-            | Self::Transfer { .. }
-            | Self::ReadIndex { .. }
-            | Self::Propose { .. } => true,
-        };
-        rest_ok && self.term().0 <= COUNT_MAX
+    /// What belongs together fits. That no counter is beyond [`COUNT_MAX`], and no entry of a later term than the
+    /// message, follows from how they are written.
+    const fn is_valid(&self) -> bool {
+        match *self {
+            Self::Reply { matched, received, .. } => matched.0 <= received.0,
+            Self::Snapshot { offset, bytes, .. } => offset <= bytes,
+            _ => true,
+        }
     }
 }
 
 /// Who says it to whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Envelope {
     /// Format version.
@@ -284,7 +263,7 @@ impl core::error::Error for FrameError {}
 /// Writes the envelope; the bytes it takes, or `None` if it does not fit. The payload goes behind it.
 pub fn encode(envelope: &Envelope, frame: &mut [u8]) -> Option<usize> {
     let room = frame.len().checked_sub(CHECK_BYTES)?;
-    crate::encode::to_slice(envelope, frame.get_mut(..room)?)
+    fields::write(envelope, frame.get_mut(..room)?)
 }
 
 /// Bytes that a payload can have behind an envelope of `envelope_bytes`.
@@ -292,28 +271,34 @@ pub const fn payload_bytes_max(frame_bytes: usize, envelope_bytes: usize) -> usi
     frame_bytes.saturating_sub(envelope_bytes).saturating_sub(CHECK_BYTES)
 }
 
+/// A function of its own: `cargo ci bench core` tells what it costs from the rest.
+#[inline(never)]
+fn check(body: &[u8]) -> [u8; CHECK_BYTES] {
+    CHECK.checksum(body).to_le_bytes()
+}
+
 /// Seals the first `bytes` of the frame: the length to send. The outermost step, and the only one
 /// that an authentication tag has to replace.
 pub fn seal(frame: &mut [u8], bytes: usize) -> Option<usize> {
     let end = bytes.checked_add(CHECK_BYTES)?;
-    let check = CHECK.checksum(frame.get(..bytes)?).to_le_bytes();
+    let check = check(frame.get(..bytes)?);
     crate::log::copy(frame.get_mut(bytes..end)?, &check);
     Some(end)
 }
 
 /// Reads a frame, whatever the bytes are.
+#[inline]
 pub fn decode(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
     let (body, check) = bytes.split_last_chunk::<CHECK_BYTES>().ok_or(FrameError::Check)?;
-    if CHECK.checksum(body).to_le_bytes() != *check {
+    if self::check(body) != *check {
         return Err(FrameError::Check);
     }
-    match body.first() {
-        Some(&VERSION) => {}
-        Some(&version) => return Err(FrameError::Version(version)),
+    match body.first().map(|first| fields::version(*first)) {
+        Some(VERSION) => {}
+        Some(version) => return Err(FrameError::Version(version)),
         None => return Err(FrameError::Malformed),
     }
-    let (envelope, payload): (Envelope, _) =
-        postcard::take_from_bytes(body).map_err(|_| FrameError::Malformed)?;
+    let (envelope, payload) = fields::read(body).ok_or(FrameError::Malformed)?;
     if !envelope.message.is_valid() {
         return Err(FrameError::Malformed);
     }
@@ -413,6 +398,34 @@ mod tests {
         frame
     }
 
+    /// Said once more, not as the codec does it.
+    fn can_be(message: &Message) -> bool {
+        let term = message.term();
+        let counts = |indexes: &[Index]| indexes.iter().all(|index| index.0 <= COUNT_MAX);
+        let known = |id: EntryId| counts(&[id.index]) && id.term <= term;
+        let fields = match *message {
+            Message::Append { prev, commit, .. } => known(prev) && counts(&[commit]),
+            Message::Heartbeat { commit, .. } => known(commit),
+            Message::Reply { matched, received, reject, .. } => {
+                matched <= received
+                    && counts(&[received])
+                    && reject.is_none_or(|r| counts(&[r.rejected]) && known(r.hint))
+            }
+            Message::VoteRequest { last, commit, .. } => known(last) && known(commit),
+            Message::VoteReply { commit, .. } => known(commit),
+            Message::ReadIndexReply { index, .. } => counts(&[index]),
+            Message::Snapshot { id, offset, bytes, .. } => known(id) && offset <= bytes,
+            Message::SnapshotReply { id, .. } => known(id),
+            Message::Join { .. }
+            | Message::Admitted { .. }
+            | Message::TimeoutNow { .. }
+            | Message::Transfer { .. }
+            | Message::ReadIndex { .. }
+            | Message::Propose { .. } => true,
+        };
+        fields && term.0 <= COUNT_MAX
+    }
+
     fn payload_overhead_max(message: &Message) -> usize {
         match message {
             Message::Snapshot { .. } => SNAPSHOT_OVERHEAD_BYTES_MAX,
@@ -428,7 +441,7 @@ mod tests {
             payload in prop::collection::vec(any::<u8>(), 0..100),
         ) {
             let bytes = frame(&envelope, &payload);
-            if envelope.message.is_valid() {
+            if can_be(&envelope.message) {
                 prop_assert_eq!(decode(&bytes), Ok(Frame { envelope, payload: &payload }));
             } else {
                 prop_assert_eq!(decode(&bytes), Err(FrameError::Malformed));
@@ -437,6 +450,7 @@ mod tests {
 
         #[test]
         fn no_message_is_longer_than_its_bound(envelope in envelope()) {
+            prop_assume!(can_be(&envelope.message));
             let bytes = frame(&envelope, &[]).len();
             prop_assert!(bytes <= payload_overhead_max(&envelope.message), "{}", bytes);
         }
@@ -460,12 +474,11 @@ mod tests {
         fn sealed_noise_is_never_taken_for_counters_beyond_the_largest(
             mut bytes in prop::collection::vec(any::<u8>(), 4..80),
         ) {
-            bytes[0] = VERSION;
+            bytes[0] = (VERSION << 5) | (bytes[0] & 0x1f);
             let body = bytes.len() - CHECK_BYTES;
             seal(&mut bytes, body).unwrap();
             if let Ok(frame) = decode(&bytes) {
-                prop_assert!(frame.envelope.message.is_valid());
-                prop_assert!(frame.envelope.message.term().0 <= COUNT_MAX);
+                prop_assert!(can_be(&frame.envelope.message));
             }
         }
     }
@@ -483,8 +496,9 @@ mod tests {
 
     #[test]
     fn the_bounds_of_appends_and_snapshots_are_reached_and_not_passed() {
-        let (term, id) = (Term(COUNT_MAX), EntryId::new(Index(COUNT_MAX), Term(COUNT_MAX)));
-        let append = Message::Append { term, prev: id, commit: Index(COUNT_MAX) };
+        // Differences are the longest where what they are taken from is farthest.
+        let (term, id) = (Term(COUNT_MAX), EntryId::new(Index(COUNT_MAX), Term(0)));
+        let append = Message::Append { term, prev: id, commit: Index(0) };
         let max = u32::MAX;
         let snapshot = Message::Snapshot { term, id, offset: max, bytes: max, check: max };
         assert_eq!(frame(&largest(append), &[]).len(), APPEND_OVERHEAD_BYTES_MAX);

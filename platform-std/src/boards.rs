@@ -79,7 +79,8 @@ pub fn world(seed: u64, images: Option<Vec<Vec<u8>>>) -> World {
     profile.plan();
     // What a power cut may do to the flash. Everything else is up to whoever has the world.
     let faults = Faults::NONE.with(Fault::TornWrites).with(Fault::TornErases).with(Fault::Decay);
-    let options = Options { seed, boards: BOARDS as u8, virtual_seconds: 0, faults };
+    let options =
+        Options { boards: BOARDS as u8, virtual_seconds: 0, faults, ..Options::new(seed) };
     let images = images.unwrap_or_default().into_iter().map(Some).collect();
     let mut world = World::with(options, profile, images);
     world.set_weather(WEATHER);

@@ -9,6 +9,7 @@ pub mod fit;
 pub mod image;
 pub mod recover;
 pub mod replicate;
+pub mod script;
 pub mod sim;
 pub mod wal_image;
 pub mod wal_life;

@@ -4,6 +4,7 @@
 //! What must never happen is seen here: a word programmed twice, or programmed after an erase that was
 //! cut short.
 
+use crate::lies::Lies;
 use crate::random::Random;
 use quorate::flash::{FlashDone, FlashOp, Geometry};
 use std::collections::BTreeSet;
@@ -124,7 +125,7 @@ pub struct Flash {
     /// What it reads as.
     pub bytes: Vec<u8>,
     /// Words that were touched since they were erased to the end.
-    touched: Vec<bool>,
+    pub(crate) touched: Vec<bool>,
     /// Words that may read otherwise after the next boot.
     weak: BTreeSet<usize>,
     /// Words of a write that was cut short and reads as if it had never begun.
@@ -133,6 +134,8 @@ pub struct Flash {
     traces: Vec<Range<usize>>,
     /// Words that will read otherwise: after how many boots, where, as what.
     later: Vec<(u8, usize, Vec<u8>)>,
+    /// Words that kept what they held through an erase that was told to succeed.
+    pub(crate) residue: BTreeSet<usize>,
     /// Words that can't be read.
     pub unreadable: BTreeSet<usize>,
     /// How bad it is.
@@ -141,6 +144,8 @@ pub struct Flash {
     pub fuse: Option<Fuse>,
     /// Segments of which every write from now on fails.
     pub broken: u32,
+    /// Operations that end otherwise than they tell.
+    pub lies: Lies,
     /// What was done to it.
     pub counters: Counters,
     /// Print every operation.
@@ -163,10 +168,12 @@ impl Flash {
             hidden: BTreeSet::new(),
             traces: vec![],
             later: vec![],
+            residue: BTreeSet::new(),
             unreadable: BTreeSet::new(),
             faults,
             fuse: None,
             broken: 0,
+            lies: Lies::default(),
             counters: Counters::default(),
             trace: false,
             last_written: 0,
@@ -194,7 +201,7 @@ impl Flash {
         self.counters.cuts_in_write + self.counters.cuts_in_erase
     }
 
-    fn word(&self) -> usize {
+    pub(crate) fn word(&self) -> usize {
         usize::from(self.geometry.word_bytes)
     }
 
@@ -299,7 +306,7 @@ impl Flash {
                     None => self.tear(place, new, random),
                 }
             } else {
-                self.bytes[place * w..(place + 1) * w].copy_from_slice(new);
+                self.program(place, new);
                 self.counters.words += 1;
             }
         }
@@ -312,6 +319,10 @@ impl Flash {
         if self.broken & (1 << (from / self.geometry.segment_bytes() as usize)) != 0 {
             self.bytes[from + new.len() / 2] ^= 0x10;
             return Ok(if random.one_in(2) { FlashDone::Failed } else { FlashDone::Ok });
+        }
+        let first = from.is_multiple_of(self.geometry.segment_bytes() as usize);
+        if self.lies(first, random) {
+            return Ok(self.lie_of_write(from / w..from / w + words, random));
         }
         Ok(FlashDone::Ok)
     }
@@ -346,6 +357,9 @@ impl Flash {
         let w = self.word();
         self.traces.retain(|places| places.end * w <= from || places.start * w >= from + len);
         let Some(fuse) = self.burns(true) else {
+            if self.lies(false, random) {
+                return Ok(self.lie_of_erase(from..from + len, random));
+            }
             self.erase_to_the_end(from..from + len);
             return Ok(FlashDone::Ok);
         };
@@ -367,13 +381,14 @@ impl Flash {
         Err(Cut)
     }
 
-    fn erase_to_the_end(&mut self, range: Range<usize>) {
+    pub(crate) fn erase_to_the_end(&mut self, range: Range<usize>) {
         let w = self.word();
         self.bytes[range.clone()].fill(self.geometry.erased);
         for place in range.start / w..range.end / w {
             self.touched[place] = false;
             self.weak.remove(&place);
             self.hidden.remove(&place);
+            self.residue.remove(&place);
             self.unreadable.remove(&place);
         }
         self.later.retain(|(_, place, _)| !range.contains(&(place * w)));

@@ -21,5 +21,7 @@ pub mod board;
 pub mod flash;
 pub mod history;
 pub mod image;
+pub mod lies;
 pub mod life;
+pub mod load;
 pub mod random;

@@ -2,6 +2,8 @@
 
 use crate::board::{Board, Stop};
 use crate::flash::{Faults, Flash, Fuse};
+use crate::lies::Lies;
+use crate::load::Load;
 use crate::random::Random;
 use quorate::flash::Geometry;
 use quorate::wal::{MountError, Progress};
@@ -20,9 +22,16 @@ pub struct Session {
     pub crash_loops: bool,
     /// So often the power goes.
     pub cuts: u64,
+    /// So many writes and erases end otherwise than they tell.
+    pub lies: u32,
     /// What everything else follows from.
     pub seed: u64,
 }
+
+/// Boots of a session, at most: there is always something to do that can be cut short.
+const BOOTS_MAX: u32 = 1_000;
+/// Steps of a life, if no cut ends it.
+const STEPS: u64 = 120;
 
 /// What lives amount to.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,6 +54,8 @@ pub struct Tally {
     pub snapshots: u64,
     /// Entries put into the log.
     pub entries: u64,
+    /// Writes and erases that ended otherwise than they told.
+    pub lies: u64,
     /// Words programmed over the trace of a write that had left none.
     pub hidden: u64,
 }
@@ -66,6 +77,7 @@ impl Tally {
         self.torn_tails += other.torn_tails;
         self.snapshots += other.snapshots;
         self.entries += other.entries;
+        self.lies += other.lies;
         self.hidden += other.hidden;
     }
 }
@@ -82,8 +94,13 @@ impl Session {
         let mut board = Board::new(flash, self.buffer, random.draw());
         let mut tally = Tally { sessions: 1, ..Tally::default() };
         self.found(&mut board, &mut random, &mut tally);
-        let mut in_a_row = 0;
+        let load = Load::draw(&self.geometry, self.buffer, self.lies, &mut random);
+        let (left, after, first) = (self.lies, random.below(60), random.one_in(2));
+        board.flash.lies = Lies { left, after, first, told: 0 };
+        let (mut in_a_row, mut boots) = (0, 0);
         while board.flash.cuts() < self.cuts {
+            boots += 1;
+            ensure!(boots < BOOTS_MAX, "F2", "the log does nothing that could be cut short");
             board.want.allow_erase = true;
             if self.crash_loops && in_a_row > 0 {
                 in_a_row -= 1;
@@ -100,7 +117,9 @@ impl Session {
                     board.flash.fuse = None;
                     let far = if random.one_in(3) { 6 } else { 150 };
                     board.flash.fuse = Some(fuse(&mut random, far));
-                    match live(&mut board, &mut random, &mut tally, 120) {
+                    let lived = live(&mut board, &load, &mut random, &mut tally);
+                    // A log that is stuck meets no cut.
+                    match lived.and_then(|()| works_with(&mut board, &load, &mut random)) {
                         Err(Stop::Refused(error)) => panic!("F2: {error}"),
                         Err(Stop::Cut) => in_a_row = random.below(6),
                         Ok(()) => {}
@@ -118,7 +137,8 @@ impl Session {
                 Ok(_) => tally.mounts += 1,
                 Err(error) => panic!("F2: the mount is refused: {error:?}"),
             }
-            assert!(works(&mut board).is_ok(), "F2: the log is refused");
+            let fine = works_with(&mut board, &load, &mut random);
+            assert!(fine.is_ok(), "F2: the log is refused");
             reboot(&mut board, &mut random);
         }
         let counters = board.flash.counters;
@@ -126,6 +146,7 @@ impl Session {
         tally.cuts_in_erase = counters.cuts_in_erase;
         tally.torn_tails = board.torn_tails;
         tally.hidden = counters.hidden_rewritten;
+        tally.lies = board.flash.lies.told;
         tally
     }
 
@@ -154,14 +175,6 @@ impl Session {
             reboot(board, random);
         }
     }
-
-    /// So much of a log and of a snapshot fits: together with what holds them, half of the other segments
-    /// with a quarter to spare. Less, to leave room for the heads of many short records.
-    fn fits(geometry: &Geometry) -> (usize, u64) {
-        let halves = u32::from(geometry.segments - 1) / 2;
-        let most = geometry.segment_bytes() as usize * halves as usize * 3 / 4;
-        (most * 2 / 5, (most / 5).min(400) as u64)
-    }
 }
 
 fn reboot(board: &mut Board, random: &mut Random) {
@@ -182,13 +195,17 @@ fn fuse(random: &mut Random, far: u64) -> Fuse {
 }
 
 /// Some life on a board; ends with a cut, if one comes.
-fn live(board: &mut Board, random: &mut Random, tally: &mut Tally, steps: u64) -> Result<(), Stop> {
-    let (entries_max, snapshot_max) = Session::fits(&board.geometry());
+fn live(
+    board: &mut Board,
+    load: &Load,
+    random: &mut Random,
+    tally: &mut Tally,
+) -> Result<(), Stop> {
     board.read_snapshot()?;
     if random.one_in(4) {
-        works(board)?;
+        works_with(board, load, random)?;
     }
-    for _ in 0..steps {
+    for _ in 0..STEPS {
         board.want.idle = random.one_in(3);
         board.want.allow_erase = !random.one_in(8);
         let term = board.log.last().term.0.max(board.want.hard_state.term.0).max(1);
@@ -204,7 +221,7 @@ fn live(board: &mut Board, random: &mut Random, tally: &mut Tally, steps: u64) -
                 for _ in 0..=random.below(count) {
                     let len = random.below(most) as usize;
                     let data = random.bytes(len);
-                    if board.log.bytes_used() + len <= entries_max && board.append(term, &data) {
+                    if load.takes(board.log.bytes_used(), len) && board.append(term, &data) {
                         say(board, &format!("append {len} bytes"));
                         tally.entries += 1;
                     }
@@ -218,7 +235,7 @@ fn live(board: &mut Board, random: &mut Random, tally: &mut Tally, steps: u64) -
             12 | 13 => {
                 let (base, last) =
                     (board.log.base().index.0.max(board.committed), board.log.last().index.0);
-                if base < last && board.log.bytes_free() > 64 {
+                if base < last && load.takes(board.log.bytes_used(), 9) {
                     let after = base + random.below(last - base);
                     say(board, &format!("overwrite after {after}"));
                     let data = random.bytes(9);
@@ -228,7 +245,7 @@ fn live(board: &mut Board, random: &mut Random, tally: &mut Tally, steps: u64) -
             14 => board.want.commit_needed = board.log.durable(),
             15 if random.one_in(2) => {
                 let id = EntryId::new(Index(board.log.last().index.0 + 5), Term(term + 1));
-                tally.snapshots += u64::from(snapshot(board, random, id, snapshot_max, true)?);
+                tally.snapshots += u64::from(snapshot(board, load, random, id, true)?);
             }
             16 if random.one_in(2) => {
                 say(board, "a snapshot that is given up");
@@ -242,14 +259,15 @@ fn live(board: &mut Board, random: &mut Random, tally: &mut Tally, steps: u64) -
         } else if let Progress::Fault(fault) = board.step()? {
             panic!("F2: {fault}");
         }
-        if board.wal.wants_snapshot() || board.log.bytes_used() > entries_max || random.one_in(25) {
+        if board.wal.wants_snapshot() || !load.takes(board.log.bytes_used(), 8) || random.one_in(25)
+        {
             board.want.allow_erase = true;
             board.settle()?;
             let (from, to) = (board.committed.max(board.log.base().index.0), board.log.durable().0);
             let index = Index(from + random.below(to.max(from) - from + 1));
             if let Some(term) = board.log.term(index) {
                 let id = EntryId::new(index, term);
-                tally.snapshots += u64::from(snapshot(board, random, id, snapshot_max, false)?);
+                tally.snapshots += u64::from(snapshot(board, load, random, id, false)?);
             }
         }
     }
@@ -263,19 +281,55 @@ fn longest_entry(board: &Board) -> u64 {
 
 fn snapshot(
     board: &mut Board,
+    load: &Load,
     random: &mut Random,
     id: EntryId,
-    most: u64,
     installed: bool,
 ) -> Result<bool, Stop> {
-    let len = random.below(most) as usize;
-    say(board, &format!("snapshot of {len} bytes up to {id:?}, installed: {installed}"));
-    let content = random.bytes(len);
+    let chunks = load.chunks(random);
+    let content = random.bytes(chunks.iter().sum());
+    let (count, len) = (chunks.len(), content.len());
+    say(board, &format!("snapshot of {len} bytes in {count} up to {id:?}, installed: {installed}"));
     board.want.allow_erase = true;
-    board.take_snapshot(id, &content, installed)
+    board.take_snapshot_in(&chunks, id, &content, installed)
 }
 
-/// The log works: it takes an entry, after a snapshot if it asks for one.
+/// The log works: it takes an entry, after a snapshot if it asks for one, as long as those of this load are.
+///
+/// # Errors
+/// The power went.
+///
+/// # Panics
+/// The log takes no entry.
+fn works_with(board: &mut Board, load: &Load, random: &mut Random) -> Result<(), Stop> {
+    say(board, "does it work under its load?");
+    board.want.idle = false;
+    board.want.allow_erase = true;
+    // What was put in before comes first.
+    board.settle()?;
+    let before = board.log.durable().0;
+    for round in 0..6u8 {
+        let term = board.log.last().term.0.max(1);
+        let full = !load.takes(board.log.bytes_used(), 5);
+        if (!full || board.log.last().index.0 == board.committed) && board.append(term, &[round; 5])
+        {
+            say(board, "append 5 bytes");
+        }
+        board.settle()?;
+        if board.log.durable().0 > before {
+            return Ok(());
+        }
+        // A board whose entries are not committed can but take the same snapshot again.
+        let base = board.log.base().index.max(Index(board.committed));
+        let index = if full { board.log.durable() } else { base };
+        if let Some(term) = board.log.term(index) {
+            snapshot(board, load, random, EntryId::new(index, term), false)?;
+        }
+    }
+    panic!("F2: the log takes no entry: {:?}", board.wal.status());
+}
+
+/// The log works: it takes an entry, after a short snapshot if it asks for one.
 ///
 /// # Errors
 /// The power went.

@@ -33,11 +33,13 @@ pub fn run(data: &[u8]) {
 
 /// A frame with a good check around any message.
 pub fn sealed(from: u8, message: &[u8]) -> Vec<u8> {
-    // The head of an envelope in postcard: version, cluster, to (all of three), from, generation.
-    let mut frame = vec![wire::VERSION];
+    let (head, fields) = message.split_at(message.len().min(2));
+    let [kind, flags] = [0, 1].map(|at| head.get(at).copied().unwrap_or_default());
+    let mut frame = vec![(wire::VERSION << 5) | (kind & 0x1f), (flags << 5) | (from % 4)];
     frame.extend(CLUSTER.0);
-    frame.extend([0b111, from % 4, 1]);
-    frame.extend(message);
+    // To all of three, in the first life of the sender.
+    frame.extend([0b111, 1]);
+    frame.extend(fields);
     let end = frame.len();
     frame.resize(end + 8, 0);
     let len = wire::seal(&mut frame, end).expect("there is room");

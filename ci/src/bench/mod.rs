@@ -1,11 +1,13 @@
 //! `cargo ci bench`: this library next to others that do the same, on the same ground, in one run.
 
+mod core;
 mod logs;
 mod mock;
 
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 
 use crate::tools::{Context, Trouble};
+pub(crate) use core::{core, core_short, core_step};
 use logs::{Contestant, Ours, Queue, Store};
 use mock::{BLOCK, BLOCKS};
 

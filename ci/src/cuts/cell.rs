@@ -89,8 +89,12 @@ impl Cell {
             blocks_per_segment: (least + more) as u16,
             segments: 3 + random.below(6) as u8,
         };
+        // A ring that loses segments still has three.
+        let lies =
+            if random.one_in(3) { random.below(u64::from(geometry.segments) - 2) } else { 0 };
         Session {
             geometry,
+            lies: lies as u32,
             buffer: random.pick(&[256, 300, 512, 1024, 2048]),
             faults: self.faults,
             crash_loops: self.crash_loops,

@@ -128,6 +128,7 @@ fn table(cells: &[Cell], lived: &[(Tally, Vec<Failure>)]) -> String {
         "torn tails",
         "snapshots",
         "entries",
+        "lies",
         "over a trace",
         "violated",
     ]);
@@ -158,6 +159,7 @@ fn table(cells: &[Cell], lived: &[(Tally, Vec<Failure>)]) -> String {
             tally.torn_tails,
             tally.snapshots,
             tally.entries,
+            tally.lies,
             tally.hidden,
             broken as u64,
         ];

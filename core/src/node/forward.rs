@@ -106,6 +106,11 @@ impl Forward {
         until: Instant::ZERO,
     };
 
+    /// Is there certainly nothing to say of it?
+    pub(super) fn is_silent(&self) -> bool {
+        self.step == Step::Idle
+    }
+
     /// When it is given up.
     pub(super) fn deadline(&self) -> Instant {
         if self.step == Step::Waiting { self.until } else { Instant::FOREVER }

@@ -196,10 +196,11 @@ impl<S: Storage> Node<[u8], S> {
 
     /// Gives the vote back to a member that has caught up since it was admitted again.
     pub(super) fn return_votes(&mut self) {
-        if self.raft.role() != Role::Leader || self.raft.membership().is_joint() {
+        let learners = self.raft.membership().learners;
+        let joint = self.raft.membership().is_joint();
+        if learners.is_empty() || self.raft.role() != Role::Leader || joint {
             return;
         }
-        let learners = self.raft.membership().learners;
         let ready = |member: &&Member| {
             let waits = member.returning && learners.contains(member.id);
             waits && self.raft.has_caught_up(member.id)

@@ -25,7 +25,7 @@ use crate::log::Log;
 use crate::membership::{MEMBERS_MAX, Member, Membership};
 use crate::raft::{Options, Raft, Restored, Role, Stepped, TransferRefused};
 use crate::storage::Storage;
-use crate::types::{ClusterId, EntryId, Generation, Index, Instant, NodeId, Term};
+use crate::types::{ClusterId, EntryId, Generation, Index, Instant, NodeId};
 use crate::wal::{BUFFER_BYTES_MIN, CHUNK_OVERHEAD_BYTES_MAX, Mounted, SNAP_DATA_AT, Tail, Wal};
 use crate::wire::{self, Message};
 use forward::Forward;
@@ -88,6 +88,8 @@ pub struct Node<B: ?Sized = [u8], S = Wal> {
     forward: Forward,
     /// Entry that was handed out to be applied.
     applying: Option<EntryId>,
+    /// Flash had nothing to do, and nothing has come in since.
+    rests: bool,
     newer_schema: Option<u16>,
     /// When upkeep of the flash log may begin.
     idle_at: Instant,
@@ -129,6 +131,7 @@ impl<const N: usize, S: Storage> Node<[u8; N], S> {
             reading: Reading::None,
             forward: Forward::NONE,
             applying: None,
+            rests: false,
             newer_schema: None,
             idle_at: Instant::ZERO,
             kept_up: false,
@@ -271,6 +274,8 @@ impl<S: Storage> Node<[u8], S> {
                 return self.events.push(Event::Displaced { generation });
             }
             _ if joining => return,
+            // Whoever has not restored its state yet does not know who is a member (B3).
+            Message::TimeoutNow { .. } if self.phase != Phase::Running => return,
             _ => {}
         }
         // A member that is not known here may be newer than this node's configuration; a past life of a
@@ -289,8 +294,11 @@ impl<S: Storage> Node<[u8], S> {
             self.admitted = member.filter(|m| leads && m.generation > generation).map(|m| m.id);
             return self.refuse_frame(FrameRefusal::Stranger { from });
         }
-        if matches!(message, Message::Append { .. }) {
-            self.make_room(frame.payload.len());
+        match message {
+            Message::Append { .. } => self.make_room(frame.payload.len()),
+            // What these lead to is seen by what flash has to hold.
+            Message::Heartbeat { reply: false, .. } | Message::Reply { .. } => {}
+            _ => self.rests = false,
         }
         let raft = &mut self.raft;
         match raft.step(now, from, message, frame.payload, &mut self.log, &mut self.events) {
@@ -308,6 +316,7 @@ impl<S: Storage> Node<[u8], S> {
     pub fn handle_timeout(&mut self, now: Instant) {
         // Without its configuration and state a node stands for nothing (B3).
         if self.phase == Phase::Running && !self.task.is_installing() {
+            self.rests = false;
             self.raft.handle_timeout(now, &mut self.log, &mut self.events);
             self.give_up_forward(now);
         }
@@ -316,10 +325,15 @@ impl<S: Storage> Node<[u8], S> {
     /// The flash operation of the last [`Output::Flash`] has ended. What was read has to be in the flash
     /// buffer at the next poll.
     pub fn handle_flash(&mut self, now: Instant, done: FlashDone) {
+        self.put_upkeep_off(now);
+        self.rests = false;
+        self.storage.handle(done);
+    }
+
+    fn put_upkeep_off(&mut self, now: Instant) {
         if let Some(config) = self.config.first() {
             self.idle_at = now.after(config.election_ms);
         }
-        self.storage.handle(done);
     }
 
     /// Hands leadership to another voter, on the leader; on a follower the leader is asked to, once. Nothing can be proposed
@@ -341,6 +355,7 @@ impl<S: Storage> Node<[u8], S> {
 
     /// Answers [`Output::TakeSnapshot`]: so many bytes of the state were put into the flash buffer.
     pub fn handle_snapshot(&mut self, len: usize) {
+        self.rests = false;
         self.task.answer(len);
     }
 
@@ -443,6 +458,7 @@ impl<S: Storage> Node<[u8], S> {
     /// Has a number of the board's own remembered in flash, such as why it was reset; see [`Status::note`].
     pub fn remember(&mut self, own: u16) {
         self.own = Some(own);
+        self.rests = false;
         if self.phase == Phase::Running {
             self.note_own();
         }
@@ -514,8 +530,7 @@ impl<S: Storage> Node<[u8], S> {
             step_down_on_removal: true,
             check_changes: true,
             lease_ms: config.lease_ms(),
-            // One that has heard of no term has heard of no leader.
-            silent_ms: if mounted.hard_state.term > Term::ZERO { config.election_ms } else { 0 },
+            silent_ms: config.election_ms,
             seed: config.seed,
         };
         let restored = Restored {
@@ -539,8 +554,11 @@ impl<S: Storage> Node<[u8], S> {
     /// What must be durable before it has an effect: the commit of a membership entry that is next (O1).
     fn commit_needed(&mut self) -> Index {
         let next = self.raft.applied().next();
+        if next > self.raft.commit() {
+            return Index::ZERO;
+        }
         match self.log.kind(next) {
-            Some((Kind::Membership, _)) if next <= self.raft.commit() => next,
+            Some((Kind::Membership, _)) => next,
             _ => Index::ZERO,
         }
     }

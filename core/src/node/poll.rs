@@ -46,6 +46,7 @@ impl<S: Storage> Node<[u8], S> {
                     };
                 }
                 Phase::Opening | Phase::Restoring | Phase::Recovering => {}
+                Phase::Running if self.is_silent() => {}
                 Phase::Running => {
                     self.return_votes();
                     let output = self.poll_read().or_else(|| self.poll_forward(frame));
@@ -54,18 +55,43 @@ impl<S: Storage> Node<[u8], S> {
                     }
                 }
             }
-            match self.poll_flash(now, frame, flash) {
-                Flow::Out(output) => return output,
-                Flow::Again => continue,
-                Flow::Rest => {}
+            let looks = !self.flash_rests(now);
+            if looks {
+                match self.poll_flash(now, frame, flash) {
+                    Flow::Out(output) => return output,
+                    Flow::Again => continue,
+                    Flow::Rest => self.rests = true,
+                }
             }
-            match self.poll_apply(now, frame) {
+            match self.poll_apply(now, frame, looks) {
                 Flow::Out(output) => return output,
-                Flow::Again => continue,
+                Flow::Again => self.rests = false,
                 Flow::Rest if self.phase == Phase::Recovering && self.found_alone(flash) => {}
                 Flow::Rest => return Output::Wait { until: self.deadline(now) },
             }
         }
+    }
+
+    /// Is there certainly nothing to say? Most looks find that.
+    fn is_silent(&self) -> bool {
+        let learners = self.raft.membership().learners;
+        let told = self.admitted.is_none() & learners.is_empty() & !self.task.owes_reply();
+        told & self.raft.is_silent() && self.forward.is_silent()
+    }
+
+    /// Had flash nothing to do, and still has not?
+    fn flash_rests(&mut self, now: Instant) -> bool {
+        let running = self.phase == Phase::Running;
+        if !self.rests
+            || !running
+            || now >= self.idle_at
+            || self.log.durable() != self.log.last().index
+        {
+            return false;
+        }
+        let HardState { term, vote, .. } = self.storage.durable();
+        let held = (term, vote) == (self.raft.term(), self.raft.vote());
+        held && !self.raft.owes_snapshot() && !self.wants_snapshot(now)
     }
 
     /// A node that has stopped has its flash remember why, and does nothing else.
@@ -145,12 +171,26 @@ impl<S: Storage> Node<[u8], S> {
             idle,
             allow_erase: !self.erases_held,
         };
-        let progress = self.storage.poll(&want, &mut self.log, flash);
+        self.rests = false;
+        let mut written = false;
+        let progress = loop {
+            let progress = self.storage.poll(&want, &mut self.log, flash);
+            if !matches!(progress, Progress::Durable) || written {
+                break progress;
+            }
+            let HardState { term, vote, .. } = self.storage.durable();
+            self.raft.set_durable(now, term, vote, &mut self.log, &mut self.events);
+            self.kept_up = false;
+            self.put_upkeep_off(now);
+            // Most often that was all.
+            written = true;
+        };
         if !matches!(progress, Progress::Idle) {
             self.kept_up = false;
         }
         match progress {
             Progress::Op(op) => return Flow::Out(Output::Flash(op)),
+            // Dealt with above; more of it is for the next look.
             Progress::Durable => {
                 let HardState { term, vote, .. } = self.storage.durable();
                 self.raft.set_durable(now, term, vote, &mut self.log, &mut self.events);
@@ -170,6 +210,11 @@ impl<S: Storage> Node<[u8], S> {
             Progress::Refused(error) => self.stop(Fault::Mount(error)),
             Progress::Fault(fault) => self.stop(Fault::Flash(fault)),
             Progress::Idle => {
+                self.rests = true;
+                // What has become durable is to be told first.
+                if written {
+                    return Flow::Again;
+                }
                 self.kept_up = self.kept_up || idle;
                 return Flow::Rest;
             }
@@ -233,9 +278,9 @@ impl<S: Storage> Node<[u8], S> {
         let frame_bytes = usize::from(self.limits.frame_bytes).min(frame.len());
         let head = self.encode(outgoing.to, outgoing.message, frame)?;
         let room = wire::payload_bytes_max(frame_bytes, head).min(outgoing.entries_bytes_max);
-        let (last, bytes) = self.log.fit(prev.index, outgoing.entries_upto, room);
+        let place = frame.get_mut(head..head.saturating_add(room))?;
+        let (last, bytes) = self.log.copy_fit(prev.index, outgoing.entries_upto, place);
         let end = head.saturating_add(bytes);
-        self.log.copy(prev.index, last, frame.get_mut(head..end)?)?;
         self.raft.sent(outgoing.to, last);
         let len = wire::seal(frame, end)?;
         Some(Output::Transmit { to: outgoing.to, len })
@@ -269,7 +314,7 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// Hands out the next entry that is committed, and durable here (AS3, B10).
-    fn poll_apply(&mut self, now: Instant, frame: &mut [u8]) -> Flow {
+    fn poll_apply(&mut self, now: Instant, frame: &mut [u8], looked: bool) -> Flow {
         let next = self.raft.applied().next();
         let held_up = !matches!(self.phase, Phase::Running | Phase::Recovering)
             || self.newer_schema.is_some()
@@ -284,6 +329,8 @@ impl<S: Storage> Node<[u8], S> {
                 self.applying = Some(id);
                 Flow::Out(Output::Apply { id, len })
             }
+            // What is not the application's alone may have to be durable as committed before that.
+            Some(_) if !looked => Flow::Again,
             Some((Kind::Once, term, len)) => {
                 let id = EntryId::new(next, term);
                 if let Some(len) = self.apply_once(id, len, frame) {

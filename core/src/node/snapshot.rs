@@ -107,6 +107,11 @@ impl Task {
         matches!(self, Self::Take { stage: Stage::Asked(..), .. })
     }
 
+    /// The leader is to be told how far its snapshot has come.
+    pub(super) const fn owes_reply(&self) -> bool {
+        matches!(self, Self::Receive { reply_owed: true, .. })
+    }
+
     /// The log is about to be replaced.
     pub(super) const fn is_installing(&self) -> bool {
         matches!(self, Self::End { installed: true, .. })
@@ -134,7 +139,17 @@ impl<S: Storage> Node<[u8], S> {
 
     /// Is it time for a snapshot? When half of the log is applied and not covered by one, or when flash
     /// has no other way to free itself.
-    fn wants_snapshot(&mut self, now: Instant) -> bool {
+    #[inline]
+    pub(super) fn wants_snapshot(&mut self, now: Instant) -> bool {
+        let covered = self.raft.snapshot().index;
+        let half = self.log.bytes_capacity().min(self.limits.log_bytes as usize).wrapping_shr(1);
+        let beyond = self.log.bytes_used().saturating_sub(self.log.bytes_up_to(covered));
+        let pressing = self.storage.wants_snapshot() | self.raft.is_short_of_room();
+        // Most looks end here.
+        (beyond >= half || pressing) && self.may_begin_snapshot(now, beyond, half)
+    }
+
+    fn may_begin_snapshot(&mut self, now: Instant, beyond: usize, half: usize) -> bool {
         let (applied, covered) = (self.raft.applied(), self.raft.snapshot().index);
         let off = self.newer_schema.is_some() || self.snapshots_off;
         if self.phase != Phase::Running || off || now < self.snapshot_after {
@@ -144,15 +159,10 @@ impl<S: Storage> Node<[u8], S> {
             return true;
         }
         // What the leader sent did not fit: each entry that can be dropped counts.
-        if self.raft.is_short_of_room() && applied > covered {
-            return true;
+        if applied <= covered || self.raft.is_short_of_room() {
+            return applied > covered;
         }
-        let half = self.log.bytes_capacity().min(self.limits.log_bytes as usize).wrapping_shr(1);
-        if applied <= covered || self.log.bytes_used() < half {
-            return false;
-        }
-        let covered = self.log.bytes_up_to(covered);
-        let is_due = self.log.bytes_up_to(applied).saturating_sub(covered) >= half;
+        let is_due = beyond.saturating_sub(self.log.bytes_behind(applied)) >= half;
         is_due && !self.is_delivering(now)
     }
 
@@ -352,10 +362,10 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     pub(super) fn poll_snapshot_reply(&mut self) -> Option<(NodeSet, Message)> {
-        let lead = self.raft.lead()?;
-        let term = self.raft.term();
         match &mut self.task {
             Task::Receive { id, offset, reply_owed, .. } if *reply_owed => {
+                let lead = self.raft.lead()?;
+                let term = self.raft.term();
                 *reply_owed = false;
                 let message = Message::SnapshotReply { term, id: *id, offset: *offset };
                 (self.raft.role() != Role::Leader).then_some((NodeSet::one(lead), message))

@@ -113,13 +113,17 @@ impl Raft {
             }
             return;
         }
-        if term > self.term {
-            if (self.hears_leader(now) || now < self.silent_until) && !transfer {
-                return; // Its leader lives (thesis §6.2), or may do so.
-            }
-            if !pre {
-                self.become_follower(now, term, None, events);
-            }
+        // Its leader lives (thesis §6.2), or may do so. A vote that was given is said again.
+        let lives = match self.lead {
+            _ if term > self.term => self.hears_leader(now) || now < self.silent_until,
+            None => self.vote != Some(from) && now < self.silent_until,
+            Some(_) => false,
+        };
+        if lives && !transfer {
+            return;
+        }
+        if term > self.term && !pre {
+            self.become_follower(now, term, None, events);
         }
         let free = self.vote.is_none() && self.lead.is_none();
         let may_vote = self.vote == Some(from) || free || (pre && term > self.term);
@@ -233,6 +237,10 @@ impl Raft {
             self.vote = None;
             self.owes_vote_grant = false;
             self.owes_vote_refusal = NodeSet::EMPTY;
+            // It would be refused by now.
+            if term >= self.pre_grant_term {
+                self.owes_pre_grant = NodeSet::EMPTY;
+            }
         }
         self.lead = None;
         self.granted = NodeSet::EMPTY;
@@ -240,6 +248,7 @@ impl Raft {
         self.owes_vote_request = NodeSet::EMPTY;
         self.owes_heartbeat = NodeSet::EMPTY;
         self.owes_append = NodeSet::EMPTY;
+        self.looks = false;
         self.owes_snapshot = NodeSet::EMPTY;
         self.reply = OwedReply::default();
         (self.transfer, self.transferred, self.lease) = (None, false, Lease::NONE);
@@ -251,6 +260,11 @@ impl Raft {
     }
 
     pub(super) fn poll_vote_message(&mut self, log: &mut Log) -> Option<(NodeSet, Message)> {
+        let asked = self.owes_vote_request.union(self.owes_vote_refusal);
+        let asked = asked.union(self.owes_pre_grant).union(self.owes_pre_refusal);
+        if asked.is_empty() && !self.owes_vote_grant {
+            return None;
+        }
         let take = core::mem::take::<NodeSet>;
         let term = self.term;
         let commit = self.commit_id(log);

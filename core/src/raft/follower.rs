@@ -1,7 +1,7 @@
 //! A follower: taking entries over, and saying how far it has come (Raft §5.3).
 
 use super::{Raft, Role, Stepped};
-use crate::entry::{Entries, Entry, Malformed};
+use crate::entry::{Entries, Entry};
 use crate::event::{Event, Events};
 use crate::log::{Appended, Log};
 use crate::types::{EntryId, Index, NodeId, NodeSet, Term};
@@ -23,11 +23,13 @@ impl Raft {
             return;
         }
         // No leader holds an entry of a term after its own (LG13).
-        let sound =
-            |e: Result<Entry<'_>, Malformed>| e.is_ok_and(|entry| entry.id.term <= self.term);
-        if !Entries::new(prev, payload).all(sound) {
-            events.push(Event::ImpossibleFrame { from });
-            return;
+        let entries = Entries::new(prev, payload);
+        let mut end = prev;
+        for entry in entries {
+            match entry {
+                Ok(Entry { id, .. }) if id.term <= self.term => end = id,
+                _ => return events.push(Event::ImpossibleFrame { from }),
+            }
         }
         // What is committed here is the leader's too (Leader Completeness, Raft §5.4.3): `prev` need not be
         // looked up, and may be compacted.
@@ -38,7 +40,12 @@ impl Raft {
             self.reply.owed = true;
             return;
         }
-        match log.append_entries(Entries::new(prev, payload), self.commit) {
+        let appended = if log.append_whole(&entries, end) {
+            Appended::UpTo(end.index)
+        } else {
+            log.append_entries(entries, self.commit)
+        };
+        match appended {
             Appended::UpTo(last) => {
                 self.accept(last, commit, log);
                 self.reply.reject = None;
@@ -124,9 +131,10 @@ impl Raft {
     /// Bytes of entries that can be taken behind those that are known to be the leader's: what stands there
     /// now gives way, and what a snapshot covers can be dropped.
     fn room(&self, log: &mut Log) -> usize {
-        let kept = log.bytes_up_to(self.consistent);
+        let gives_way = log.bytes_behind(self.consistent);
         let covered = log.bytes_up_to(self.snapshot.index);
-        log.bytes_capacity().saturating_sub(kept.saturating_sub(covered))
+        let kept = log.bytes_used().saturating_sub(gives_way).saturating_sub(covered);
+        log.bytes_capacity().saturating_sub(kept)
     }
 
     /// Has the leader sent what did not fit?
@@ -149,8 +157,11 @@ impl Raft {
             let (term, id) = (self.term, EntryId::ZERO);
             return Some((NodeSet::one(lead), Message::SnapshotReply { term, id, offset: 0 }));
         }
-        let room = self.room(log);
-        self.reply.full &= room <= log.bytes_capacity().wrapping_shr(2);
+        let mut room = 0;
+        if self.reply.full {
+            room = self.room(log);
+            self.reply.full = room <= log.bytes_capacity().wrapping_shr(2);
+        }
         let matched = self.matched(log);
         let mut message = self.reply_message(matched, self.consistent);
         if let Message::Reply { round, reject, room: said, .. } = &mut message {

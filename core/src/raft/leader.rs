@@ -48,6 +48,7 @@ impl Raft {
         self.round = round;
         self.beat_at = now.after(self.options.heartbeat_ms);
         self.owes_heartbeat = self.others(self.membership.members());
+        self.looks = true;
         // This round is theirs, too.
         self.owes_round = false;
         self.lease_round(now);
@@ -89,6 +90,7 @@ impl Raft {
             return;
         };
         self.recent_active.insert(from);
+        self.looks = true;
         progress.room = room;
         progress.round_heard = progress.round_heard.max(round);
         let news = progress.acknowledged(matched);
@@ -119,7 +121,8 @@ impl Raft {
                 _ => {}
             }
         }
-        if news {
+        // What is committed already is so by any count.
+        if news && matched > self.commit {
             self.advance_commit(log);
         }
         self.prolong_lease();
@@ -133,6 +136,7 @@ impl Raft {
             return;
         };
         self.recent_active.insert(from);
+        self.looks = true;
         if id == EntryId::ZERO && progress.state != ProgressState::Snapshot {
             progress.become_snapshot(self.snapshot.index);
             self.owes_snapshot.insert(from);
@@ -160,7 +164,9 @@ impl Raft {
         if let Some(index) = self.membership.committed(matched)
             && index >= self.term_start
         {
-            self.commit = self.commit.max(index.min(log.last().index));
+            let commit = self.commit.max(index.min(log.last().index));
+            self.looks |= commit > self.commit;
+            self.commit = commit;
         }
     }
 
@@ -177,6 +183,7 @@ impl Raft {
 
     pub(super) fn owe_appends(&mut self) {
         self.owes_append = self.others(self.membership.members());
+        self.looks = true;
     }
 
     pub(super) fn poll_leader(&mut self, log: &mut Log) -> Option<Outgoing> {
@@ -187,31 +194,32 @@ impl Raft {
         if let Some(outgoing) = self.poll_leader_reads(log).or_else(|| self.poll_transfer(log)) {
             return Some(outgoing);
         }
-        if let Some(append) = self.poll_append(log) {
-            return Some(append);
-        }
-        let behind =
-            |p: &&Progress| p.state == ProgressState::Replicate && p.commit_sent < self.commit;
-        let to: NodeSet = self.progress.iter().filter(behind).filter_map(|p| p.id).collect();
-        let to = self.others(to);
-        if to.is_empty() {
+        if !self.looks {
             return None;
         }
-        Some(self.heartbeat(to, false, log))
+        let (append, behind) = self.poll_append(log);
+        if append.is_some() || behind.is_empty() {
+            self.looks = append.is_some();
+            return append;
+        }
+        Some(self.heartbeat(behind, false, log))
     }
 
     /// The last entry known to be committed.
     pub(super) fn commit_id(&self, log: &mut Log) -> EntryId {
-        EntryId::new(self.commit, log.term(self.commit).unwrap_or_default())
+        let own = self.role == Role::Leader && self.commit >= self.term_start;
+        let term = if own { self.term } else { log.term(self.commit).unwrap_or_default() };
+        EntryId::new(self.commit, term)
     }
 
     pub(super) fn heartbeat(&mut self, to: NodeSet, reply: bool, log: &mut Log) -> Outgoing {
         let commit = self.commit_id(log);
-        for progress in &mut self.progress {
+        let (commit_index, round) = (self.commit, self.round);
+        for progress in self.slots_mut() {
             if progress.id.is_some_and(|id| to.contains(id)) {
-                progress.commit_sent = self.commit;
+                progress.commit_sent = commit_index;
                 if reply {
-                    progress.beat(self.round);
+                    progress.beat(round);
                 }
             }
         }
@@ -219,22 +227,29 @@ impl Raft {
         Outgoing::plain(to, message)
     }
 
-    fn poll_append(&mut self, log: &mut Log) -> Option<Outgoing> {
+    /// The next append, and who was not told how far the log is committed.
+    fn poll_append(&mut self, log: &mut Log) -> (Option<Outgoing>, NodeSet) {
         let last = log.last().index;
         let owed = self.owes_append;
         let own = self.id;
-        let wants = |p: &Progress| {
-            let id = p.id.filter(|id| Some(*id) != own)?;
-            let any = p.next <= last || (p.state == ProgressState::Probe && owed.contains(id));
-            (any && p.is_ready()).then_some(id)
-        };
+        // Entries from here on are this leader's own, and still here.
+        let own_from = self.term_start.max(log.base().index);
+        let mut behind = NodeSet::EMPTY;
         let mut chosen: Option<(NodeSet, EntryId, Option<u32>)> = None;
-        for progress in &mut self.progress {
-            let Some(id) = wants(progress) else {
+        for progress in self.progress.iter_mut().take(self.slots.into()) {
+            let Some(id) = progress.id.filter(|id| Some(*id) != own) else {
                 continue;
             };
+            if progress.state == ProgressState::Replicate && progress.commit_sent < self.commit {
+                behind.insert(id);
+            }
+            let probes = progress.state == ProgressState::Probe && owed.contains(id);
+            if !(progress.next <= last || probes) || !progress.is_ready() {
+                continue;
+            }
             let before = progress.next.previous();
-            let Some(term) = log.term(before) else {
+            let known = if before >= own_from { Some(self.term) } else { log.term(before) };
+            let Some(term) = known else {
                 // Compacted: only a snapshot helps, and only who is there gets one (PR5).
                 if self.recent_active.contains(id) {
                     progress.become_snapshot(self.snapshot.index);
@@ -259,22 +274,23 @@ impl Raft {
                 Some(_) => {}
             }
         }
-        let (to, prev, room) = chosen?;
-        Some(Outgoing {
+        let outgoing = chosen.map(|(to, prev, room)| Outgoing {
             to,
             message: Message::Append { term: self.term, prev, commit: self.commit },
             entries_upto: last,
             entries_bytes_max: room.map_or(usize::MAX, |bytes| bytes as usize),
-        })
+        });
+        (outgoing, behind)
     }
 
     /// An append went out to `to` with the entries up to `last`; none if that is the one before the first.
     pub fn sent(&mut self, to: NodeSet, last: Index) {
         self.owes_append = self.owes_append.difference(to);
-        for progress in &mut self.progress {
+        let told = self.commit.min(last);
+        for progress in self.slots_mut() {
             if progress.id.is_some_and(|id| to.contains(id)) {
                 progress.sent(last);
-                progress.commit_sent = progress.commit_sent.max(self.commit.min(last));
+                progress.commit_sent = progress.commit_sent.max(told);
             }
         }
     }
@@ -285,13 +301,22 @@ impl Raft {
             && progress.state == ProgressState::Replicate
         {
             progress.become_probe_after(Index::ZERO);
+            self.looks = true;
         }
+    }
+
+    /// Is a piece of the snapshot owed to anybody?
+    pub(crate) const fn owes_snapshot(&self) -> bool {
+        !self.owes_snapshot.is_empty()
     }
 
     /// A member to whom the next piece of the snapshot is owed, and where that piece starts.
     pub fn poll_snapshot(&mut self) -> Option<(NodeId, u32)> {
         let snapshot = self.snapshot.index;
         let owed = self.owes_snapshot;
+        if owed.is_empty() {
+            return None;
+        }
         let waiting = |p: &&mut Progress| {
             p.state == ProgressState::Snapshot && p.id.is_some_and(|id| owed.contains(id))
         };

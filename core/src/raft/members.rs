@@ -58,6 +58,7 @@ impl Raft {
         for progress in self.progress.iter_mut().filter(|p| p.id == Some(id)) {
             progress.reset(Some(id), next);
         }
+        self.looks = self.role == Role::Leader;
     }
 
     /// Leader: the member's log is nearly this one's.
@@ -86,6 +87,7 @@ impl Raft {
                 self.recent_active.insert(id);
             }
         }
+        self.count_slots();
         self.check_transfer();
         if self.role == Role::Leader {
             self.advance_commit(log);

@@ -74,6 +74,8 @@ pub struct Raft {
     owes_term: NodeSet,
     owes_heartbeat: NodeSet,
     owes_append: NodeSet,
+    /// Leader: something has changed since a look at all members found nothing to send.
+    looks: bool,
     owes_snapshot: NodeSet,
     reply: OwedReply,
     /// A follower's wish, for its leader.
@@ -83,6 +85,8 @@ pub struct Raft {
     /// Leader: whom leadership is being handed to.
     transfer: Option<Transfer>,
     reads: [Option<Read>; READS_MAX],
+    /// None of them is under way if this is false.
+    has_reads: bool,
     read_context: u32,
     /// Drawn at the start, not 0: tells this life of the node from others.
     life: u32,
@@ -104,6 +108,8 @@ pub struct Raft {
     /// Who was heard in the election timeout before.
     active_before: NodeSet,
     progress: [Progress; MEMBERS_MAX],
+    /// How many of them are looked at: none behind is a member's.
+    slots: u8,
     /// The newest durable snapshot, to send to who is too far behind.
     snapshot: EntryId,
 }
@@ -150,12 +156,14 @@ impl Raft {
             owes_term: NodeSet::EMPTY,
             owes_heartbeat: NodeSet::EMPTY,
             owes_append: NodeSet::EMPTY,
+            looks: false,
             owes_snapshot: NodeSet::EMPTY,
             reply: OwedReply { owed: false, round: 0, reject: None, full: false },
             transfer_wanted: None,
             transferred: false,
             transfer: None,
             reads: [None; READS_MAX],
+            has_reads: false,
             read_context: 0,
             life: 0,
             owes_round: false,
@@ -168,6 +176,7 @@ impl Raft {
             recent_active: NodeSet::EMPTY,
             active_before: NodeSet::EMPTY,
             progress: [UNUSED; MEMBERS_MAX],
+            slots: 0,
             snapshot: EntryId::ZERO,
         }
     }
@@ -187,7 +196,10 @@ impl Raft {
         if !options.check_quorum {
             self.options.lease_ms = 0;
         }
-        self.silent_until = now.after(options.silent_ms);
+        // One that has heard of no term has heard of no leader.
+        if restored.term > Term::ZERO {
+            self.silent_until = now.after(options.silent_ms);
+        }
         // The id sets boards apart that were given the same seed (B29).
         self.rng = options.seed ^ u64::from(id.get()).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         self.term = restored.term;
@@ -329,6 +341,9 @@ impl Raft {
                 self.become_follower(now, term, Some(from), events);
             }
             self.reset_timer(now);
+            if self.options.check_quorum {
+                self.silent_until = self.silent_until.max(now.after(self.options.silent_ms));
+            }
         }
         match *message {
             Message::Append { prev, commit, .. } => {
@@ -466,6 +481,7 @@ impl Raft {
         let forgets = self.role == Role::Follower && self.options.lease_ms == 0;
         if forgets {
             self.lead = None;
+            self.silent_until = Instant::ZERO;
         }
         forgets
     }
@@ -473,6 +489,16 @@ impl Raft {
     /// Has the election timer run for so long from when it was last reset, in ms, until it is drawn anew: for scripts.
     pub const fn set_election_timeout(&mut self, timer_ms: u32) {
         self.timer_ms = timer_ms;
+    }
+
+    /// Is there certainly no message owed? A quick look before [`Raft::poll_message`] and [`Raft::poll_read`].
+    pub(crate) fn is_silent(&self) -> bool {
+        let asked = self.owes_vote_request.union(self.owes_vote_refusal);
+        let asked = asked.union(self.owes_pre_grant).union(self.owes_pre_refusal);
+        let owed = asked.union(self.owes_term).union(self.owes_heartbeat);
+        let others = self.owes_vote_grant | self.reply.owed | self.has_reads | self.owes_round;
+        let rare = self.transfer_wanted.is_some() | self.transfer.is_some();
+        owed.is_empty() & !(others | rare | self.looks | self.membership.auto_leave)
     }
 
     /// The next message owed, the urgent ones first. For an append, [`Raft::sent`] has to follow.
@@ -521,6 +547,17 @@ impl Raft {
         for progress in &mut self.progress {
             progress.reset(ids.next(), next);
         }
+        self.count_slots();
+    }
+
+    pub(super) fn count_slots(&mut self) {
+        let last = self.progress.iter().rposition(|p| p.id.is_some());
+        self.slots = last.map_or(0, |last| last.saturating_add(1)) as u8;
+    }
+
+    /// What is known of members; a slot between them may be nobody's.
+    pub(super) fn slots_mut(&mut self) -> &mut [Progress] {
+        self.progress.get_mut(..usize::from(self.slots)).unwrap_or_default()
     }
 }
 

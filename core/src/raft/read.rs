@@ -79,6 +79,10 @@ impl Raft {
 
     /// A read of this node's own that the state as it is applied now may serve.
     pub fn poll_read(&mut self) -> Option<u32> {
+        if !self.has_reads {
+            return None;
+        }
+        self.has_reads = self.reads.iter().any(Option::is_some);
         self.confirm_reads();
         let (own, applied) = (self.id, self.applied);
         self.take_ready(|read| Some(read.from) == own && read.index <= applied)
@@ -86,6 +90,9 @@ impl Raft {
     }
 
     fn take_ready(&mut self, which: impl Fn(&Read) -> bool) -> Option<Read> {
+        if !self.has_reads {
+            return None;
+        }
         let ready = |read: &Read| read.step == Step::Ready && which(read);
         self.reads.iter_mut().find(|slot| slot.as_ref().is_some_and(ready))?.take()
     }
@@ -119,6 +126,7 @@ impl Raft {
         }
         if let Some(slot) = self.reads.get_mut(free) {
             *slot = Some(read);
+            self.has_reads = true;
         }
         Ok(())
     }
@@ -161,6 +169,7 @@ impl Raft {
         if self.role != Role::Leader || self.commit < self.term_start {
             return;
         }
+        // A copy: a member's progress is looked at for each.
         let mut reads = self.reads;
         for read in reads.iter_mut().flatten() {
             if let Step::Round(round) = read.step
@@ -220,8 +229,10 @@ impl Raft {
 
     /// A leader: a round that reads wait for, and answers to followers.
     pub(super) fn poll_leader_reads(&mut self, log: &mut Log) -> Option<Outgoing> {
-        self.confirm_reads();
         let own = self.id;
+        if self.has_reads {
+            self.confirm_reads();
+        }
         if let Some(Read { from, context, index, .. }) =
             self.take_ready(|read| Some(read.from) != own)
         {
@@ -238,7 +249,7 @@ impl Raft {
 
     /// A follower: what the leader is to be asked.
     pub(super) fn poll_read_request(&mut self) -> Option<Outgoing> {
-        let lead = self.lead.filter(|_| self.role == Role::Follower)?;
+        let lead = self.lead.filter(|_| self.role == Role::Follower && self.has_reads)?;
         let read = self.reads.iter_mut().flatten().find(|read| read.step == Step::Ask)?;
         read.step = Step::Asked;
         let (context, lease) = (read.context, read.lease);

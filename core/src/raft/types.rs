@@ -41,7 +41,8 @@ pub struct Options {
     /// has answered; 0 if not at all. Less than every member's `election_ms`, by what their clocks may differ, and
     /// only with `check_quorum` (RI3).
     pub lease_ms: u32,
-    /// For so long after its start a node votes for nobody, in ms: it may have heard a leader right before (RI3).
+    /// For so long after its start, and with `check_quorum` after it has heard a leader, a node votes for nobody, in ms, also
+    /// where a later term has made it forget that leader: it counts on that (RI3).
     pub silent_ms: u32,
     /// Draws election timeouts.
     pub seed: u64,

@@ -183,7 +183,8 @@ impl Wal {
         }
     }
 
-    /// Can a log be kept there, with so many bytes of entries and of a snapshot at once?
+    /// Can a log be kept there, with records that take so much of the flash buffer, and with so many bytes of entries and
+    /// of a snapshot at once? Of a snapshot its chunks count, each with [`CHUNK_OVERHEAD_BYTES_MAX`] and padded to the word.
     ///
     /// # Errors
     /// It can't, with what would do.
@@ -193,6 +194,7 @@ impl Wal {
         live_bytes: u32,
     ) -> Result<(), GeometryError> {
         ring::check(geometry, buffer_bytes)?;
+        ring::check_record(geometry, buffer_bytes)?;
         ring::check_live(geometry, live_bytes)
     }
 
@@ -233,6 +235,7 @@ impl Wal {
         *self = const { Self::new() };
         self.geometry = geometry;
         let bytes = buffer_bytes.min(BUFFER_BYTES_MAX) as u32;
+        let bytes = bytes.min(ring::record_bytes_max(&geometry));
         self.buffer_bytes = bytes & !self.word().saturating_sub(1);
         self.phase = Phase::Mounting;
         self.work = Work::Mount(mount);

@@ -6,7 +6,7 @@
 
 use super::record::OPEN_BYTES_MAX;
 use super::types::{GeometryError, Progress, WalFault};
-use super::{BUFFER_BYTES_MIN, Wal, Work};
+use super::{BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, Wal, Work};
 use crate::flash::{FlashOp, Geometry};
 
 /// The fewest segments that a log can live in.
@@ -45,19 +45,48 @@ pub(super) fn check(geometry: &Geometry, buffer_bytes: usize) -> Result<(), Geom
     }
 }
 
-/// Refuses a ring that can't hold so many bytes of log and snapshot twice, with a segment to spare: a new
-/// snapshot, and what it restates behind it, is written while the old one is still there.
+/// What a segment has beside its longest record. Its first one must be able to restate that, with a seal behind, and another
+/// boot: else what fits no segment would have one opened after the other.
+fn beside_record(geometry: &Geometry) -> u32 {
+    u32::from(geometry.page_bytes).saturating_add(OPEN_BYTES_MAX).wrapping_shl(1)
+}
+
+/// The longest record.
+pub(super) fn record_bytes_max(geometry: &Geometry) -> u32 {
+    geometry.segment_bytes().saturating_sub(beside_record(geometry))
+}
+
+/// Refuses segments that are too short for records of that length.
+pub(super) fn check_record(geometry: &Geometry, bytes: usize) -> Result<(), GeometryError> {
+    let bytes = bytes.min(BUFFER_BYTES_MAX) as u32;
+    if bytes <= record_bytes_max(geometry) {
+        return Ok(());
+    }
+    let min = bytes.saturating_add(beside_record(geometry));
+    Err(GeometryError::SegmentBytes { min, max: SEGMENT_BYTES_MAX })
+}
+
+/// Refuses a ring that can't hold so many bytes of log and snapshot twice: a new snapshot, and what it restates behind
+/// it, is written while the old one is still there. Three segments more are for entries, for a boot, and for a snapshot
+/// that comes to nothing. Where one segment holds all, two more will do, and one where half of it does: then
+/// what power cuts leave behind fits beside.
 pub(super) fn check_live(geometry: &Geometry, live_bytes: u32) -> Result<(), GeometryError> {
     let with_heads = live_bytes.saturating_add(live_bytes.wrapping_shr(2));
     let usable = geometry.segment_bytes().saturating_sub(OPEN_BYTES_MAX).max(1);
-    let segments = with_heads.div_ceil(usable).saturating_mul(2).saturating_add(1);
+    let takes = with_heads.div_ceil(usable);
+    let more = match takes {
+        0 | 1 if with_heads <= usable.wrapping_shr(1) => 1,
+        0 | 1 => 2,
+        _ => 3,
+    };
+    let segments = takes.saturating_mul(2).saturating_add(more);
     let min = u8::try_from(segments).unwrap_or(u8::MAX).max(SEGMENTS_MIN);
     if geometry.segments >= min {
         return Ok(());
     }
     if min > SEGMENTS_MAX {
         // Then it takes longer ones.
-        let half = u32::from(SEGMENTS_MAX.wrapping_shr(1)).saturating_sub(1).max(1);
+        let half = u32::from(SEGMENTS_MAX.wrapping_shr(1)).saturating_sub(2).max(1);
         let min = with_heads.div_ceil(half).saturating_add(OPEN_BYTES_MAX);
         return Err(GeometryError::SegmentBytes { min, max: SEGMENT_BYTES_MAX });
     }
@@ -141,10 +170,18 @@ mod tests {
             blocks_per_segment: 1,
             segments,
         };
-        // 5,000 bytes and a quarter are 4 segments of 2,048 less their heads: twice that, and one.
-        let refused = Err(GeometryError::Segments { min: 9, max: 32 });
-        assert_eq!(Wal::check(&ring(2048, 8), 512, 5_000), refused);
-        assert_eq!(Wal::check(&ring(2048, 9), 512, 5_000), Ok(()));
+        // 5,000 bytes and a quarter are 4 segments of 2,048 less their heads: twice that, and three.
+        let refused = Err(GeometryError::Segments { min: 11, max: 32 });
+        assert_eq!(Wal::check(&ring(2048, 10), 512, 5_000), refused);
+        assert_eq!(Wal::check(&ring(2048, 11), 512, 5_000), Ok(()));
+        // One segment holds it, or half of one.
+        let refused = Err(GeometryError::Segments { min: 4, max: 32 });
+        assert_eq!(Wal::check(&ring(2048, 3), 512, 1_400), refused);
+        assert_eq!(Wal::check(&ring(2048, 4), 512, 1_400), Ok(()));
+        assert_eq!(Wal::check(&ring(2048, 3), 512, 700), Ok(()));
+        let refused = Err(GeometryError::SegmentBytes { min: 2504, max: SEGMENT_BYTES_MAX });
+        assert_eq!(Wal::check(&ring(2048, 9), 2048, 700), refused);
+        assert_eq!(Wal::check(&ring(2560, 9), 2048, 700), Ok(()));
         let refused = Wal::check(&ring(2048, 32), 512, 100_000);
         let Err(GeometryError::SegmentBytes { min, .. }) = refused else {
             panic!("{refused:?}");

@@ -33,6 +33,14 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
+    /// Do these bytes begin with it?
+    fn is(&self, bytes: &[u8]) -> bool {
+        let record = bytes.get(..self.total as usize).and_then(<[u8]>::split_first_chunk);
+        record.is_some_and(|(crc, rest)| {
+            u32::from_le_bytes(*crc) == self.crc && checksum(self.at.seed, rest) == self.crc
+        })
+    }
+
     /// A chunk of a snapshot that was given up belongs to nothing any more.
     pub(super) const fn orphan(&mut self) {
         if self.tag == CHUNK {
@@ -99,17 +107,17 @@ impl Wal {
     }
 
     /// A snapshot that would end in another segment than it begins, or that is to free the very segment it
-    /// would begin in, begins in a new one.
-    fn wants_fresh_segment(&self, log: &mut Log) -> bool {
+    /// would begin in, begins in a new one. The last one is opened only where it does not fit for certain.
+    fn wants_fresh_segment(&self, last: bool, log: &mut Log) -> bool {
         if self.snap.first.is_some() || self.order.is_empty() {
             return false;
         }
         let restated = log.fit(self.snap.id.index, log.last().index, usize::MAX).1 as u32;
         let likely = self.snapshot_flash.saturating_add(restated);
-        let likely = likely.saturating_add(likely.wrapping_shr(1)).saturating_add(256);
-        let short = self.room() < likely;
+        let ample = likely.saturating_add(likely.wrapping_shr(1)).saturating_add(256);
+        let short = self.room() < if last { likely } else { ample };
         if self.matter.0 == self.tail.segment.saturating_add(1) {
-            return short || (self.order.len() == 1 && self.wants_snapshot());
+            return short || (!last && self.order.len() == 1 && self.wants_snapshot());
         }
         // A quarter of a segment is to spare.
         let segment = self.geometry.segment_bytes();
@@ -174,7 +182,7 @@ impl Wal {
         let dead = self.order.len().saturating_sub(self.kept_by(link)) as u32;
         let left = self.free().saturating_add(dead).saturating_sub(1);
         let is_chunk = matches!(data, Data::Chunk(_));
-        let fresh = is_chunk && left >= hold.max(1) && self.wants_fresh_segment(log);
+        let fresh = is_chunk && left >= hold && self.wants_fresh_segment(left == 0, log);
         if size <= self.room() && !fresh {
             let max = self.room().min(self.buffer_bytes);
             return Ok(self.compose(tag, &it, data, least, self.tail, max, log, buf));
@@ -302,12 +310,13 @@ impl Wal {
     ) -> Option<Progress> {
         if ok {
             self.window.ahead = self.geometry.padded(out.total);
-            match self.look(out.at.offset, &out.at, buf) {
+            // No more than was written, whatever its head says now: a chunk may wait in the buffer behind.
+            match self.fetch(out.at.offset, &out.at, out.total) {
                 Err(_) => {
                     self.work = Work::Verify(out);
                     return Some(self.window.op());
                 }
-                Ok(found) => ok = found.is_some_and(|(head, _)| head.crc == out.crc),
+                Ok(found) => ok = found.is_some_and(|at| out.is(buf.get(at..).unwrap_or_default())),
             }
         }
         self.window.forget();
@@ -315,9 +324,10 @@ impl Wal {
             return self.record_ends(&out, log);
         }
         // The segment does not hold what was written, or it may: out of use with it, and on in the next one, which
-        // must not have the same place in the order.
+        // must not have the same place in the order. Nor does anything follow in the one before: if this first record
+        // stands after all, that ends at its link.
         let opens = out.tag & KIND == OPEN;
-        self.closed |= !opens;
+        self.closed = true;
         self.seq = self.seq.saturating_add(u32::from(opens));
         self.retire(out.at.segment);
         if self.phase == Phase::Founding {

@@ -1,12 +1,12 @@
 //! Whole nodes: proposals, snapshots, refusals, notes.
 
-use crate::support::{Cluster, FRAME_BYTES, Host, LIMITS, config, id};
+use crate::support::{Cluster, FRAME_BYTES, Host, LIMITS, config, forged, id};
 use quorate::event::{Event, Fault, FrameRefusal, Note};
 use quorate::flash::{FlashDone, FlashOp};
 use quorate::membership::Member;
 use quorate::node::{Boot, Founding, Limits, Node, Output, ProposeError, StartError, Status};
 use quorate::wal::Wal;
-use quorate::wire::{self, Envelope, Message};
+use quorate::wire::Message;
 use quorate::{ClusterId, EntryId, Generation, Index, Instant, NodeSet, Term};
 
 fn same_everywhere(cluster: &Cluster) {
@@ -141,28 +141,28 @@ fn a_founding_that_could_not_work_is_refused_with_the_bound() {
 }
 
 #[test]
+fn only_the_leader_takes_a_proposal_and_others_name_it() {
+    let mut cluster = Cluster::new(3);
+    let refused = cluster.hosts[0].node.propose(b"x");
+    assert_eq!(refused, Err(ProposeError::NotRunning));
+    cluster.settle();
+    let refused = cluster.hosts[0].node.propose(b"x");
+    assert_eq!(refused, Err(ProposeError::NotLeader { leader: None }));
+    cluster.run(2000);
+    let leader = cluster.leader().expect("a leader");
+    let refused = cluster.hosts[(leader + 1) % 3].node.propose(b"x");
+    assert_eq!(refused, Err(ProposeError::NotLeader { leader: Some(id(leader as u8 + 1)) }));
+    let bytes_max = u32::from(LIMITS.entry_bytes);
+    let too_large = cluster.hosts[leader].node.propose(&[0; 65]);
+    assert_eq!(too_large, Err(ProposeError::TooLarge { bytes_max }));
+    assert_eq!(cluster.hosts[leader].node.propose(b"x").map(|entry| entry.term.0), Ok(1));
+}
+
+#[test]
 fn a_node_starts_once() {
     let mut cluster = Cluster::new(1);
     let again = cluster.hosts[0].node.start(Instant::ZERO, &config(1), Boot::Mount);
     assert_eq!(again, Err(StartError::Started));
-}
-
-/// A frame that member 2 could have sent to member 1.
-fn forged(message: Message, payload: &[u8], bytes: usize) -> Vec<u8> {
-    let envelope = Envelope {
-        version: wire::VERSION,
-        cluster: ClusterId([1, 2, 3, 4]),
-        to: NodeSet::one(id(1)),
-        from: id(2),
-        generation: Generation(1),
-        message,
-    };
-    let mut frame = vec![0; bytes];
-    let head = wire::encode(&envelope, &mut frame).unwrap();
-    frame[head..head + payload.len()].copy_from_slice(payload);
-    let len = wire::seal(&mut frame, head + payload.len()).unwrap();
-    frame.truncate(len);
-    frame
 }
 
 #[test]
@@ -170,10 +170,11 @@ fn frames_longer_than_the_limit_and_snapshots_that_are_none_do_no_harm() {
     let mut cluster = Cluster::new(3);
     cluster.run(2000);
     let now = cluster.now;
+    let member = id;
     let id = EntryId::new(Index(500), Term(70));
     let heartbeat = Message::Heartbeat { term: Term(70), commit: id, round: 1, reply: true };
     let host = &mut cluster.hosts[0];
-    host.node.handle_frame(now, &forged(heartbeat, &[0; 200], usize::from(FRAME_BYTES) + 150));
+    host.node.handle_frame(now, &forged((member(2), 1), member(1), heartbeat, &[0; 200]));
     let _ = host.drive(now);
     let refused = Event::FrameRefused { why: FrameRefusal::TooLong };
     assert!(host.events.contains(&refused), "{:?}", host.events);
@@ -181,7 +182,7 @@ fn frames_longer_than_the_limit_and_snapshots_that_are_none_do_no_harm() {
     let nonsense = [0xa5; 30];
     let check = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI).checksum(&nonsense);
     let snapshot = Message::Snapshot { term: Term(70), id, offset: 0, bytes: 30, check };
-    host.node.handle_frame(now, &forged(snapshot, &nonsense, usize::from(FRAME_BYTES)));
+    host.node.handle_frame(now, &forged((member(2), 1), member(1), snapshot, &nonsense));
     let _ = host.drive(now);
     assert_eq!(host.node.status().fault, None);
     assert!(host.node.status().running);

@@ -9,6 +9,7 @@
 
 mod basic;
 mod forward;
+mod lives;
 mod members;
 mod reads;
 mod recovery;

@@ -5,7 +5,9 @@ use quorate::event::Event;
 use quorate::flash::{FlashDone, FlashOp, Geometry};
 use quorate::membership::Member;
 use quorate::node::{Boot, Founding, Limits, Node, Outcome, Output, ProposalId, ReadId};
-use quorate::{ClusterId, EntryId, Instant, NodeId, NodeSet};
+use quorate::raft::Role;
+use quorate::wire::{self, Envelope, Message};
+use quorate::{ClusterId, EntryId, Generation, Instant, NodeId, NodeSet};
 use std::collections::VecDeque;
 
 pub(crate) fn id(n: u8) -> NodeId {
@@ -38,6 +40,29 @@ pub(crate) fn config(seed: u64) -> Config {
 pub(crate) const LIMITS: Limits =
     Limits { frame_bytes: FRAME_BYTES, entry_bytes: 64, log_bytes: 900, snapshot_bytes: 4096 };
 
+/// A frame that this life of member `from` could have sent.
+pub(crate) fn forged(
+    (from, generation): (NodeId, u16),
+    to: NodeId,
+    message: Message,
+    payload: &[u8],
+) -> Vec<u8> {
+    let envelope = Envelope {
+        version: wire::VERSION,
+        cluster: ClusterId([1, 2, 3, 4]),
+        to: NodeSet::one(to),
+        from,
+        generation: Generation(generation),
+        message,
+    };
+    let mut frame = vec![0; 96 + payload.len()];
+    let head = wire::encode(&envelope, &mut frame).unwrap();
+    frame[head..head + payload.len()].copy_from_slice(payload);
+    let len = wire::seal(&mut frame, head + payload.len()).unwrap();
+    frame.truncate(len);
+    frame
+}
+
 /// A node, its buffers, and an application that keeps every command.
 pub(crate) struct Host {
     pub(crate) node: Box<Node>,
@@ -54,6 +79,13 @@ pub(crate) struct Host {
     pub(crate) reads: Vec<(ReadId, usize)>,
     pub(crate) outcomes: Vec<(ProposalId, Outcome)>,
     pub(crate) until: Instant,
+    /// Flash takes so long that everything else is done first.
+    pub(crate) slow: bool,
+    /// Comes behind each piece of a snapshot that is restored but the last, and what the node is then.
+    pub(crate) nag: Option<Vec<u8>>,
+    pub(crate) nagged: Vec<Role>,
+    /// What was handed out while a snapshot was only partly restored.
+    pub(crate) too_early: usize,
     restoring: Vec<u8>,
     pub(crate) config: Config,
     starts: u64,
@@ -112,6 +144,10 @@ impl Host {
             reads: vec![],
             outcomes: vec![],
             until: Instant::ZERO,
+            slow: false,
+            nag: None,
+            nagged: vec![],
+            too_early: 0,
             restoring: vec![],
             config: config(0),
             starts: 0,
@@ -148,14 +184,17 @@ impl Host {
     /// Does everything that is to be done; the frames to send.
     pub(crate) fn drive(&mut self, now: Instant) -> Vec<(NodeSet, Vec<u8>)> {
         let mut frames = vec![];
+        let mut flash = None;
         for _ in 0..10_000 {
             match self.node.poll_output(now, &mut self.frame, &mut self.flash) {
+                Output::Flash(op) if self.slow => flash = Some(op),
                 Output::Flash(op) => {
                     self.perform(op);
                     self.node.handle_flash(now, FlashDone::Ok);
                 }
                 Output::Transmit { to, len } => frames.push((to, self.frame[..len].to_vec())),
                 Output::Apply { id, len } => {
+                    self.too_early += usize::from(!self.restoring.is_empty());
                     let command = self.frame[..len].to_vec();
                     self.state.push(len as u8);
                     self.state.extend_from_slice(&command);
@@ -175,12 +214,20 @@ impl Host {
                     self.restoring.extend_from_slice(&self.flash[at..at + len]);
                     if last {
                         self.state = std::mem::take(&mut self.restoring);
+                    } else if let Some(frame) = &self.nag {
+                        self.node.handle_frame(now, frame);
+                        self.nagged.push(self.node.status().role);
                     }
                 }
                 Output::Proposed { id, outcome } => self.outcomes.push((id, outcome)),
                 Output::ReadReady(id) => self.reads.push((id, self.applied.len())),
                 Output::Event(event) => self.events.push(event),
                 Output::Wait { until } => {
+                    if let Some(op) = flash.take() {
+                        self.perform(op);
+                        self.node.handle_flash(now, FlashDone::Ok);
+                        continue;
+                    }
                     self.until = until;
                     return frames;
                 }
@@ -276,7 +323,7 @@ impl Cluster {
     }
 
     pub(crate) fn leader(&self) -> Option<usize> {
-        let leads = |h: &Host| h.node.status().role == quorate::raft::Role::Leader;
+        let leads = |h: &Host| h.node.status().role == Role::Leader;
         let cut = |i: &usize| self.cut.contains(id(*i as u8 + 1));
         let mut leaders: Vec<usize> =
             (0..self.hosts.len()).filter(|i| leads(&self.hosts[*i]) && !cut(i)).collect();

@@ -1,7 +1,8 @@
 //! What must hold at every step, whatever the script: numbers as in `core/docs/invariants.md`.
 
-use crate::support::{Board, Record};
+use crate::board::{Board, Record};
 use quorate::event::Event;
+use quorate::membership::Membership;
 use quorate::raft::{ProgressState, Role};
 use quorate::wire::Message;
 use quorate::{EntryId, Index, NodeId, Term};
@@ -14,6 +15,8 @@ pub(crate) struct Checks {
     applied: BTreeMap<Index, Record>,
     /// The log of each term's leader, which only grows (I2).
     leader_logs: BTreeMap<Term, Vec<Record>>,
+    /// The configuration as of each snapshot.
+    memberships: BTreeMap<Index, Membership>,
     pub(crate) impossible_frames: usize,
 }
 
@@ -21,6 +24,17 @@ impl Checks {
     /// Everything that was applied anywhere up to `index`.
     pub(crate) fn prefix(&self, index: Index) -> Vec<Record> {
         self.applied.range(..=index).map(|(_, r)| r.clone()).collect()
+    }
+
+    /// What a snapshot says of the members.
+    pub(crate) fn membership(&self, snapshot: EntryId) -> Option<Membership> {
+        self.memberships.get(&snapshot.index).copied()
+    }
+
+    /// All that have applied the same entries have the same members (CC2).
+    pub(crate) fn snapshot(&mut self, id: EntryId, membership: Membership) {
+        let first = self.memberships.entry(id.index).or_insert(membership);
+        assert_eq!(*first, membership, "I5: the members as of {id:?}");
     }
 
     /// State Machine Safety (I5; Raft §5.4.3).

@@ -9,10 +9,25 @@
     clippy::panic
 )]
 
+mod board;
+mod campaigns;
 mod checks;
-mod paper;
+mod drive;
+mod durability;
+mod elections;
+mod flow;
+mod joint;
+mod learners;
+mod membership;
+mod messages;
+mod prevote;
+mod reads;
 mod render;
+mod replication;
 mod schedules;
 mod script;
+mod snapshots;
 mod support;
+mod tables;
 mod transcripts;
+mod transfer;

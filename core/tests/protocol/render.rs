@@ -1,6 +1,6 @@
 //! Messages, events and entries as text.
 
-use crate::support::Record;
+use crate::board::Record;
 use quorate::entry::{Entries, Kind};
 use quorate::event::Event;
 use quorate::raft::Role;

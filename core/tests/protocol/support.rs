@@ -1,26 +1,26 @@
 //! A small host for the protocol: boards, their flash, and the frames between them.
 
+use crate::board::{Board, Disk, Record, log_of};
 use crate::checks::Checks;
-use crate::render;
-use quorate::entry::{Entries, HEAD_BYTES_MAX, Kind};
+use crate::drive::encode;
+use quorate::change::{Change, Step, Transition, What};
+use quorate::entry::{HEAD_BYTES_MAX, Kind};
 use quorate::event::Events;
-use quorate::log::Log;
 use quorate::membership::Membership;
-use quorate::raft::{Options, ProgressState, Raft, Restored, Role, Stepped};
+use quorate::raft::{ChangeRefused, Options, Raft, Restored, Role, Stepped, TransferRefused};
 use quorate::wire::{self, Envelope, Message};
-use quorate::{ClusterId, EntryId, Generation, Index, Instant, NodeId, NodeSet, Term};
+use quorate::{EntryId, Index, Instant, NodeId, NodeSet, Term};
 use std::collections::BTreeSet;
 
-/// More messages than this in answer to one input are a loop without end.
-const MESSAGES_MAX: usize = 60;
 /// Rounds of deliveries after which a cluster that nobody disturbs must be quiet.
 const ROUNDS_MAX: usize = 300;
-/// A snapshot of this host: so many bytes, sent in pieces.
-const SNAPSHOT_BYTES: u32 = 40;
-const PIECE_BYTES: u32 = 16;
 
 pub(crate) fn id(id: u8) -> NodeId {
     NodeId::new(id).unwrap()
+}
+
+pub(crate) fn set(ids: &[u8]) -> NodeSet {
+    ids.iter().map(|n| id(*n)).collect()
 }
 
 pub(crate) fn at(term: u64, index: u64) -> EntryId {
@@ -40,6 +40,12 @@ pub(crate) struct Setup {
     pub(crate) seed: u64,
     /// Snapshots are taken, and the log is compacted, as it fills up.
     pub(crate) snapshots: bool,
+    /// Who is what when the cluster starts; all boards vote unless it is said.
+    pub(crate) membership: Option<Membership>,
+    pub(crate) step_down_on_removal: bool,
+    pub(crate) check_changes: bool,
+    pub(crate) lease_ms: u32,
+    pub(crate) silent_ms: u32,
 }
 
 impl Setup {
@@ -54,52 +60,23 @@ impl Setup {
             heartbeat_ms: 100,
             seed: 1,
             snapshots: false,
+            membership: None,
+            step_down_on_removal: true,
+            check_changes: true,
+            lease_ms: 0,
+            silent_ms: 0,
         }
+    }
+
+    /// So many boards, of which only these vote; the others are no members yet.
+    pub(crate) fn voters(boards: u8, voters: &[u8]) -> Self {
+        Self { membership: Some(Membership::of_voters(set(voters))), ..Self::plain(boards) }
     }
 
     /// Elections as in the paper: no question first, no lease.
     pub(crate) const fn plain(boards: u8) -> Self {
         Self { pre_vote: false, check_quorum: false, ..Self::new(boards) }
     }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Record {
-    pub(crate) id: EntryId,
-    pub(crate) kind: Kind,
-    pub(crate) data: Vec<u8>,
-}
-
-/// What a board's flash holds.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Disk {
-    pub(crate) term: Term,
-    pub(crate) vote: Option<NodeId>,
-    pub(crate) commit: Index,
-    pub(crate) snapshot: EntryId,
-    pub(crate) base: EntryId,
-    pub(crate) entries: Vec<Record>,
-}
-
-impl Disk {
-    pub(crate) fn last(&self) -> EntryId {
-        self.entries.last().map_or(self.base, |r| r.id)
-    }
-}
-
-pub(crate) struct Board {
-    pub(crate) raft: Raft,
-    pub(crate) log: Box<Log>,
-    pub(crate) now: u64,
-    pub(crate) disk: Disk,
-    pub(crate) applied: Vec<Record>,
-    /// Flash writes wait until they are asked for.
-    pub(crate) manual: bool,
-    events: Events,
-    /// A write that has begun.
-    writing: Option<Disk>,
-    /// A snapshot that is being received, and how much of it is here.
-    receiving: Option<(EntryId, u32)>,
 }
 
 #[derive(Clone, Debug)]
@@ -127,18 +104,6 @@ pub(crate) struct Cluster {
     pub(crate) checks: Checks,
 }
 
-fn log_of(bytes: usize) -> Box<Log> {
-    match bytes {
-        96 => Box::new(Log::<[u8; 96]>::new()),
-        128 => Box::new(Log::<[u8; 128]>::new()),
-        256 => Box::new(Log::<[u8; 256]>::new()),
-        512 => Box::new(Log::<[u8; 512]>::new()),
-        1024 => Box::new(Log::<[u8; 1024]>::new()),
-        8192 => Box::new(Log::<[u8; 8192]>::new()),
-        other => panic!("no board has a log of {other} bytes"),
-    }
-}
-
 impl Cluster {
     pub(crate) fn new(setup: Setup) -> Self {
         let mut cluster = Self {
@@ -157,6 +122,8 @@ impl Cluster {
                 disk: Disk::default(),
                 applied: Vec::new(),
                 manual: false,
+                applies_later: false,
+                reads: Vec::new(),
                 events: Events::new(),
                 writing: None,
                 receiving: None,
@@ -204,11 +171,12 @@ impl Cluster {
     /// A power cut, and the start after it: what flash does not hold is gone.
     pub(crate) fn boot(&mut self, n: u8) {
         let setup = self.setup;
-        let members: NodeSet = self.ids().map(id).collect();
+        let membership = self.board(n).disk.membership.unwrap_or(self.first_membership());
         let applied: Vec<Record> = self.checks.prefix(self.board(n).disk.snapshot.index);
         let board = self.board_mut(n);
         board.writing = None;
         board.receiving = None;
+        board.reads.clear();
         board.events = Events::new();
         board.log.reset(board.disk.base);
         for record in &board.disk.entries {
@@ -221,10 +189,10 @@ impl Cluster {
             heartbeat_ms: setup.heartbeat_ms,
             pre_vote: setup.pre_vote,
             check_quorum: setup.check_quorum,
-            step_down_on_removal: true,
-            check_changes: true,
-            lease_ms: 0,
-            silent_ms: 0,
+            step_down_on_removal: setup.step_down_on_removal,
+            check_changes: setup.check_changes,
+            lease_ms: setup.lease_ms,
+            silent_ms: setup.silent_ms,
             seed: setup.seed,
         };
         let restored = Restored {
@@ -232,11 +200,17 @@ impl Cluster {
             vote: board.disk.vote,
             commit: board.disk.commit,
             applied: board.disk.snapshot.index,
-            membership: Membership::of_voters(members),
+            membership,
         };
         board.raft.start(Instant::from_millis(board.now), id(n), options, &restored, &board.log);
         board.raft.set_snapshot(board.disk.snapshot);
         board.applied = applied;
+    }
+
+    /// The configuration that all boards know from the start.
+    pub(crate) fn first_membership(&self) -> Membership {
+        let all = Membership::of_voters(self.ids().map(id).collect());
+        self.setup.membership.unwrap_or(all)
     }
 
     pub(crate) fn restart(&mut self, n: u8) {
@@ -284,6 +258,43 @@ impl Cluster {
         let id = board.raft.propose(Kind::Command, data, &mut board.log).unwrap();
         self.pump(n);
         Ok(id)
+    }
+
+    /// Proposes a change of membership.
+    pub(crate) fn change(
+        &mut self,
+        n: u8,
+        how: Transition,
+        steps: &[(What, u8)],
+    ) -> Result<EntryId, ChangeRefused> {
+        let steps: Vec<_> = steps.iter().map(|(what, n)| Step::new(*what, id(*n))).collect();
+        let mut data = [0; 64];
+        let len = Change::encode(how, &steps, &mut data).unwrap();
+        let len = if steps.is_empty() && how == Transition::Auto { 0 } else { len };
+        let board = self.board_mut(n);
+        let proposed = board.raft.propose_change(&data[..len], &mut board.log)?;
+        self.pump(n);
+        Ok(proposed)
+    }
+
+    pub(crate) fn transfer(&mut self, n: u8, to: u8) -> Result<(), TransferRefused> {
+        let board = self.board_mut(n);
+        board.raft.transfer_leader(Instant::from_millis(board.now), id(to))?;
+        self.pump(n);
+        Ok(())
+    }
+
+    /// Begins a read; `None` if too many are under way.
+    pub(crate) fn read(&mut self, n: u8, lease: bool) -> Option<u32> {
+        let board = self.board_mut(n);
+        let read = board.raft.read(Instant::from_millis(board.now), lease).ok()?;
+        self.pump(n);
+        Some(read)
+    }
+
+    /// How many commands board `n` had applied when the read was answered.
+    pub(crate) fn answered(&self, n: u8, read: u32) -> Option<usize> {
+        self.board(n).reads.iter().find(|(id, _)| *id == read).map(|(_, applied)| *applied)
     }
 
     /// Board `to` takes a message as if it had come from `from`.
@@ -401,8 +412,11 @@ impl Cluster {
         let board = self.board_mut(n);
         let applied = board.raft.applied();
         let id = EntryId::new(applied, board.log.term(applied).unwrap());
+        let membership = *board.raft.membership();
         board.disk.snapshot = id;
+        board.disk.membership = Some(membership);
         board.raft.set_snapshot(id);
+        self.checks.snapshot(id, membership);
         id
     }
 
@@ -413,223 +427,12 @@ impl Cluster {
         board.log.compact(snapshot.index);
     }
 
-    /// What a leader tells a board by its snapshot's pieces, up to the last.
-    fn receive_snapshot(&mut self, n: u8, message: Message) {
-        let Message::Snapshot { id: whole, offset, .. } = message else {
-            panic!("{message:?} is no snapshot");
-        };
-        let board = self.board_mut(n);
-        if board.receiving.is_none_or(|(id, _)| id != whole) {
-            board.receiving = Some((whole, 0));
-        }
-        let Some((_, here)) = &mut board.receiving else { return };
-        if offset == *here {
-            *here = (*here + PIECE_BYTES).min(SNAPSHOT_BYTES);
-        }
-        let here = *here;
-        if here < SNAPSHOT_BYTES {
-            if let Some(lead) = self.board(n).raft.lead() {
-                let term = self.board(n).raft.term();
-                let message = Message::SnapshotReply { term, id: whole, offset: here };
-                self.send(n, NodeSet::one(lead), message, &[]);
-            }
-            return;
-        }
-        let applied = self.checks.prefix(whole.index);
-        let board = self.board_mut(n);
-        board.receiving = None;
-        let membership = *board.raft.membership();
-        board.raft.restore(whole, membership, &mut board.log);
-        board.applied = applied;
-        board.disk.snapshot = whole;
-        if board.disk.last().index <= whole.index || board.log.count() == 0 {
-            board.disk.base = whole;
-            board.disk.entries.clear();
-        }
-        board.disk.commit = board.disk.commit.max(whole.index);
-        self.note(format!("{n} installed the snapshot up to {whole:?}"));
-    }
-
     pub(crate) fn note(&mut self, line: String) {
         self.out.push(line);
-    }
-
-    /// Does all that board `n` owes: flash writes (unless by hand), messages, entries to apply.
-    pub(crate) fn pump(&mut self, n: u8) {
-        let mut messages = 0;
-        loop {
-            self.note_events(n);
-            let setup = self.setup;
-            let board = self.board_mut(n);
-            if !board.manual && board.is_dirty() {
-                board.persist_begins();
-                board.persist_ends();
-                continue;
-            }
-            if let Some(outgoing) = board.raft.poll_message(&mut board.log) {
-                let mut payload = vec![0; setup.frame_bytes];
-                let mut len = 0;
-                if let Message::Append { prev, .. } = outgoing.message {
-                    let head = wire::APPEND_OVERHEAD_BYTES_MAX;
-                    let room = (setup.frame_bytes - head).min(outgoing.entries_bytes_max);
-                    let (last, bytes) = board.log.fit(prev.index, outgoing.entries_upto, room);
-                    assert_eq!(board.log.copy(prev.index, last, &mut payload), Some(bytes));
-                    board.raft.sent(outgoing.to, last);
-                    len = bytes;
-                }
-                self.send(n, outgoing.to, outgoing.message, &payload[..len]);
-                messages += 1;
-                assert!(messages < MESSAGES_MAX, "{n} never ends: {:?}", outgoing.message);
-                continue;
-            }
-            if let Some((to, offset)) = board.raft.poll_snapshot() {
-                board.raft.snapshot_sent(to);
-                let message = Message::Snapshot {
-                    term: board.raft.term(),
-                    id: board.disk.snapshot,
-                    offset,
-                    bytes: SNAPSHOT_BYTES,
-                    check: 0,
-                };
-                let piece = [n; PIECE_BYTES as usize];
-                let len = PIECE_BYTES.min(SNAPSHOT_BYTES - offset) as usize;
-                self.send(n, NodeSet::one(to), message, &piece[..len]);
-                continue;
-            }
-            let next = board.raft.applied().next();
-            if next <= board.raft.commit().min(board.log.durable()) {
-                let mut data = [0; 256];
-                let (kind, term, len) = board.log.read(next, &mut data).unwrap();
-                let record =
-                    Record { id: EntryId::new(next, term), kind, data: data[..len].to_vec() };
-                board.raft.set_applied(next);
-                board.applied.push(record.clone());
-                self.checks.applied(n, &record);
-                if kind == Kind::Command {
-                    self.note(format!("{n} applies {}", render::record(&record)));
-                }
-                continue;
-            }
-            if setup.snapshots && board.log.bytes_free() < board.log.bytes_capacity() / 2 {
-                let board = self.board(n);
-                if board.raft.applied() > board.raft.snapshot().index {
-                    self.snapshot(n);
-                    self.board_mut(n).make_room(setup.log_bytes / 4);
-                    continue;
-                }
-            }
-            break;
-        }
-        let mut checks = std::mem::take(&mut self.checks);
-        checks.board(self.board_mut(n));
-        self.checks = checks;
-    }
-
-    fn note_events(&mut self, n: u8) {
-        while let Some(event) = self.board_mut(n).events.pop() {
-            self.checks.event(n, &event);
-            self.note(format!("{n} {}", render::event(&event)));
-        }
-    }
-
-    fn send(&mut self, from: u8, to: NodeSet, message: Message, payload: &[u8]) {
-        assert!(!to.is_empty() && !to.contains(id(from)), "{message:?} to {to:?}");
-        self.checks.said(&self.boards[usize::from(from) - 1], id(from), &message);
-        let to_text: Vec<String> = to.iter().map(|id| id.to_string()).collect();
-        self.note(format!("{from}->{} {}", to_text.join(","), render::message(&message, payload)));
-        for receiver in to.iter() {
-            let bytes = encode(from, receiver, message, payload);
-            assert!(bytes.len() <= self.setup.frame_bytes, "{message:?} is too long");
-            self.network.push(Sent { from: id(from), to: receiver, bytes });
-        }
     }
 
     pub(crate) fn leader(&self) -> Option<u8> {
         let leads = |n: &u8| self.board(*n).raft.role() == Role::Leader;
         self.ids().filter(leads).max_by_key(|n| self.board(*n).raft.term())
-    }
-}
-
-fn encode(from: u8, to: NodeId, message: Message, payload: &[u8]) -> Vec<u8> {
-    let envelope = Envelope {
-        version: wire::VERSION,
-        cluster: ClusterId(*b"test"),
-        to: NodeSet::one(to),
-        from: id(from),
-        generation: Generation(1),
-        message,
-    };
-    let mut frame = vec![0; payload.len() + 96];
-    let head = wire::encode(&envelope, &mut frame).unwrap();
-    frame[head..head + payload.len()].copy_from_slice(payload);
-    let len = wire::seal(&mut frame, head + payload.len()).unwrap();
-    frame.truncate(len);
-    frame
-}
-
-impl Board {
-    pub(crate) fn entries(&mut self) -> Vec<Record> {
-        let (base, last) = (self.log.base().index, self.log.last().index);
-        let mut bytes = vec![0; self.log.bytes_used()];
-        let len = self.log.copy(base, last, &mut bytes).unwrap();
-        let record =
-            |e: quorate::entry::Entry<'_>| Record { id: e.id, kind: e.kind, data: e.data.to_vec() };
-        Entries::new(self.log.base(), &bytes[..len]).map(|e| record(e.unwrap())).collect()
-    }
-
-    /// The terms of the entries in the log.
-    pub(crate) fn terms(&mut self) -> Vec<u64> {
-        self.entries().iter().map(|r| r.id.term.0).collect()
-    }
-
-    pub(crate) fn commands(&self) -> Vec<String> {
-        let commands = self.applied.iter().filter(|r| r.kind == Kind::Command);
-        commands.map(|r| String::from_utf8_lossy(&r.data).into_owned()).collect()
-    }
-
-    pub(crate) fn state_of(&self, n: u8) -> ProgressState {
-        self.raft.progress(id(n)).unwrap().state()
-    }
-
-    fn is_dirty(&self) -> bool {
-        let disk = &self.disk;
-        (disk.term, disk.vote) != (self.raft.term(), self.raft.vote())
-            || self.log.durable() < self.log.last().index
-            || disk.last() != self.log.last()
-    }
-
-    fn persist_begins(&mut self) {
-        let entries = self.entries();
-        self.writing = Some(Disk {
-            term: self.raft.term(),
-            vote: self.raft.vote(),
-            commit: self.raft.commit(),
-            snapshot: self.disk.snapshot,
-            base: self.log.base(),
-            entries,
-        });
-        self.log.write_begins(self.log.last().index);
-    }
-
-    fn persist_ends(&mut self) {
-        let Some(written) = self.writing.take() else { return };
-        let snapshot = self.disk.snapshot;
-        // A snapshot that was installed meanwhile stays, with what the write has behind it.
-        if written.base.index >= self.disk.base.index {
-            self.disk = Disk { snapshot, ..written };
-        } else {
-            (self.disk.term, self.disk.vote) = (written.term, written.vote);
-        }
-        self.log.write_ends();
-        let now = Instant::from_millis(self.now);
-        let (term, vote) = (self.disk.term, self.disk.vote);
-        self.raft.set_durable(now, term, vote, &mut self.log, &mut self.events);
-    }
-
-    /// Drops entries that a snapshot covers until there is room.
-    fn make_room(&mut self, bytes: usize) {
-        while self.log.bytes_free() < bytes && self.log.base().index < self.raft.snapshot().index {
-            self.log.compact(self.log.base().index.next());
-        }
     }
 }

@@ -25,7 +25,8 @@ fn campaign(word: u8) {
                 }
                 let faults = Faults { erase, decay, ecc };
                 let (buffer, crash_loops) = (512, seed % 2 == 0);
-                let session = Session { geometry, buffer, faults, crash_loops, cuts: 8, seed };
+                let session =
+                    Session { geometry, buffer, faults, crash_loops, cuts: 8, lies: 0, seed };
                 tally.add(&session.run(false));
             }
         }

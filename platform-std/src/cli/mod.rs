@@ -4,6 +4,7 @@
 mod config;
 mod job;
 mod plan;
+mod script;
 mod sim;
 mod wal;
 mod wal_json;
@@ -38,6 +39,7 @@ enum Command {
     #[command(subcommand)]
     Config(config::Args),
     Plan(plan::Args),
+    Script(script::Args),
     /// Run whole boards in a deterministic simulation, with every fault that boards meet.
     #[command(subcommand)]
     Sim(sim::Args),
@@ -73,6 +75,7 @@ pub fn main() -> ExitCode {
         None => job::run(&cli.job),
         Some(Command::Config(args)) => config::run(args),
         Some(Command::Plan(args)) => plan::run(args),
+        Some(Command::Script(args)) => script::run(args),
         Some(Command::Sim(args)) => sim::run(args),
         Some(Command::Wal(args)) => wal::run(args),
     };

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{BufWriter, Write as _};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,8 +12,8 @@ use clap::Subcommand;
 
 use super::{Failure, print};
 use crate::sim::{
-    self, BOARDS, COMMITS_MIN, Ending, Fault, Faults, Options, Report, SweepReport, Trace,
-    VIRTUAL_SECONDS,
+    self, BOARDS, COMMITS_MIN, Ending, Fault, Faults, Options, Report, SpecEvents, SweepReport,
+    Trace, VIRTUAL_SECONDS,
 };
 
 /// The most boards that a cluster can have.
@@ -66,6 +66,10 @@ pub(crate) struct Run {
     /// Write every input and output of every board to FILE.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+    /// Write the run to FILE in the event form that the TLA+ trace validation of etcd-io/raft reads, one JSON object a
+    /// line. That specification knows no pre-vote, so the boards do without it: the run is another one than without this.
+    #[arg(long, value_name = "FILE")]
+    ndjson: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -115,7 +119,7 @@ fn faults_help() -> String {
 impl World {
     fn options(&self, seed: u64) -> Options {
         let Self { boards, virtual_seconds, faults, .. } = *self;
-        Options { seed, boards, virtual_seconds, faults }
+        Options { boards, virtual_seconds, faults, ..Options::new(seed) }
     }
 }
 
@@ -128,16 +132,26 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
 }
 
 fn run_one(args: &Run) -> Result<ExitCode, Failure> {
+    let create = |path: &PathBuf| {
+        let failed = |e| Failure::usage(format!("{}: can't be written: {e}", path.display()));
+        Ok(BufWriter::new(File::create(path).map_err(failed)?))
+    };
     let trace = match &args.trace {
-        Some(path) => {
-            let failed = |e| Failure::usage(format!("{}: can't be written: {e}", path.display()));
-            Trace::to(Box::new(BufWriter::new(File::create(path).map_err(failed)?)))
-        }
+        Some(path) => Trace::to(Box::new(create(path)?)),
         None => Trace::default(),
     };
-    let (report, mut trace) = sim::run(&args.world.options(args.seed), trace);
+    let ndjson = args.ndjson.as_ref().map(create).transpose()?;
+    let mut options = args.world.options(args.seed);
+    options.pre_vote = ndjson.is_none();
+    let events = ndjson.is_some().then(|| Box::new(SpecEvents::new(options.boards)));
+    let (report, mut trace, events) = sim::run_observed(&options, trace, events);
     if let (Err(e), Some(path)) = (trace.finish(), &args.trace) {
         return Err(Failure::new(format!("{}: can't be written: {e}", path.display())));
+    }
+    if let (Some(mut file), Some(events), Some(path)) = (ndjson, events, &args.ndjson) {
+        let written = events.lines().try_for_each(|line| writeln!(file, "{line}"));
+        let failed = |e| Failure::new(format!("{}: can't be written: {e}", path.display()));
+        written.and_then(|()| file.flush()).map_err(failed)?;
     }
     finish_run(&report, args.world.json)
 }

@@ -136,6 +136,7 @@ impl World {
         let Arriving { to, from, number, .. } = *arriving;
         let now_us = self.now_us;
         let (now, stranger) = (self.boards[to].clock(now_us), self.boards.len());
+        let before = self.shown(to);
         let board = &mut self.boards[to];
         let hears = !board.is_deaf() && !self.air.is_speaking(to);
         let (name, Some(live)) = (board.number(), board.live.as_mut().filter(|_| hears)) else {
@@ -152,6 +153,10 @@ impl World {
         let hex = super::trace::Hex(&arriving.frame);
         self.trace.line(format_args!("{now_us} {name} < frame {hex}"));
         live.node.handle_frame(now, &arriving.frame);
+        let after = self.shown(to);
+        if let (Some(spec), Some(before), Some(after)) = (&mut self.spec, before, after) {
+            spec.arrived(now_us / 1000, name, &arriving.frame, &before, &after);
+        }
         self.pump(to);
     }
 }

@@ -166,12 +166,29 @@ pub struct Options {
     pub virtual_seconds: u32,
     /// The faults that may happen.
     pub faults: Faults,
+    /// Boards ask before they stand for election.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub pre_vote: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+const fn is_yes(yes: &bool) -> bool {
+    *yes
 }
 
 impl Options {
     /// The default run of `seed`.
     pub const fn new(seed: u64) -> Self {
-        Self { seed, boards: BOARDS, virtual_seconds: VIRTUAL_SECONDS, faults: Faults::ALL }
+        Self {
+            seed,
+            boards: BOARDS,
+            virtual_seconds: VIRTUAL_SECONDS,
+            faults: Faults::ALL,
+            pre_vote: true,
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::options::Options;
 use super::report::{Report, without_effect};
 use super::rules::{Rule, Violation};
+use super::spec_events::SpecEvents;
 use super::trace::Trace;
 use super::world::World;
 
@@ -19,8 +20,19 @@ const CALM_ELECTIONS: u64 = 20;
 
 /// Runs `options` to their end; the trace comes back with the report.
 pub fn run(options: &Options, trace: Trace) -> (Report, Trace) {
+    let (report, trace, _) = run_observed(options, trace, None);
+    (report, trace)
+}
+
+/// The same, and what the specification's events are of it.
+pub fn run_observed(
+    options: &Options,
+    trace: Trace,
+    spec: Option<Box<SpecEvents>>,
+) -> (Report, Trace, Option<Box<SpecEvents>>) {
     let began = Instant::now();
     let mut world = World::new(*options, trace);
+    world.spec = spec;
     let lived = catch_unwind(AssertUnwindSafe(|| live(&mut world)));
     let healed_us = lived.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -44,7 +56,7 @@ pub fn run(options: &Options, trace: Trace) -> (Report, Trace) {
         wall_seconds: began.elapsed().as_secs_f64(),
         tail: world.tail().to_vec(),
     };
-    (report, std::mem::take(&mut world.trace))
+    (report, std::mem::take(&mut world.trace), world.spec)
 }
 
 /// Lives through a run; how long healing took, in µs.

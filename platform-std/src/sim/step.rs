@@ -35,7 +35,8 @@ impl World {
         // Founding is done by a person, who sees that the board has not been founded.
         let found = !board.founded
             && inspect(&board.chip) == Err(Unmounted::Refused(MountError::Unformatted));
-        let config = self.profile.config(at, board.draw_seed(&mut self.dice.boards));
+        let mut config = self.profile.config(at, board.draw_seed(&mut self.dice.boards));
+        config.pre_vote = self.options.pre_vote;
         let number = board.number();
         let seed = config.seed;
         self.trace.line(format_args!("{now_us} {number} < boot {found} {seed:016x}"));
@@ -79,6 +80,7 @@ impl World {
         live.wake_us = u64::MAX;
         self.trace.quiet(format_args!("{now_us} {number} < timeout {}", now.as_millis()));
         live.node.handle_timeout(now);
+        self.observe(at);
     }
 
     fn set_timer(&mut self, at: usize, wake_us: u64) {
@@ -136,6 +138,9 @@ impl World {
         let Some(live) = board.live.take() else {
             return;
         };
+        if let Some(spec) = &mut self.spec {
+            spec.cut(number);
+        }
         let faults = self.flash_faults;
         let done = board.chip.cut(now_us, faults, &mut self.dice.flash);
         board.life += 1;
@@ -192,7 +197,9 @@ impl World {
                 return;
             };
             let output = live.node.poll_output(now, &mut live.frame, &mut live.flash);
+            self.polled(at, &output);
             if let Output::Wait { until } = output {
+                let board = &self.boards[at];
                 let (now_us, number) = (self.now_us, board.number());
                 let wake_us = board.time_of(until, now_us);
                 self.trace.quiet(format_args!("{now_us} {number} > wait {}", until.as_millis()));
@@ -204,6 +211,26 @@ impl World {
         let number = self.boards[at].number();
         self.checks.verdict.red(Rule::P1, number, || "yields outputs without end".into());
         self.cut(at, u64::MAX);
+    }
+
+    /// Tells the specification's events of an output, and of what the board has become.
+    fn polled(&mut self, at: usize, output: &Output) {
+        let (ms, number) = (self.now_us / 1000, self.boards[at].number());
+        let (Some(shown), Some(spec)) = (self.shown(at), &mut self.spec) else {
+            return;
+        };
+        match *output {
+            Output::Event(Event::Started { .. }) => spec.booted(ms, number, &shown),
+            Output::Event(Event::SnapshotInstalled { id }) => {
+                spec.installed(ms, number, id, &shown);
+            }
+            _ => {}
+        }
+        spec.observe(ms, number, &shown);
+        if let (Output::Transmit { len, .. }, Some(live)) = (output, &self.boards[at].live) {
+            let frame = live.frame.get(..*len).unwrap_or(&[]);
+            spec.sent(ms, number, frame, &shown);
+        }
     }
 
     fn carry_out(&mut self, at: usize, output: &Output) {

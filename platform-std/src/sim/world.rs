@@ -22,6 +22,7 @@ use super::profile::Profile;
 use super::radio::{Air, Place, Weather};
 use super::report::Counters;
 use super::rules::{Rule, Violation};
+use super::spec_events::{Shown, SpecEvents};
 use super::trace::Trace;
 
 /// Something that will happen.
@@ -106,6 +107,8 @@ pub struct World {
     pub(super) nemesis: Option<Box<Nemesis>>,
     pub(super) client: Option<Box<Client>>,
     pub(super) babbler: Option<Box<Babbler>>,
+    /// The run in the specification's form, if it is wanted.
+    pub(super) spec: Option<Box<SpecEvents>>,
     tail: Vec<String>,
 }
 
@@ -175,6 +178,7 @@ impl World {
             nemesis: None,
             client: None,
             babbler: None,
+            spec: None,
             tail: Vec::new(),
         };
         for board in 0..count {
@@ -276,8 +280,24 @@ impl World {
             live.waiting.push((id, command.to_vec()));
             self.leads(board, id.term);
         }
+        self.observe(board);
         self.pump(board);
         answer
+    }
+
+    /// A board as the specification's events show it, if they are wanted and it has power.
+    pub(super) fn shown(&self, board: usize) -> Option<Shown> {
+        self.spec.as_ref()?;
+        self.boards[board].live.as_ref().map(|live| Shown::of(&live.node))
+    }
+
+    /// Something was given to a board.
+    pub(super) fn observe(&mut self, board: usize) {
+        let (ms, number, shown) =
+            (self.now_us / 1000, self.boards[board].number(), self.shown(board));
+        if let (Some(spec), Some(shown)) = (&mut self.spec, shown) {
+            spec.observe(ms, number, &shown);
+        }
     }
 
     /// Was the command at `id` acknowledged by the board that took it?

@@ -1,0 +1,445 @@
+//! The rules by which the published specification (etcd-io/raft, `tla/etcdraft.tla`) takes a trace, in a few lines: for each
+//! event the one step that it allows, or why it allows none.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    #[default]
+    AskVote,
+    Vote,
+    Append,
+    Appended,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Msg {
+    kind: Kind,
+    from: String,
+    to: String,
+    term: u64,
+    /// The entry before; the candidate's last; what is acknowledged.
+    index: u64,
+    log_term: u64,
+    entries: Vec<u64>,
+    commit: u64,
+    ok: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Kept {
+    term: u64,
+    vote: String,
+    log: usize,
+    commit: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Node {
+    role: String,
+    term: u64,
+    vote: String,
+    log: Vec<u64>,
+    commit: u64,
+    conf: [BTreeSet<String>; 2],
+    responded: BTreeSet<String>,
+    granted: BTreeSet<String>,
+    matched: BTreeMap<String, u64>,
+    kept: Kept,
+}
+
+impl Node {
+    fn is_quorum(&self, of: impl Fn(&String) -> bool) -> bool {
+        2 * self.conf[0].iter().filter(|id| of(id)).count() > self.conf[0].len()
+    }
+
+    fn follows(&mut self, term: u64) {
+        if self.term != term {
+            self.vote = "0".into();
+        }
+        (self.term, self.role) = (term, "StateFollower".into());
+    }
+
+    fn last(&self) -> (u64, u64) {
+        (self.log.last().copied().unwrap_or(0), self.log.len() as u64)
+    }
+}
+
+/// What a trace held.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) events: BTreeMap<String, u64>,
+    pub(crate) truncations: u64,
+    pub(crate) restarts: u64,
+    /// Entries that one append carried beyond the first: what a snapshot stands for.
+    pub(crate) entries_max: u64,
+    pub(crate) ended: Option<String>,
+}
+
+#[derive(Default)]
+struct Spec {
+    nodes: BTreeMap<String, Node>,
+    on_their_way: BTreeMap<Msg, u64>,
+    pending: Vec<Msg>,
+    /// Each committed entry's term, and the term in which it was committed.
+    committed: Vec<(u64, u64)>,
+    leaders: BTreeMap<u64, String>,
+    seen: Seen,
+}
+
+type Checked<T = ()> = Result<T, String>;
+
+fn number(value: &Value, field: &str) -> Checked<u64> {
+    value[field].as_u64().ok_or_else(|| format!("no number `{field}` in {value}"))
+}
+
+fn text(value: &Value, field: &str) -> Checked<String> {
+    value[field].as_str().map(str::to_owned).ok_or_else(|| format!("no text `{field}` in {value}"))
+}
+
+fn expect(holds: bool, what: impl Fn() -> String) -> Checked {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+/// Checks a whole trace.
+pub(crate) fn check<'a>(lines: impl IntoIterator<Item = &'a str>) -> Checked<Seen> {
+    let mut spec = Spec::default();
+    for (number, line) in lines.into_iter().enumerate() {
+        spec.line(line).map_err(|why| format!("line {}: {why}\n{line}", number + 1))?;
+    }
+    Ok(spec.seen)
+}
+
+impl Spec {
+    fn line(&mut self, line: &str) -> Checked {
+        let json: Value = serde_json::from_str(line).map_err(|e| e.to_string())?;
+        expect(self.seen.ended.is_none(), || "goes on behind its end".into())?;
+        if json["tag"] == "end" {
+            self.seen.ended = Some(text(&json, "why")?);
+            return Ok(());
+        }
+        expect(json["tag"] == "trace", || "is no event".into())?;
+        let event = &json["event"];
+        let (name, nid) = (text(event, "name")?, text(event, "nid")?);
+        *self.seen.events.entry(name.clone()).or_default() += 1;
+        if name == "InitState" && !self.nodes.contains_key(&nid) {
+            return self.founded(nid, event);
+        }
+        expect(self.nodes.contains_key(&nid), || "of a node that has not begun".into())?;
+        let before = self.nodes[&nid].term;
+        if name.starts_with("Receive") {
+            self.shows(&nid, event)?;
+            self.receive(&name, &nid, event)?;
+        } else {
+            self.act(&name, &nid, event)?;
+            // As the validation does: these two tell nothing of the state behind them.
+            if name != "Ready" && name != "Replicate" {
+                self.shows(&nid, event)?;
+            }
+        }
+        self.holds(&nid, before, name == "InitState")
+    }
+
+    fn founded(&mut self, nid: String, event: &Value) -> Checked {
+        let conf = conf(event)?;
+        expect(number(event, "log")? == 0 && !conf[0].is_empty(), || "begins with a log".into())?;
+        let (role, vote) = ("StateFollower".to_owned(), "0".to_owned());
+        let kept = Kept { vote: vote.clone(), ..Kept::default() };
+        self.nodes.insert(nid.clone(), Node { conf, role, vote, kept, ..Node::default() });
+        self.shows(&nid, event)
+    }
+
+    /// The node is what the event shows.
+    fn shows(&self, nid: &str, event: &Value) -> Checked {
+        let node = &self.nodes[nid];
+        let state = &event["state"];
+        let is = [
+            ("term", number(state, "term")?, node.term),
+            ("commit", number(state, "commit")?, node.commit),
+            ("log", number(event, "log")?, node.log.len() as u64),
+        ];
+        for (what, shown, is) in is {
+            expect(shown == is, || format!("shows {what} {shown}, which is {is}"))?;
+        }
+        let (role, vote) = (text(event, "role")?, text(state, "vote")?);
+        expect(role == node.role, || format!("shows {role}, which is {}", node.role))?;
+        expect(vote == node.vote, || format!("shows vote {vote}, which is {}", node.vote))?;
+        expect(conf(event)? == node.conf, || format!("shows other members than {:?}", node.conf))
+    }
+
+    /// What never may be, whatever the step was.
+    fn holds(&mut self, nid: &str, term_before: u64, restarted: bool) -> Checked {
+        let node = &self.nodes[nid];
+        expect(restarted || node.term >= term_before, || "its term fell".into())?;
+        expect(node.commit <= node.log.len() as u64, || "has committed what it lacks".into())?;
+        for (at, term) in node.log.iter().take(node.commit as usize).enumerate() {
+            match self.committed.get(at) {
+                Some((first, _)) => {
+                    expect(first == term, || format!("commits another entry {}", at + 1))?
+                }
+                None => self.committed.push((*term, node.term)),
+            }
+        }
+        if node.role == "StateLeader" {
+            let first = self.leaders.entry(node.term).or_insert_with(|| nid.to_owned());
+            expect(first == nid, || format!("leads in term {} as {first} does", node.term))?;
+            let older = self.committed.iter().take_while(|(_, in_term)| *in_term < node.term);
+            let lacks = older.enumerate().find(|(at, (term, _))| node.log.get(*at) != Some(term));
+            expect(lacks.is_none(), || format!("leads without a committed entry: {lacks:?}"))?;
+            expect(node.commit <= node.kept.log as u64, || "commits what it may forget".into())?;
+        }
+        Ok(())
+    }
+
+    fn node(&mut self, nid: &str) -> &mut Node {
+        self.nodes.get_mut(nid).expect("it was looked for")
+    }
+
+    fn act(&mut self, name: &str, nid: &str, event: &Value) -> Checked {
+        match name {
+            "InitState" => {
+                self.pending.retain(|msg| msg.from != nid);
+                self.seen.restarts += 1;
+                let node = self.node(nid);
+                let Kept { term, vote, log, commit } = node.kept.clone();
+                node.log.truncate(log);
+                (node.term, node.vote, node.commit) = (term, vote, commit);
+                node.role = "StateFollower".into();
+                node.matched.clear();
+            }
+            "BecomeFollower" => {
+                let node = self.node(nid);
+                expect(node.role != "StateFollower", || "follows already".into())?;
+                node.role = "StateFollower".into();
+            }
+            "BecomeCandidate" => {
+                let node = self.node(nid);
+                expect(node.role != "StateLeader", || "a leader stands for election".into())?;
+                expect(node.conf[0].contains(nid), || "stands without a vote".into())?;
+                (node.role, node.term) = ("StateCandidate".into(), node.term + 1);
+                node.vote = nid.into();
+                (node.responded, node.granted) = Default::default();
+            }
+            "BecomeLeader" => {
+                let node = self.node(nid);
+                expect(node.role == "StateCandidate", || "leads, and did not stand".into())?;
+                let granted = &node.granted;
+                expect(node.is_quorum(|id| granted.contains(id)), || {
+                    format!("leads by the votes of {granted:?}")
+                })?;
+                node.role = "StateLeader".into();
+                node.matched = BTreeMap::from([(nid.to_owned(), node.log.len() as u64)]);
+            }
+            "Replicate" => {
+                let node = self.node(nid);
+                expect(node.role == "StateLeader", || "appends, and does not lead".into())?;
+                node.log.push(node.term);
+            }
+            "Commit" => {
+                let node = self.node(nid);
+                expect(node.role == "StateLeader", || "commits, and does not lead".into())?;
+                let held = |index: u64, id: &String| {
+                    node.matched.get(id).is_some_and(|matched| *matched >= index)
+                };
+                let mut upto = (1..=node.log.len() as u64).rev();
+                let agreed = upto.find(|index| node.is_quorum(|id| held(*index, id)));
+                if let Some(index) = agreed
+                    && node.log[index as usize - 1] == node.term
+                {
+                    node.commit = node.commit.max(index);
+                }
+            }
+            "Ready" => {
+                let all = std::mem::take(&mut self.pending);
+                let (sent, pending) = all.into_iter().partition(|msg| msg.from == nid);
+                self.pending = pending;
+                let sent: Vec<Msg> = sent;
+                for msg in sent {
+                    *self.on_their_way.entry(msg).or_default() += 1;
+                }
+                let node = self.node(nid);
+                let (term, vote, log) = (node.term, node.vote.clone(), node.log.len());
+                node.kept = Kept { term, vote, log, commit: node.commit };
+            }
+            _ => return self.send(name, nid, event),
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, name: &str, nid: &str, event: &Value) -> Checked {
+        let line = &event["msg"];
+        let (from, to) = (text(line, "from")?, text(line, "to")?);
+        expect(from == nid, || "is sent by another".into())?;
+        let own = from == to;
+        let node = self.node(nid);
+        let base = Msg { from, to: to.clone(), term: node.term, ..Msg::default() };
+        let msg = match name {
+            "SendRequestVoteRequest" | "SendRequestVoteResponse"
+                if own || name.ends_with("Request") =>
+            {
+                expect(node.role == "StateCandidate", || "asks, and does not stand".into())?;
+                expect(!node.responded.contains(&to), || format!("asks {to}, who has answered"))?;
+                let (log_term, index) = node.last();
+                match own {
+                    true => Msg { kind: Kind::Vote, ok: true, ..base },
+                    false => Msg { kind: Kind::AskVote, log_term, index, ..base },
+                }
+            }
+            "SendAppendEntriesRequest" => {
+                expect(node.role == "StateLeader", || "sends entries, and does not lead".into())?;
+                let (index, count) = (number(line, "index")?, number(line, "entries")?);
+                let matched = node.matched.get(&to).copied().unwrap_or(0);
+                expect(index >= matched && text(line, "type")? == "MsgApp", || {
+                    format!("sends again what {to} has")
+                })?;
+                let last = index + count;
+                expect(last <= node.log.len() as u64, || "sends what it lacks".into())?;
+                self.seen.entries_max = self.seen.entries_max.max(count);
+                let node = &self.nodes[nid];
+                let log_term = match index {
+                    0 => 0,
+                    index => node.log[index as usize - 1],
+                };
+                let entries = node.log[index as usize..last as usize].to_vec();
+                let (kind, commit) = (Kind::Append, node.commit.min(last));
+                Msg { kind, index, log_term, entries, commit, ..base }
+            }
+            "SendAppendEntriesResponse" if own => {
+                expect(node.role == "StateLeader", || "counts itself, and does not lead".into())?;
+                let index = node.log.len() as u64;
+                Msg { kind: Kind::Appended, index, ok: true, ..base }
+            }
+            // The specification makes each reply by itself.
+            "SendAppendEntriesResponse" | "SendRequestVoteResponse" => return Ok(()),
+            _ => return Err(format!("there is no event {name}")),
+        };
+        expect(is(&msg, line)?, || format!("is not the message {msg:?}"))?;
+        self.pending.push(msg);
+        Ok(())
+    }
+
+    fn receive(&mut self, name: &str, nid: &str, event: &Value) -> Checked {
+        let line = &event["msg"];
+        let kind = match name {
+            "ReceiveRequestVoteRequest" => Kind::AskVote,
+            "ReceiveRequestVoteResponse" => Kind::Vote,
+            "ReceiveAppendEntriesRequest" => Kind::Append,
+            "ReceiveAppendEntriesResponse" => Kind::Appended,
+            _ => return Err(format!("there is no event {name}")),
+        };
+        expect(text(line, "to")? == nid, || "is received by another".into())?;
+        let mut found = None;
+        for msg in self.on_their_way.keys().filter(|msg| msg.kind == kind && msg.to == nid) {
+            if is(msg, line)? {
+                found = Some(msg.clone());
+                break;
+            }
+        }
+        let msg = found.ok_or("no such message is on its way")?;
+        let left = self.on_their_way.get_mut(&msg).expect("it was found");
+        *left -= 1;
+        if *left == 0 {
+            self.on_their_way.remove(&msg);
+        }
+        let node = self.node(nid);
+        if msg.term > node.term {
+            node.follows(msg.term);
+        }
+        match kind {
+            Kind::AskVote => self.is_asked(nid, &msg),
+            Kind::Append => self.appends(nid, &msg),
+            Kind::Vote if msg.term == node.term => {
+                node.responded.insert(msg.from.clone());
+                if msg.ok {
+                    node.granted.insert(msg.from);
+                }
+            }
+            Kind::Appended if msg.term == node.term && msg.ok => {
+                let matched = node.matched.entry(msg.from).or_default();
+                *matched = (*matched).max(msg.index);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn reply(&mut self, kind: Kind, to: &Msg, index: u64, ok: bool) {
+        let term = self.nodes[&to.to].term;
+        let (from, to) = (to.to.clone(), to.from.clone());
+        self.pending.push(Msg { kind, from, to, term, index, ok, ..Msg::default() });
+    }
+
+    fn is_asked(&mut self, nid: &str, msg: &Msg) {
+        let node = self.node(nid);
+        let free = node.vote == "0" || node.vote == msg.from;
+        let grants = msg.term == node.term && free && (msg.log_term, msg.index) >= node.last();
+        if grants {
+            node.vote = msg.from.clone();
+        }
+        self.reply(Kind::Vote, msg, 0, grants);
+    }
+
+    fn appends(&mut self, nid: &str, msg: &Msg) {
+        let node = self.node(nid);
+        let prev = (msg.index as usize).checked_sub(1);
+        let fits = prev.is_none_or(|prev| node.log.get(prev) == Some(&msg.log_term));
+        if msg.term < node.term || (node.role == "StateFollower" && !fits) {
+            return self.reply(Kind::Appended, msg, 0, false);
+        }
+        node.role = "StateFollower".into();
+        if !fits {
+            return self.reply(Kind::Appended, msg, 0, false);
+        }
+        if msg.index < node.commit {
+            let commit = node.commit;
+            return self.reply(Kind::Appended, msg, commit, true);
+        }
+        let last = msg.index + msg.entries.len() as u64;
+        let mut truncated = 0;
+        for (at, term) in (msg.index as usize..).zip(&msg.entries) {
+            if node.log.get(at).is_some_and(|here| here != term) {
+                node.log.truncate(at);
+                truncated = 1;
+            }
+            if node.log.len() == at {
+                node.log.push(*term);
+            }
+        }
+        node.commit = node.commit.max(msg.commit.min(last));
+        self.seen.truncations += truncated;
+        self.reply(Kind::Appended, msg, last, true);
+    }
+}
+
+fn conf(event: &Value) -> Checked<[BTreeSet<String>; 2]> {
+    serde_json::from_value(event["conf"].clone()).map_err(|e| e.to_string())
+}
+
+/// Is this the message of the line, by the fields that validation compares?
+fn is(msg: &Msg, line: &Value) -> Checked<bool> {
+    let name = match msg.kind {
+        Kind::AskVote => "MsgVote",
+        Kind::Vote => "MsgVoteResp",
+        Kind::Append => "MsgApp",
+        Kind::Appended => "MsgAppResp",
+    };
+    let same = text(line, "type")? == name
+        && text(line, "from")? == msg.from
+        && text(line, "to")? == msg.to
+        && number(line, "term")? == msg.term;
+    let (index, log_term) = (number(line, "index")?, number(line, "logTerm")?);
+    let reject = line["reject"].as_bool().ok_or("no truth `reject`")?;
+    let rest = match msg.kind {
+        Kind::AskVote => (index, log_term) == (msg.index, msg.log_term),
+        Kind::Vote => reject != msg.ok,
+        Kind::Append => {
+            (index, log_term) == (msg.index, msg.log_term)
+                && number(line, "entries")? == msg.entries.len() as u64
+                && number(line, "commit")? == msg.commit
+        }
+        Kind::Appended => reject != msg.ok && (reject || index == msg.index),
+    };
+    Ok(same && rest)
+}
