@@ -1,20 +1,11 @@
 //! Futures that are dropped: of the runner at any await, of what a handle asked at any moment.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
 
-mod support;
-
+use crate::support::board::{Cluster, IDS, Setup, command, id};
 use embassy_futures::select::{Either, select};
 use quorate::event::Event;
 use quorate::node::Outcome;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use support::board::{Cluster, IDS, Setup, command, id};
 
 fn no_board_stopped(cluster: &Cluster) {
     for at in 0..cluster.setup.boards {

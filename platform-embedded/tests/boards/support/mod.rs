@@ -1,8 +1,6 @@
 //! Boards in one thread and virtual time: an executor that polls only what was woken, a half-duplex radio that all share, and
 //! flash that takes as long as a real part.
 
-#![allow(dead_code)] // Each test file uses its share of it.
-
 pub(crate) mod board;
 pub(crate) mod flash;
 pub(crate) mod radio;

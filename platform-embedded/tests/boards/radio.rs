@@ -1,18 +1,8 @@
 //! Radio links and the async runner, on a half-duplex channel.
 
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
-
-mod support;
-
+use crate::support::board::{CLUSTER, Cluster, Setup, id};
 use quorate::event::Event;
 use quorate::node::Boot;
-use support::board::{CLUSTER, Cluster, Setup, id};
 
 /// Elects, commits, compacts; one board is cut off until it needs a snapshot; one comes back with blank flash.
 fn a_life(setup: Setup) -> Cluster {

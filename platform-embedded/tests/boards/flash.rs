@@ -1,19 +1,10 @@
 //! Partitions and their bounds, flash that takes its time, flash that fails.
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
 
-mod support;
-
+use crate::support::board::{Cluster, Setup};
 use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashErrorKind, ReadNorFlash};
 use quorate::event::Event;
 use quorate::flash::{FlashDone, FlashOp, Geometry};
 use quorate_embedded::flash::{Partition, PartitionError};
-use support::board::{Cluster, Setup};
 
 const CAPACITY: usize = 64 * 1024;
 
