@@ -245,6 +245,16 @@ fn a_sender_that_starts_again_is_heard_at_once_unless_its_numbers_seem_late() {
 }
 
 #[test]
+fn timeouts_are_planned_for_what_fragments_leave_of_packets() {
+    // BLE without a negotiated MTU; LoRa at its slowest in Europe; CAN-FD with a byte for the length.
+    for (name, packet_bytes) in [("ble", 20), ("lora-sf12", 51), ("can-fd", 63)] {
+        let link = quorate::plan::link(name).unwrap();
+        assert_eq!(usize::from(link.fragment_bytes) + FRAGMENT_HEAD_BYTES, packet_bytes);
+        assert!(link.frame_bytes.div_ceil(link.fragment_bytes) as usize <= PARTS_MAX);
+    }
+}
+
+#[test]
 fn a_frame_for_several_is_sent_once_and_one_for_one_board_is_addressed() {
     let several: NodeSet = [id(2), id(5)].into_iter().collect();
     let mut memory = [0; 100];

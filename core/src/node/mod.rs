@@ -473,6 +473,7 @@ impl<S: Storage> Node<[u8], S> {
     /// Begins no erase from now on, or does so again: for a board that is warned before its power fails. An erase that is
     /// cut short is the worst that can happen to flash. What finds no room without one waits.
     pub const fn hold_erases(&mut self, hold: bool) {
+        self.rests &= hold == self.erases_held;
         self.erases_held = hold;
     }
 
