@@ -119,8 +119,8 @@ fn rust_lld(context: &Context) -> Result<PathBuf, Trouble> {
 pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
     every_method_is_driven(context)?;
     let toolchain = Toolchain::find(context)?;
-    let packages =
-        ["build", "-p", "quorate", "-p", "quorate-embedded", "--features", "quorate/defmt"];
+    let features = "quorate/defmt,quorate-embedded/defmt,quorate-embedded/embassy-time";
+    let packages = ["build", "-p", "quorate", "-p", "quorate-embedded", "--features", features];
     run(&mut toolchain.cargo(context, &packages))?;
     let sound = toolchain.probe(context, "")?;
     if !sound.forbidden.is_empty() {

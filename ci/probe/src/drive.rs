@@ -49,6 +49,7 @@ pub fn drive(node: &mut Node, frame: &mut [u8], flash: &mut [u8]) {
         17 => show(node.change_members(transition(), &[step(), step()], flag())),
         18 => {
             node.remember(half());
+            node.hold_erases(flag());
             let note = node.status().note;
             show((note.fault(), note.own(), node.status().flash.wear.erases(byte())));
             show(node.status().flash.wear.life_left_percent(word()));

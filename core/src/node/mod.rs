@@ -63,6 +63,8 @@ pub struct Node<B: ?Sized = [u8], S = Wal> {
     fault: heapless::Vec<Fault, 1>,
     /// What the board wants to be remembered.
     own: Option<u16>,
+    /// Power may be gone before an erase is over.
+    erases_held: bool,
     identity: Option<Identity>,
     founding: bool,
     erase_anyway: bool,
@@ -113,6 +115,7 @@ impl<const N: usize, S: Storage> Node<[u8; N], S> {
             phase: Phase::Off,
             fault: heapless::Vec::new(),
             own: None,
+            erases_held: false,
             identity: None,
             founding: false,
             erase_anyway: false,
@@ -468,6 +471,13 @@ impl<S: Storage> Node<[u8], S> {
         if let Some(own) = self.own {
             self.storage.set_note(Note(self.storage.note()).with_own(own).0);
         }
+    }
+
+    /// Begins no erase from now on, or does so again: for a board that is warned before its power fails. An erase that is
+    /// cut short is the worst that can happen to flash. What finds no room without one waits.
+    pub const fn hold_erases(&mut self, hold: bool) {
+        self.rests &= hold == self.erases_held;
+        self.erases_held = hold;
     }
 
     /// The cluster's constants.

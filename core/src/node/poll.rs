@@ -97,7 +97,8 @@ impl<S: Storage> Node<[u8], S> {
     /// A node that has stopped has its flash remember why, and does nothing else.
     fn poll_note(&mut self, flash: &mut [u8]) -> Output {
         let hard_state = self.storage.durable();
-        let want = Want { hard_state, commit_needed: Index::ZERO, idle: false, allow_erase: true };
+        let allow_erase = !self.erases_held;
+        let want = Want { hard_state, commit_needed: Index::ZERO, idle: false, allow_erase };
         while !self.storage.is_noted() {
             match self.storage.poll(&want, &mut self.log, flash) {
                 Progress::Op(op) => return Output::Flash(op),
@@ -169,7 +170,7 @@ impl<S: Storage> Node<[u8], S> {
                 commit_needed
             },
             idle,
-            allow_erase: true,
+            allow_erase: !self.erases_held,
         };
         self.rests = false;
         let mut written = false;

@@ -42,6 +42,20 @@ pub trait StateMachine {
     fn restore(&mut self, offset: u32, bytes: &[u8], last: bool) -> Result<(), RestoreError>;
 }
 
+impl<T: StateMachine + ?Sized> StateMachine for &mut T {
+    fn apply(&mut self, id: EntryId, command: &[u8]) -> Result<(), NewerSchema> {
+        (**self).apply(id, command)
+    }
+
+    fn snapshot(&self, offset: u32, out: &mut [u8]) -> usize {
+        (**self).snapshot(offset, out)
+    }
+
+    fn restore(&mut self, offset: u32, bytes: &[u8], last: bool) -> Result<(), RestoreError> {
+        (**self).restore(offset, bytes, last)
+    }
+}
+
 /// Does what an output asks of the application; `false` if it asks nothing of it. `frame` and `flash` are
 /// the buffers that were given to `poll_output`.
 ///

@@ -47,6 +47,37 @@ fn a_log_that_fills_up_is_compacted_and_goes_on() {
 }
 
 #[test]
+fn while_erases_are_held_none_is_begun_and_what_finds_no_room_waits() {
+    let mut cluster = Cluster::new(1);
+    cluster.run(2000);
+    let propose = |cluster: &mut Cluster| {
+        let proposed = cluster.hosts[0].node.propose(&[7; 64]);
+        cluster.run(1000);
+        // Or it outgrows its snapshot.
+        cluster.hosts[0].state.clear();
+        proposed
+    };
+    // Once around the ring: from here on each segment has to be erased again.
+    let founding = cluster.hosts[0].erases;
+    while cluster.hosts[0].erases < founding + 20 {
+        propose(&mut cluster).unwrap();
+    }
+    let erases = cluster.hosts[0].erases;
+    cluster.hosts[0].node.hold_erases(true);
+    let taken = (0..2000).take_while(|_| propose(&mut cluster).is_ok()).count();
+    assert!(taken > 0 && taken < 2000, "{taken}");
+    let status = cluster.hosts[0].node.status();
+    assert_eq!((cluster.hosts[0].erases, status.fault), (erases, None));
+    assert!(status.durable < status.last.index, "{status:?}");
+    cluster.hosts[0].node.hold_erases(false);
+    cluster.run(3000);
+    propose(&mut cluster).unwrap();
+    let status = cluster.hosts[0].node.status();
+    assert_eq!(status.applied, status.last.index);
+    assert!(cluster.hosts[0].erases > erases);
+}
+
+#[test]
 fn a_node_that_was_away_too_long_gets_a_snapshot() {
     let mut cluster = Cluster::new(3);
     cluster.run(2000);

@@ -68,6 +68,7 @@ pub(crate) struct Host {
     pub(crate) node: Box<Node>,
     /// The flash part.
     part: Vec<u8>,
+    pub(crate) erases: usize,
     pub(crate) frame: Vec<u8>,
     pub(crate) flash: Vec<u8>,
     pub(crate) applied: Vec<(EntryId, Vec<u8>)>,
@@ -137,6 +138,7 @@ impl Host {
         Self {
             node: Box::new(Node::<[u8; 1024]>::new()),
             part: vec![0xff; 16 * 2048],
+            erases: 0,
             frame: vec![0; usize::from(FRAME_BYTES)],
             flash: vec![0; 256],
             applied: vec![],
@@ -195,6 +197,7 @@ impl Host {
                 self.part[at..at + len].copy_from_slice(&self.flash[..len]);
             }
             FlashOp::Erase { offset, len } => {
+                self.erases += 1;
                 self.part[offset as usize..][..len as usize].fill(0xff);
             }
         }

@@ -1,0 +1,208 @@
+//! The async runner.
+
+use core::future::poll_fn;
+use core::pin::pin;
+use core::task::Poll;
+
+use super::{BootError, Desk, POWER_AGAIN_MS, Parts, Sending};
+use crate::clock::AsyncClock;
+use crate::link::AsyncLink;
+use crate::power::PowerFail;
+use embassy_futures::select::{Either, Either3, Either4, select, select3, select4};
+use embedded_storage_async::nor_flash::NorFlash;
+use quorate::Instant;
+use quorate::config::Config;
+use quorate::event::Event;
+use quorate::flash::{FlashDone, FlashOp};
+use quorate::node::{Boot, Node, Output};
+use quorate::typed::{StateMachine, serve};
+
+/// A board that runs as a task, and is asked by the [`Handle`](super::Handle)s of its [`Desk`].
+///
+/// While flash works it keeps receiving, sending and answering, if the driver lets it: on parts whose flash is off the core, or where
+/// the driver waits for an interrupt. Where the CPU stalls the driver does not return meanwhile, and the timeouts allow for that
+/// (`stalls` in [`quorate::config::Flash`]).
+pub struct Runner<'a, A, L, F, C> {
+    parts: Parts<'a, A, L, F, C>,
+    desk: &'a Desk,
+    /// What flash is at, so that it can be taken up again when the future that was at it has been dropped.
+    op: Option<FlashOp>,
+}
+
+/// What can't be done at once.
+enum Next {
+    Flash(FlashOp),
+    Send(Sending),
+    Wait(Instant),
+}
+
+impl<'a, A, L, F, C> Runner<'a, A, L, F, C>
+where
+    A: StateMachine,
+    L: AsyncLink,
+    F: NorFlash,
+    C: AsyncClock,
+{
+    /// A board that is off.
+    pub const fn new(parts: Parts<'a, A, L, F, C>, desk: &'a Desk) -> Self {
+        Self { parts, desk, op: None }
+    }
+
+    /// Starts the node. What comes of it is seen when the runner runs.
+    ///
+    /// # Errors
+    /// The configuration can't work, with what would.
+    pub fn start(&mut self, config: &Config, boot: Boot<'_>) -> Result<(), BootError> {
+        self.parts.start(config, boot)
+    }
+
+    /// The node, while it does not run.
+    pub const fn node(&mut self) -> &mut Node {
+        self.parts.node
+    }
+
+    /// The application, while it does not run.
+    pub const fn app(&mut self) -> &mut A {
+        &mut self.parts.app
+    }
+
+    /// The link, while it does not run.
+    pub const fn link(&mut self) -> &mut L {
+        &mut self.parts.link
+    }
+
+    /// Runs the board, for ever; each event is told.
+    ///
+    /// If the future is dropped, the board stands still, and goes on where it was with the next call: a flash operation that was under
+    /// way is brought to its end ([`Partition::resume_async`](crate::flash::Partition::resume_async)), requests wait, and a frame that
+    /// was being sent is lost, as any frame may be. An erase begins anew: do not drop run after run sooner than the part can erase.
+    pub async fn run(&mut self, mut tell: impl FnMut(&Event)) -> ! {
+        self.resume().await;
+        loop {
+            let now = self.parts.clock.now();
+            let until = match self.next(now, &mut tell) {
+                Next::Flash(op) => {
+                    self.op = Some(op);
+                    let done = self.work(op, &mut tell).await;
+                    self.op = None;
+                    self.parts.node.handle_flash(self.parts.clock.now(), done);
+                    continue;
+                }
+                Next::Send(Sending { to, len }) => {
+                    let frame = self.parts.frame.get(..len).unwrap_or_default();
+                    self.parts.link.send(to, frame).await;
+                    continue;
+                }
+                Next::Wait(until) => self.parts.until(now, until),
+            };
+            let Parts { node, link, clock, frame, .. } = &mut self.parts;
+            let received = link.receive();
+            match select3(received, clock.wait_until(until), self.desk.asked()).await {
+                Either3::First(received) => node.handle_frame(clock.now(), received),
+                Either3::Second(()) => {}
+                Either3::Third(at) => self.desk.carry_out(at, node, clock.now(), frame),
+            }
+        }
+    }
+
+    fn next(&mut self, now: Instant, tell: &mut impl FnMut(&Event)) -> Next {
+        let Parts { node, app, frame, buffer, power, .. } = &mut self.parts;
+        advance(node, app, now, frame, buffer, *power, self.desk, tell)
+    }
+
+    /// Brings to its end what was under way when the last run was dropped.
+    async fn resume(&mut self) {
+        if let Some(op) = self.op {
+            let done = self.parts.flash.resume_async(op, self.parts.buffer).await;
+            self.op = None;
+            self.parts.node.handle_flash(self.parts.clock.now(), done);
+        }
+    }
+
+    /// Carries out a flash operation, and everything that does not depend on it meanwhile.
+    async fn work(&mut self, op: FlashOp, tell: &mut impl FnMut(&Event)) -> FlashDone {
+        let Parts { node, app, link, flash, clock, frame, buffer, power } = &mut self.parts;
+        let power = *power;
+        let fails = || power.is_some_and(PowerFail::is_failing);
+        let waits = || matches!(op, FlashOp::Erase { .. }) && fails();
+        let mut work = pin!(async {
+            // The warning may have come in this very moment.
+            poll_fn(|_| if waits() { Poll::Pending } else { Poll::Ready(()) }).await;
+            flash.perform_async(op, buffer).await
+        });
+        // Until it runs, nobody waits for it, and its first poll may ask for how large the buffer is.
+        if !node.status().running {
+            while waits() {
+                let until = clock.now().after(POWER_AGAIN_MS);
+                clock.wait_until(until).await;
+            }
+            return work.await;
+        }
+        loop {
+            let now = clock.now();
+            // The buffer is the operation's, and not looked at.
+            match advance(node, app, now, frame, &mut [], power, self.desk, tell) {
+                // There is one already.
+                Next::Flash(_) => return work.await,
+                Next::Send(Sending { to, len }) => {
+                    let bytes = frame.get(..len).unwrap_or_default();
+                    let mut send = pin!(link.send(to, bytes));
+                    if let Either::First(done) = select(work.as_mut(), send.as_mut()).await {
+                        // A run that is dropped here looks at what flash holds, and finds it done.
+                        send.await;
+                        return done;
+                    }
+                }
+                Next::Wait(until) => {
+                    let soon = if waits() { POWER_AGAIN_MS } else { clock.read_every_ms() };
+                    let until = until.min(now.after(soon));
+                    let (received, asked) = (link.receive(), self.desk.asked());
+                    match select4(work.as_mut(), received, clock.wait_until(until), asked).await {
+                        Either4::First(done) => return done,
+                        Either4::Second(received) => node.handle_frame(clock.now(), received),
+                        Either4::Third(()) => {}
+                        Either4::Fourth(at) => {
+                            self.desk.carry_out(at, node, clock.now(), frame);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Does all that can be done at once.
+#[allow(clippy::too_many_arguments)] // Parts of a board, of which flash may have some.
+fn advance<A: StateMachine>(
+    node: &mut Node,
+    app: &mut A,
+    now: Instant,
+    frame: &mut [u8],
+    buffer: &mut [u8],
+    power: Option<&PowerFail>,
+    desk: &Desk,
+    tell: &mut impl FnMut(&Event),
+) -> Next {
+    node.handle_timeout(now);
+    loop {
+        node.hold_erases(power.is_some_and(PowerFail::is_failing));
+        match node.poll_output(now, frame, buffer) {
+            Output::Flash(op) => return Next::Flash(op),
+            Output::Transmit { to, len } => return Next::Send(Sending { to, len }),
+            Output::Wait { until } => return Next::Wait(until),
+            Output::Event(event) => {
+                if matches!(event, Event::Stopped(_)) {
+                    desk.stopped();
+                }
+                tell(&event);
+            }
+            Output::ReadReady(id) => desk.read_ready(id),
+            Output::Proposed { id, outcome } => desk.proposed(id, outcome),
+            output @ (Output::Apply { .. }
+            | Output::TakeSnapshot { .. }
+            | Output::RestoreSnapshot { .. }) => {
+                serve(node, app, &output, frame, buffer);
+            }
+        }
+    }
+}
