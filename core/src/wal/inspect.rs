@@ -185,7 +185,7 @@ mod tests {
         let mut bytes = vec![0xff; SEGMENT_BYTES];
         let mut at = Place::NOWHERE;
         let geometry = geometry_word(&geometry(word));
-        let open = says(OPEN, &Sections { geometry, seq: 4, ..Sections::EMPTY });
+        let open = says(OPEN, &Sections { version: VERSION, geometry, seq: 4, ..Sections::EMPTY });
         put(&mut bytes, &mut at, salt(4), word, OPEN, &open);
         let seals = [0; 2].map(|_| {
             let here = at;
