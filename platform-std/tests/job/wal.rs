@@ -232,7 +232,7 @@ fn recover_says_what_may_be_lost_and_makes_a_cluster_of_one_board_only_if_that_i
     assert_eq!(new.limits, old.limits);
     let longest = |image: &[u8]| {
         let log = quorate_std::wal_image::read(image).unwrap();
-        log.records.iter().map(|record| record.says.record_max).max()
+        log.records.iter().map(|record| record.says.all.record_max).max()
     };
     let written = fs::read(dir.join("new.img")).unwrap();
     assert_eq!(longest(&written), longest(&bytes), "the board's own buffer holds its records");
