@@ -200,7 +200,7 @@ impl Wal {
     /// are to be read first, that is told.
     pub(super) fn fetch(&mut self, io: &mut Io<'_>, place: &Place, len: u32) -> Result<bool, Halt> {
         let len = self.padded(len);
-        let rest = self.segment_bytes().checked_sub(place.offset).unwrap_or_default();
+        let rest = self.segment_bytes().saturating_sub(place.offset);
         if len > rest || len > self.buffer_bytes {
             return Ok(false);
         }
