@@ -28,7 +28,7 @@ pub const GEOMETRY: Geometry = Geometry {
     page_bytes: 4,
     block_bytes: 1024,
     blocks_per_segment: 2,
-    segments: 6,
+    segments: 7,
 };
 
 /// NOR flash: a word is programmed once between two erases.
