@@ -100,7 +100,7 @@ fn a_program_that_has_grown_by_one_byte_closes_the_partition() {
     let grown = PartitionError::Program { program_end: START + 1, start: START };
     assert_eq!(open(START, 0..START + 1, &GEOMETRY), Err(grown));
     assert_eq!(open(START, 0..u32::MAX, &GEOMETRY).map_err(|_| ()), Err(()));
-    // Behind the partition, a page that it shares with the program is the program's.
+    // A program behind the partition.
     assert_eq!(open(0, 16 * 1024..CAPACITY as u32, &GEOMETRY), Ok(()));
     let inside = PartitionError::Program { program_end: CAPACITY as u32, start: 0 };
     assert_eq!(open(0, 16 * 1024 - 1..CAPACITY as u32, &GEOMETRY), Err(inside));
