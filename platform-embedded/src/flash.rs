@@ -81,7 +81,8 @@ impl<F: NorFlash> Partition<F> {
 
 #[cfg(feature = "async")]
 impl<F: AsyncNorFlash> Partition<F> {
-    /// As [`Partition::new`], for an async driver.
+    /// As [`Partition::new`], for an async driver; a blocking one becomes async by an adapter such as
+    /// `embassy_embedded_hal::adapter::BlockingAsync`, and stalls the board as it did before.
     ///
     /// # Errors
     /// As [`Partition::new`].
