@@ -67,9 +67,9 @@ impl Geometry {
         self.segment_bytes().saturating_mul(self.segments as u32)
     }
 
-    /// `bytes` rounded up to whole words.
+    /// `bytes` rounded up to whole words, in such a geometry.
     pub const fn padded(&self, bytes: u32) -> u32 {
-        let rest = (self.word_bytes as u32).saturating_sub(1);
-        bytes.saturating_add(rest) & !rest
+        let rest = (self.word_bytes as u32).wrapping_sub(1);
+        bytes.wrapping_add(rest) & !rest
     }
 }

@@ -77,6 +77,7 @@
 )]
 
 pub mod change;
+mod check;
 pub mod config;
 mod encode;
 pub mod entry;

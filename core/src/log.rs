@@ -57,6 +57,8 @@ pub struct Log<B: ?Sized = [u8]> {
     durable: Index,
     /// The newest entry of the flash write that is under way, cut back if it is overwritten meanwhile.
     writing: Index,
+    /// Entries behind are not to be written yet; 0: all are.
+    upto: Index,
     head: u32,
     used: u32,
     /// Bytes put aside right before the first entry.
@@ -81,6 +83,7 @@ impl<const N: usize> Log<[u8; N]> {
             last: EntryId::ZERO,
             durable: Index::ZERO,
             writing: Index::ZERO,
+            upto: Index::ZERO,
             head: 0,
             used: 0,
             aside: 0,
@@ -126,6 +129,16 @@ impl Log {
     /// The newest entry that flash is known to hold.
     pub const fn durable(&self) -> Index {
         self.durable
+    }
+
+    /// The last entry that flash may hold as of now: those between [`Log::durable`] and this are to be written.
+    pub fn due(&self) -> Index {
+        if self.upto == Index::ZERO { self.last.index } else { self.last.index.min(self.upto) }
+    }
+
+    /// Entries behind `upto` have to wait until something else is durable; 0: none has to.
+    pub(crate) const fn write_upto(&mut self, upto: Index) {
+        self.upto = upto;
     }
 
     /// Bytes that entries can take: one of the ring stays free, so that its end never meets its beginning,

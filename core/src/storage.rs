@@ -18,6 +18,7 @@ use crate::wal::{GeometryError, HardState, Progress, SnapshotInfo, Status, Wal, 
 /// - [`Log::durable`] tells which entries are missing. [`Log::write_begins`] and [`Log::write_ends`] enclose the
 ///   operations that write them. Where it falls, entries gave way to a later leader's: they may be forgotten from
 ///   then on, while what stands before them may not.
+/// - No entry behind [`Log::due`] is written: what a node knows of an earlier one has to be durable before.
 /// - The commit index never comes to be durable ahead of the entries that it counts; at a mount it is a hint.
 /// - A snapshot keeps the pieces that it was put in: [`Progress::ChunkRead`] never goes beyond the end of one.
 /// - Nothing aborts or replaces a snapshot that was ended, until [`Progress::SnapshotDurable`] or

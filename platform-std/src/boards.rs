@@ -33,9 +33,9 @@ pub const LIMITS: Limits = Limits {
     snapshot_bytes: MAP_LIMITS.snapshot_bytes_max(),
 };
 
-/// The flash part, with a partition of 32 KiB for the log.
+/// The flash part, with a partition of 36 KiB for the log.
 const PART: Part =
-    Part { geometry: Geometry { block_bytes: 4096, segments: 8, ..NRF52840.geometry }, ..NRF52840 };
+    Part { geometry: Geometry { block_bytes: 4096, segments: 9, ..NRF52840.geometry }, ..NRF52840 };
 
 /// How the flash partition is laid out.
 pub const fn geometry() -> Geometry {
@@ -74,6 +74,7 @@ pub fn world(seed: u64, images: Option<Vec<Vec<u8>>>) -> World {
         map: MAP_LIMITS,
         election_ms: 0,
         heartbeat_ms: 0,
+        lease_clock_error_permille: None,
         boards: (0..BOARDS).map(board).collect(),
     };
     profile.plan();

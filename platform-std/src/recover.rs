@@ -29,7 +29,7 @@ impl Prospect {
         let board = image::read(image)?;
         let log = wal_image::read(image)?;
         let opened = log.records.iter().filter(|record| record.kind == Kind::Open);
-        let longest = opened.map(|record| record.says.record_max as usize).max();
+        let longest = opened.map(|record| record.says.all.record_max as usize).max();
         Ok(Self { board, buffer_bytes: longest.unwrap_or(FLASH_BUFFER_BYTES) })
     }
 

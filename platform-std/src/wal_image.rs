@@ -217,7 +217,7 @@ pub fn read(image: &[u8]) -> Result<WalImage, ImageError> {
     let limits = live_range(&segments, newest, snapshot.as_ref());
     for segment in &mut segments {
         segment.is_newest = Some(segment.number) == newest;
-        let retired = told.is_some_and(|told| told.retired & (1 << segment.number) != 0);
+        let retired = told.is_some_and(|told| told.all.retired & (1 << segment.number) != 0);
         if retired && segment.state != SegmentState::Live {
             segment.state = SegmentState::Retired;
         }
@@ -248,13 +248,13 @@ pub fn read(image: &[u8]) -> Result<WalImage, ImageError> {
         identity: mounted
             .as_ref()
             .map(|it| it.mounted.identity)
-            .or(told.and_then(|it| it.identity)),
+            .or(told.and_then(|it| it.all.identity)),
         hard_state: (mounted.as_ref().map(|it| it.mounted.hard_state))
-            .or(told.map(|it| it.hard_state))
+            .or(told.map(|it| it.all.hard_state))
             .unwrap_or_default(),
         snapshot,
         log: mounted.as_ref().map(|it| (it.last, it.log_bytes)),
-        note: mounted.as_ref().map_or(told.map_or(0, |it| it.note), |it| it.note),
+        note: mounted.as_ref().map_or(told.map_or(0, |it| it.all.note), |it| it.note),
         segments,
         records,
         cuts,
@@ -328,7 +328,7 @@ struct Mount {
 impl Mount {
     /// The newest snapshot was not used, or can't be read.
     fn damage_of_snapshot(&self, geometry: &Geometry, told: &Sections) -> Option<Damage> {
-        let (used, newest) = (self.mounted.snapshot, told.checkpoint);
+        let (used, newest) = (self.mounted.snapshot, told.all.checkpoint);
         let first = newest.first;
         let start = geometry.segment_bytes().saturating_mul(first.segment.into());
         let offset = start.saturating_add(first.offset);
@@ -468,11 +468,11 @@ impl<'a> Reader<'a> {
                 told = Some(Sections { seq: order, ..says });
             } else if let Some(told) = &mut told {
                 if record.tells_vote() {
-                    (told.hard_state.term, told.hard_state.vote) =
-                        (says.hard_state.term, says.hard_state.vote);
+                    (told.all.hard_state.term, told.all.hard_state.vote) =
+                        (says.all.hard_state.term, says.all.hard_state.vote);
                 }
                 if record.tells_commit() {
-                    told.hard_state.commit = says.hard_state.commit;
+                    told.all.hard_state.commit = says.all.hard_state.commit;
                 }
             }
         }
@@ -485,7 +485,7 @@ impl<'a> Reader<'a> {
         told: Option<&Sections>,
         mounted: Option<&Mount>,
     ) -> Option<Checkpoint> {
-        let newest = told.map(|told| told.checkpoint).filter(|it| it.first.offset != 0);
+        let newest = told.map(|told| told.all.checkpoint).filter(|it| it.first.offset != 0);
         let Some(used) = mounted.map(|mounted| mounted.mounted.snapshot) else { return newest };
         let is_used =
             |it: &Checkpoint| it.first.offset != 0 && it.id == used.id && it.crc == used.crc;
@@ -494,7 +494,7 @@ impl<'a> Reader<'a> {
         }
         (0..self.geometry.segments)
             .flat_map(|number| Records::new(&self.geometry, self.bytes(number)))
-            .flat_map(|record| [record.says.checkpoint, record.says.before])
+            .flat_map(|record| [record.says.all.checkpoint, record.says.before])
             .find(is_used)
     }
 

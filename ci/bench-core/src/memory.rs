@@ -66,8 +66,8 @@ impl Storage for Memory {
         let news = (term, vote) != (self.durable.term, self.durable.vote);
         // The commit index is durable as well: nobody waits to be told that.
         self.durable = want.hard_state;
-        if (news || log.durable() < log.last().index) && !self.snapshot.bytes.is_empty() {
-            log.write_begins(log.last().index);
+        if (news || log.durable() < log.due()) && !self.snapshot.bytes.is_empty() {
+            log.write_begins(log.due());
             log.write_ends();
             return Progress::Durable;
         }

@@ -76,7 +76,8 @@ enum Step {
     #[default]
     Idle,
     Waiting,
-    Resolved(Outcome),
+    /// To be told, under the number that it was given.
+    Resolved(ProposalId, Outcome),
 }
 
 /// This board's own command.
@@ -93,6 +94,8 @@ pub(super) struct Forward {
     /// Its bytes are put aside in the log.
     has_bytes: bool,
     until: Instant,
+    /// It has taken effect, as far as this board has applied the log, in whatever session.
+    done: bool,
 }
 
 impl Forward {
@@ -104,6 +107,7 @@ impl Forward {
         sent_in: Term::ZERO,
         has_bytes: false,
         until: Instant::ZERO,
+        done: false,
     };
 
     /// Is there certainly nothing to say of it?
@@ -161,6 +165,7 @@ impl<S: Storage> Node<[u8], S> {
     pub fn forward(&mut self, command: &[u8], until: Instant) -> Result<ProposalId, ForwardError> {
         self.begin_forward(command, until)?;
         self.forward.number = self.forward.number.saturating_add(1);
+        self.forward.done = false;
         Ok(ProposalId(self.forward.number))
     }
 
@@ -204,7 +209,7 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     fn resolve(&mut self, outcome: Outcome) {
-        self.forward.step = Step::Resolved(outcome);
+        self.forward.step = Step::Resolved(ProposalId(self.forward.number), outcome);
         if core::mem::take(&mut self.forward.has_bytes) {
             self.log.drop_aside();
         }
@@ -219,9 +224,9 @@ impl<S: Storage> Node<[u8], S> {
 
     /// What became of this board's command, or what is to be sent for it.
     pub(super) fn poll_forward(&mut self, frame: &mut [u8]) -> Option<Output> {
-        if let Step::Resolved(outcome) = self.forward.step {
+        if let Step::Resolved(id, outcome) = self.forward.step {
             self.forward.step = Step::Idle;
-            return Some(Output::Proposed { id: ProposalId(self.forward.number), outcome });
+            return Some(Output::Proposed { id, outcome });
         }
         let Forward { step: Step::Waiting, owed, sent_in, session, number, .. } = self.forward
         else {
@@ -336,7 +341,9 @@ impl<S: Storage> Node<[u8], S> {
         let applied = |m: &crate::membership::Member| {
             Some(m.id) == own && m.session == session && m.commands >= number
         };
-        if self.forward.step == Step::Waiting && session != 0 && self.roster.iter().any(applied) {
+        // Remembered, for a session that is opened again tells nothing of what took effect before.
+        self.forward.done |= session != 0 && self.roster.iter().any(applied);
+        if self.forward.step == Step::Waiting && self.forward.done {
             self.resolve(Outcome::Applied { id });
         }
     }

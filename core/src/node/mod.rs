@@ -4,13 +4,16 @@
 //! [`Output::Wait`].
 
 mod forward;
+mod limits;
 mod members;
 mod output;
 mod poll;
 mod read;
+mod restore;
 mod snapshot;
 
 pub use forward::{ForwardError, Outcome, ProposalId};
+pub use limits::{entry_bytes_max, flash_buffer_bytes_min, live_bytes, log_bytes_max};
 pub use output::{
     Boot, ChangeMembersError, Founding, Limits, Output, ProposeError, StartError, Status,
 };
@@ -19,16 +22,17 @@ pub use read::{ReadError, ReadId};
 use crate::config::Config;
 use crate::entry::{HEAD_BYTES_MAX, Kind};
 use crate::event::{Event, Events, Fault, FrameRefusal, Note};
-use crate::flash::{FlashDone, Geometry};
+use crate::flash::FlashDone;
 use crate::identity::Identity;
 use crate::log::Log;
 use crate::membership::{MEMBERS_MAX, Member, Membership};
 use crate::raft::{Options, Raft, Restored, Role, Stepped, TransferRefused};
 use crate::storage::Storage;
 use crate::types::{ClusterId, EntryId, Generation, Index, Instant, NodeId};
-use crate::wal::{BUFFER_BYTES_MIN, CHUNK_OVERHEAD_BYTES_MAX, Mounted, SNAP_DATA_AT, Tail, Wal};
+use crate::wal::{Mounted, Tail, Wal};
 use crate::wire::{self, Message};
 use forward::Forward;
+use limits::piece_bytes_max;
 use members::Request;
 use snapshot::{Reading, Task};
 
@@ -86,6 +90,8 @@ pub struct Node<B: ?Sized = [u8], S = Wal> {
     task: Task,
     reading: Reading,
     forward: Forward,
+    /// The newest change of membership that was applied.
+    change_at: Index,
     /// Entry that was handed out to be applied.
     applying: Option<EntryId>,
     /// Flash had nothing to do, and nothing has come in since.
@@ -130,6 +136,7 @@ impl<const N: usize, S: Storage> Node<[u8; N], S> {
             task: Task::None,
             reading: Reading::None,
             forward: Forward::NONE,
+            change_at: Index::ZERO,
             applying: None,
             rests: false,
             newer_schema: None,
@@ -552,51 +559,25 @@ impl<S: Storage> Node<[u8], S> {
         self.events.push(Event::Started { last: self.log.last(), torn });
     }
 
-    /// What must be durable before it has an effect: the commit of a membership entry that is next (O1).
+    /// That a change of membership is committed must be durable before an entry behind it is: after a power cut this board
+    /// would stand with a log that holds the next change and an idea of the members from before the last, and two such steps
+    /// are quorums apart. So the commit of the newest change has to be durable, and entries behind one that is not
+    /// durable itself have to wait.
     fn commit_needed(&mut self) -> Index {
-        let next = self.raft.applied().next();
-        if next > self.raft.commit() {
-            return Index::ZERO;
+        let (mut needed, mut upto) = (self.change_at, Index::ZERO);
+        let mut index = self.raft.applied();
+        while index < self.raft.commit() {
+            index = index.next();
+            if !matches!(self.log.kind(index), Some((Kind::Membership, _))) {
+                continue;
+            }
+            if index > self.log.durable() {
+                upto = index;
+                break;
+            }
+            needed = index;
         }
-        match self.log.kind(next) {
-            Some((Kind::Membership, _)) => next,
-            _ => Index::ZERO,
-        }
+        self.log.write_upto(upto);
+        needed
     }
 }
-
-/// Bytes of flash that a log of `log_bytes` and a snapshot take at once, by the pieces that the snapshot is made of:
-/// what [`Wal::check`] asks for.
-pub fn live_bytes(log_bytes: u32, limits: &Limits, geometry: &Geometry) -> u32 {
-    let piece = piece_bytes_max(limits.frame_bytes).max(1) as u32;
-    let pieces = limits.snapshot_bytes.div_ceil(piece).saturating_add(3);
-    let each = geometry.padded(piece.saturating_add(CHUNK_OVERHEAD_BYTES_MAX));
-    log_bytes.saturating_add(pieces.saturating_mul(each))
-}
-
-/// The largest command that one frame carries, whatever the counters have grown to.
-pub const fn entry_bytes_max(frame_bytes: u16) -> u16 {
-    let overhead = wire::APPEND_OVERHEAD_BYTES_MAX + ENTRY_HEAD_BYTES_MAX;
-    frame_bytes.saturating_sub(overhead as u16)
-}
-
-/// The smallest flash buffer that holds a piece of a snapshot, as long as one frame carries.
-pub const fn flash_buffer_bytes_min(frame_bytes: u16) -> usize {
-    // A whole number of the longest words.
-    let needed = SNAP_DATA_AT.saturating_add(piece_bytes_max(frame_bytes)).next_multiple_of(32);
-    if needed > BUFFER_BYTES_MIN { needed } else { BUFFER_BYTES_MIN }
-}
-
-/// What the log of a node with a ring of `ring_bytes` holds: the most that a cluster's `log_bytes` can ask
-/// of it.
-pub const fn log_bytes_max(ring_bytes: usize, frame_bytes: u16) -> u32 {
-    ring_bytes.saturating_sub(1).saturating_sub(piece_bytes_max(frame_bytes)) as u32
-}
-
-/// Bytes of a snapshot in one piece: the same on every board, whatever its buffers are.
-const fn piece_bytes_max(frame_bytes: u16) -> usize {
-    (frame_bytes as usize).saturating_sub(wire::SNAPSHOT_OVERHEAD_BYTES_MAX)
-}
-
-/// An entry's head with the largest term that a frame can carry.
-const ENTRY_HEAD_BYTES_MAX: usize = 1 + 3 + 6;

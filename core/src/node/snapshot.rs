@@ -18,12 +18,12 @@ use serde::{Deserialize, Serialize};
 
 /// The first piece of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Head {
-    limits: Limits,
-    membership: Membership,
+pub(super) struct Head {
+    pub(super) limits: Limits,
+    pub(super) membership: Membership,
     /// The highest generation that was given to anybody.
-    generations: Generation,
-    members: u8,
+    pub(super) generations: Generation,
+    pub(super) members: u8,
 }
 
 /// The most bytes that head and members take in a snapshot.
@@ -497,76 +497,6 @@ impl<S: Storage> Node<[u8], S> {
             check: snapshot.crc,
         };
         self.transmit(NodeSet::one(to), message, piece, frame)
-    }
-
-    fn restore_piece(
-        &mut self,
-        offset: u32,
-        at: usize,
-        piece: &[u8],
-        frame: &[u8],
-        flash: &[u8],
-    ) -> Flow {
-        let (Reading::Restore { mut members, mut state_at, .. }, Some(snapshot)) =
-            (self.reading, self.storage.snapshot())
-        else {
-            return Flow::Again;
-        };
-        let end = offset.saturating_add(piece.len() as u32);
-        let mut rest = piece;
-        if members.is_none() {
-            let Ok((head, after)) = postcard::take_from_bytes::<Head>(rest) else {
-                return self.unsound_snapshot();
-            };
-            (self.limits, self.generations) = (head.limits, head.generations);
-            if !self.check_buffers(frame, flash) {
-                return Flow::Again;
-            }
-            self.roster.clear();
-            self.raft.set_membership(head.membership, &mut self.log);
-            members = Some(head.members);
-            rest = after;
-        }
-        while let Some(left) = members.filter(|left| *left > 0 && !rest.is_empty()) {
-            let Ok((member, after)) = postcard::take_from_bytes::<Member>(rest) else {
-                return self.unsound_snapshot();
-            };
-            if self.roster.push(member).is_err() {
-                return self.unsound_snapshot();
-            }
-            members = Some(left.saturating_sub(1));
-            rest = after;
-        }
-        if members == Some(0) && state_at == 0 {
-            state_at = end.saturating_sub(rest.len() as u32);
-        }
-        let last = end >= snapshot.bytes;
-        if last {
-            if members != Some(0) || (end > snapshot.bytes) || piece.is_empty() {
-                return self.unsound_snapshot();
-            }
-            self.reading = Reading::None;
-            let recovers = self.recovery.is_some();
-            self.phase = if recovers { Phase::Recovering } else { Phase::Running };
-            self.look_for_own_place();
-            self.forward_restored();
-        } else {
-            self.reading = Reading::Restore { offset: end, members, state_at, asked: false };
-        }
-        // The snapshot of a founding has no state: the application is as it was made.
-        let has_state = !rest.is_empty() || (last && snapshot.id != EntryId::ZERO);
-        if !has_state || self.newer_schema.is_some() {
-            return Flow::Again;
-        }
-        let len = rest.len();
-        let at = at.saturating_add(piece.len()).saturating_sub(len);
-        let offset = end.saturating_sub(len as u32).saturating_sub(state_at);
-        Flow::Out(Output::RestoreSnapshot { offset, at, len, last })
-    }
-
-    fn unsound_snapshot(&mut self) -> Flow {
-        self.stop(Fault::Snapshot);
-        Flow::Again
     }
 
     pub(super) fn chunk_unreadable(&mut self) {

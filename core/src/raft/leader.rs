@@ -137,7 +137,9 @@ impl Raft {
         };
         self.recent_active.insert(from);
         self.looks = true;
-        if id == EntryId::ZERO && progress.state != ProgressState::Snapshot {
+        // It knows nobody, or has the beginning of what another leader sent: no append helps it.
+        let needs_one = progress.state == ProgressState::Probe && progress.matched == Index::ZERO;
+        if (id == EntryId::ZERO || needs_one) && progress.state != ProgressState::Snapshot {
             progress.become_snapshot(self.snapshot.index);
             self.owes_snapshot.insert(from);
         }

@@ -2,10 +2,11 @@
 //! nothing: a record counts if its checksum continues the chain. Which segment follows which, and whether a
 //! break is a torn write or rot, is for the mount to say.
 
-use super::record::{BOOT, CHECKPOINT, CHUNK, HEAD_BYTES, Head, NOTE, OPEN, SEAL, checksum, salt};
 pub use super::record::{
-    COMMIT, Checkpoint, ENTRIES, FIRST, HARD_STATE, Place, Sections, VERSION, tells_all,
+    All, COMMIT, Checkpoint, ENTRIES, FIRST, HARD_STATE, Place, Sections, VERSION, tells_all,
 };
+use super::record::{BOOT, CHECKPOINT, CHUNK, HEAD_BYTES, Head, NOTE, OPEN, SEAL, salt};
+use crate::check::checksum;
 use crate::flash::Geometry;
 
 /// What a record is for.
@@ -86,7 +87,8 @@ impl<'a> Records<'a> {
         if version != VERSION {
             return Some((head, Sections { version, ..Sections::EMPTY }, &[]));
         }
-        let (says, data_at) = Sections::decode(head.tag, body)?;
+        let mut says = Sections::EMPTY;
+        let data_at = says.decode(head.tag, body)?;
         Some((head, says, body.get(data_at..)?))
     }
 
@@ -97,7 +99,8 @@ impl<'a> Records<'a> {
             let rest = self.bytes.get(offset..)?;
             let head = Head::decode(rest).filter(|head| head.kind() == BOOT)?;
             let body = rest.get(HEAD_BYTES as usize..head.total as usize)?;
-            let (says, _) = Sections::decode(head.tag, body)?;
+            let mut says = Sections::EMPTY;
+            says.decode(head.tag, body)?;
             let mut recent = self.recent.into_iter().flatten().chain([self.at]);
             let from = recent.find(|from| from.offset == says.from)?;
             let here = Place { offset: offset as u32, ..from };
@@ -172,7 +175,7 @@ mod tests {
 
     fn says(kind: u8, says: &Sections) -> Vec<u8> {
         let mut body = vec![0; 200];
-        let len = says.encode(kind, &mut body);
+        let len = { *says }.encode(kind, &mut body);
         body.truncate(len);
         body
     }
@@ -182,7 +185,7 @@ mod tests {
         let mut bytes = vec![0xff; SEGMENT_BYTES];
         let mut at = Place::NOWHERE;
         let geometry = geometry_word(&geometry(word));
-        let open = says(OPEN, &Sections { geometry, seq: 4, ..Sections::EMPTY });
+        let open = says(OPEN, &Sections { version: VERSION, geometry, seq: 4, ..Sections::EMPTY });
         put(&mut bytes, &mut at, salt(4), word, OPEN, &open);
         let seals = [0; 2].map(|_| {
             let here = at;

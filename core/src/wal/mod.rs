@@ -22,12 +22,12 @@ use crate::flash::FlashOp;
 use crate::flash::{FlashDone, Geometry};
 use crate::identity::Identity;
 use crate::log::Log;
-use crate::types::{EntryId, Index, Term};
+use crate::types::{EntryId, Index};
 use mount::Mount;
-use read::Window;
-use record::{Checkpoint, Link, Place, SECTIONS_BYTES_MAX};
+use read::{Halt, Io, Window};
+use record::{All, Link, Place, SECTIONS_BYTES_MAX};
 use snapshot::{Begun, Cursor};
-use write::{Held, Outgoing};
+use write::Outgoing;
 
 /// The operation that was yielded last.
 // With a number of its own, so that `None` is all zeros and not a third value of the `bool`.
@@ -39,19 +39,13 @@ enum Op {
     Ended(bool),
 }
 
-/// What the operation that was yielded last is part of.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a log that mounts writes nothing: they share their place"
-)]
+/// What the operation that was yielded last is part of, [`Outgoing`] with it.
 #[repr(u8)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Work {
     None,
-    Write(Outgoing),
-    Verify(Outgoing),
-    Erase(u8),
-    Mount(Mount),
+    Write,
+    Erase,
 }
 
 /// What the log is about.
@@ -81,54 +75,54 @@ enum Boot {
 }
 
 /// The flash log.
+// In this order: on a small core one instruction reaches the first 32 bytes and the first 31 words of a struct, and
+// what lies behind takes two or three.
+#[repr(C)]
 pub struct Wal {
-    geometry: Geometry,
-    buffer_bytes: u32,
     phase: Phase,
     op: Op,
     boot: Boot,
     fault: Option<WalFault>,
     work: Work,
-    window: Window,
-    identity: Option<Identity>,
-    durable: HardState,
-    checkpoint: Checkpoint,
-    /// Bytes that its chunks take in flash.
-    snapshot_flash: u32,
-    /// The longest record that the log may hold.
-    record_max: u32,
-    /// The newest segment's place in the order of use.
-    seq: u32,
-    /// Where the next record goes.
-    tail: Place,
     /// Nothing more goes into the newest segment.
     closed: bool,
     /// The newest segment holds its first record and a seal, which may be half written.
     unproven: bool,
     /// A record was written since the last seal.
     unsealed: bool,
-    /// Behind the last record without which the log would not be what it is.
-    matter: Link,
-    /// Where what the next boot record restates begins, and what the entries there follow.
-    boot_from: u32,
-    boot_after: Option<Index>,
     /// The log is not what it is without what the next boot record restates.
     boot_matters: bool,
-    /// The last entry that was written, which the next one may follow without saying so.
-    written: Option<EntryId>,
-    /// Live segments, oldest first.
-    order: heapless::Vec<u8, 32, u8>,
-    retired: u32,
-    /// What the board wants to be remembered: as it is in flash, and as it is to be.
-    note_durable: u32,
-    note: u32,
+    geometry: Geometry,
+    buffer_bytes: u32,
+    /// The newest segment's place in the order of use.
+    seq: u32,
+    /// Where the next record goes.
+    tail: Place,
+    /// Behind the last record without which the log would not be what it is.
+    matter: Link,
     /// Free segments that begin with something that may turn into a first record yet.
     suspects: u32,
-    /// The segments that are used next, erased.
-    ready: heapless::Vec<u8, 2>,
-    wear: Wear,
+    /// What the board wants to be remembered.
+    note: u32,
+    /// Where what the next boot record restates begins, and what the entries there follow.
+    boot_from: u32,
+    /// Bytes that the chunks of the newest snapshot take there.
+    snapshot_flash: u32,
+    /// The segments that are erased: they are used next.
+    ready: u32,
+    out: Outgoing,
+    /// What is in flash beside the entries.
+    all: All,
+    /// The last entry that was written, which the next one may follow without saying so.
+    written: Option<EntryId>,
+    boot_after: Option<Index>,
+    window: Window,
     snap: Begun,
     cursor: Cursor,
+    mount: Mount,
+    /// Live segments, oldest first.
+    order: heapless::Vec<u8, 32, u8>,
+    wear: Wear,
     tail_found: Tail,
     bytes_written: u32,
     records: u32,
@@ -152,12 +146,11 @@ impl Wal {
             boot: Boot::None,
             fault: None,
             work: Work::None,
+            out: Outgoing::NONE,
+            mount: Mount::NONE,
             window: Window::EMPTY,
-            identity: None,
-            durable: HardState { term: Term::ZERO, vote: None, commit: Index::ZERO },
-            checkpoint: Checkpoint::NONE,
+            all: All::NOTHING,
             snapshot_flash: 0,
-            record_max: 0,
             seq: 0,
             tail: Place::NOWHERE,
             closed: false,
@@ -169,11 +162,9 @@ impl Wal {
             boot_matters: false,
             written: None,
             order: heapless::Vec::new(),
-            retired: 0,
-            note_durable: 0,
             note: 0,
             suspects: 0,
-            ready: heapless::Vec::new(),
+            ready: 0,
             wear: Wear::NONE,
             snap: Begun::NONE,
             cursor: Cursor::START,
@@ -204,7 +195,9 @@ impl Wal {
     /// # Errors
     /// The geometry can't hold a log.
     pub fn mount(&mut self, geometry: Geometry, buffer_bytes: usize) -> Result<(), GeometryError> {
-        self.begin(geometry, buffer_bytes, Mount::new(false, false))
+        ring::check(&geometry, buffer_bytes)?;
+        self.begin(geometry, buffer_bytes.min(BUFFER_BYTES_MAX) as u32, None, false);
+        Ok(())
     }
 
     /// Begins to format the flash for `identity`; polling ends in [`Progress::Formatted`] or
@@ -220,26 +213,24 @@ impl Wal {
         identity: Identity,
         erase_anyway: bool,
     ) -> Result<(), GeometryError> {
-        self.begin(geometry, buffer_bytes, Mount::new(true, erase_anyway))?;
-        self.identity = Some(identity);
+        self.mount(geometry, buffer_bytes)?;
+        (self.mount.format, self.mount.erase_anyway) = (Some(identity), erase_anyway);
         Ok(())
     }
 
     fn begin(
         &mut self,
         geometry: Geometry,
-        buffer_bytes: usize,
-        mount: Mount,
-    ) -> Result<(), GeometryError> {
-        ring::check(&geometry, buffer_bytes)?;
+        buffer_bytes: u32,
+        format: Option<Identity>,
+        erase_anyway: bool,
+    ) {
         *self = const { Self::new() };
         self.geometry = geometry;
-        let bytes = buffer_bytes.min(BUFFER_BYTES_MAX) as u32;
-        let bytes = bytes.min(ring::record_bytes_max(&geometry));
+        let bytes = buffer_bytes.min(ring::record_bytes_max(&geometry));
         self.buffer_bytes = bytes & !self.word().saturating_sub(1);
         self.phase = Phase::Mounting;
-        self.work = Work::Mount(mount);
-        Ok(())
+        (self.mount.format, self.mount.erase_anyway) = (format, erase_anyway);
     }
 
     /// The next flash operation, or what came of the last one. To be called until it says
@@ -257,127 +248,99 @@ impl Wal {
         };
         // What can't be read is for the reader to see.
         ok |= self.window.take(ok);
-        // Each turn either yields, or ends one work and begins another: the bound is never met.
+        let mut io = Io::new(want, log, buf);
+        // Each turn either tells something, or ends one work and begins another: the bound is never met.
         for _ in 0..16 {
-            if let Some(fault) = self.fault {
-                return Progress::Fault(fault);
-            }
-            let progress = match core::mem::replace(&mut self.work, Work::None) {
-                Work::None => Some(self.next(want, log, buf)),
-                Work::Write(out) | Work::Verify(out) => self.verify(ok, out, log, buf),
-                Work::Erase(segment) => {
-                    self.erased(ok, segment);
-                    None
+            let told = match (self.fault, self.phase, self.work) {
+                (Some(fault), ..) => Err(io.tell(Progress::Fault(fault))),
+                (_, Phase::Mounting, _) => self.poll_mount(&mut io),
+                (_, _, Work::None) => self.next(&mut io),
+                (_, _, Work::Write) => self.verify(&mut io, ok),
+                (_, _, Work::Erase) => {
+                    self.erased(ok);
+                    Ok(())
                 }
-                Work::Mount(mount) => self.poll_mount(mount, log, buf),
             };
-            if let Some(progress) = progress {
-                if matches!(progress, Progress::Op(_)) {
-                    self.op = Op::Out;
-                }
-                return progress;
+            if told.is_err() {
+                break;
             }
             ok = true;
         }
-        Progress::Idle
+        if matches!(io.progress, Progress::Op(_)) {
+            self.op = Op::Out;
+        }
+        io.progress
     }
 
     /// What to do next, when nothing is under way.
-    fn next(&mut self, want: &Want, log: &mut Log, buf: &mut [u8]) -> Progress {
-        self.window.ahead = 0;
-        let record = match (self.phase, self.boot) {
-            (Phase::Off | Phase::Mounting, _) => return Progress::Idle,
-            (Phase::Founding, _) if self.ready.is_empty() => {
+    fn next(&mut self, io: &mut Io<'_>) -> Result<(), Halt> {
+        self.window.plan(0, 0);
+        let written = match (self.phase, self.boot) {
+            (Phase::Off | Phase::Mounting, _) => return Err(io.tell(Progress::Idle)),
+            (Phase::Founding, _) if self.ready == 0 => {
                 self.phase = Phase::Running;
-                return Progress::Formatted;
+                return Err(io.tell(Progress::Formatted));
             }
-            (Phase::Founding, _) => {
-                Some(self.record(0, write::Data::None, 0, self.durable, log, buf))
-            }
+            (Phase::Founding, _) => Err(self.record(io, 0, 0)),
             // What may turn into the beginning of a newer segment has to go first.
-            _ if self.suspects != 0 && (self.boot != Boot::None || self.checkpoint.is_none()) => {
-                Some(Err(Held::Erase))
+            _ if self.suspects != 0
+                && (self.boot != Boot::None || self.all.checkpoint.is_none()) =>
+            {
+                Err(Halt::Erase)
             }
             (_, Boot::Sealed) => {
                 self.boot = Boot::Owed;
-                return self.mounted().unwrap_or(Progress::Idle);
+                return self.mounted(io);
             }
-            (_, Boot::Now) => self.group(want, log, buf),
-            (_, Boot::Seal) => match self.seal(want, log, buf) {
-                Some(progress) => return progress,
-                None => {
-                    self.boot = Boot::None;
-                    return self.mounted().unwrap_or(Progress::Idle);
-                }
-            },
-            (_, Boot::Certify) => match self.seal(want, log, buf) {
-                Some(progress) => return progress,
-                None => {
-                    self.boot = Boot::None;
-                    return self.next(want, log, buf);
-                }
-            },
+            (_, Boot::Now) => self.group(io),
+            (_, Boot::Seal) => {
+                self.seal(io)?;
+                self.boot = Boot::None;
+                return self.mounted(io);
+            }
+            (_, Boot::Certify) => {
+                self.seal(io)?;
+                self.boot = Boot::None;
+                return Ok(());
+            }
             // It lies in the buffer.
-            _ if self.has_chunk() => self.snapshot_record(want, log, buf),
-            (_, Boot::None | Boot::Owed) => match self.group(want, log, buf) {
-                Some(Err(Held::Room)) | None => self.snapshot_record(want, log, buf),
+            _ if self.has_chunk() => self.snapshot_record(io),
+            (_, Boot::None | Boot::Owed) => match self.group(io) {
+                Err(Halt::Room) | Ok(()) => self.snapshot_record(io),
                 other => other,
             },
         };
-        match record {
-            Some(Ok(progress)) => return progress,
-            Some(Err(Held::Erase)) if want.allow_erase => {
+        match written {
+            Err(Halt::Tell) => return written,
+            Err(Halt::Erase) if io.want.allow_erase => {
                 // Else what is erased may be needed, should the seal decay.
-                let first = if self.unproven && self.suspects == 0 {
-                    self.record(0, write::Data::None, 0, self.durable, log, buf).ok()
-                } else {
-                    None
-                };
-                if let Some(progress) = first.or_else(|| self.erase_next()) {
-                    return progress;
+                if self.unproven && self.suspects == 0 && self.record(io, 0, 0) == Halt::Tell {
+                    return Err(Halt::Tell);
                 }
+                self.erase_next(io)?;
             }
-            Some(Err(Held::Room)) if self.boot == Boot::Now => {
+            Err(Halt::Room) if self.boot == Boot::Now => {
                 self.fault = self.fault.or(Some(WalFault::Full));
             }
             _ => {}
         }
-        if let Some(fault) = self.fault {
-            return Progress::Fault(fault);
+        if self.fault.is_some() {
+            return Ok(());
         }
         if matches!(self.boot, Boot::Now | Boot::Sealed) || self.has_chunk() {
-            return Progress::Idle;
+            return Err(io.tell(Progress::Idle));
         }
-        if let Some(progress) = self.read_step(buf) {
-            return progress;
-        }
-        self.window.ahead = 0;
-        if want.idle {
-            if let Some(progress) = self.seal(want, log, buf) {
-                return progress;
-            }
+        self.read_step(io)?;
+        self.window.plan(0, 0);
+        if io.want.idle {
+            self.seal(io)?;
             // Not at every boot: it would wear out the segments that come next.
-            let soon = self.room() < self.geometry.segment_bytes().wrapping_shr(1);
-            if want.allow_erase
-                && !self.checkpoint.is_none()
-                && soon
-                && !self.unproven
-                && let Some(progress) = self.erase_next()
-            {
-                return progress;
+            let soon = self.room() < self.segment_bytes().wrapping_shr(1);
+            if io.want.allow_erase && !self.all.checkpoint.is_none() && soon && !self.unproven {
+                self.erase_next(io)?;
             }
         }
-        Progress::Idle
-    }
-
-    /// Nothing is known of a log.
-    fn forget_log(&mut self) {
-        self.window.forget();
-        self.order.clear();
-        (self.retired, self.suspects) = (0, 0);
-        self.durable = HardState::default();
-        self.checkpoint = Checkpoint::NONE;
-        self.written = None;
+        Err(io.tell(Progress::Idle))
     }
 
     /// The operation that [`Wal::poll`] yielded has ended.
@@ -404,12 +367,12 @@ impl Wal {
 
     /// Flash holds what was set.
     pub const fn is_noted(&self) -> bool {
-        self.note == self.note_durable
+        self.note == self.all.note
     }
 
     /// What flash is known to hold.
     pub const fn durable(&self) -> HardState {
-        self.durable
+        self.all.hard_state
     }
 
     /// The longest entry, head included, that fits a record, in bytes.
@@ -426,11 +389,11 @@ impl Wal {
     /// Bytes that can still be logged before [`Wal::wants_snapshot`].
     pub fn bytes_until_pressure(&self) -> u32 {
         let free = self.free();
-        let segment = self.geometry.segment_bytes();
+        let segment = self.segment_bytes();
         let Some(more) = free.checked_sub(self.spare()) else {
             return 0;
         };
-        let left = segment.wrapping_mul(more).saturating_add(self.room());
+        let left = segment.wrapping_mul(more).wrapping_add(self.room());
         let most = self.segments_usable().saturating_sub(self.spare()).wrapping_mul(segment);
         left.saturating_sub(most.wrapping_shr(2))
     }
@@ -441,8 +404,8 @@ impl Wal {
             segments: self.geometry.segments,
             wear: self.wear,
             segments_free: self.free() as u8,
-            segments_ready: self.ready.len() as u8,
-            segments_retired: self.retired.count_ones() as u8,
+            segments_ready: ring::count(self.ready) as u8,
+            segments_retired: ring::count(self.all.retired) as u8,
             bytes_written: self.bytes_written,
             records: self.records,
         }

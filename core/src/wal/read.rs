@@ -3,9 +3,105 @@
 
 use super::Wal;
 use super::mount::TRACE_BYTES;
-use super::record::{HEAD_BYTES, Head, Link, OPEN, Place, Sections, checksum};
-use super::types::Progress;
+use super::record::{HEAD_BYTES, Head, OPEN, Place, Sections, VERSION};
+use super::types::{MountError, Progress, Want};
+use crate::check::checksum;
 use crate::flash::FlashOp;
+use crate::log::Log;
+use crate::types::Index;
+
+/// What a poll works with: what the caller has lent, the record that was looked at last, and what is told.
+pub(super) struct Io<'a> {
+    pub(super) want: &'a Want,
+    pub(super) log: &'a mut Log,
+    pub(super) buf: &'a mut [u8],
+    /// Where in the buffer that is which was fetched last.
+    pub(super) at: usize,
+    /// How the record there begins, and what it says; its data begin there in the buffer.
+    pub(super) head: Head,
+    pub(super) it: Sections,
+    data_at: usize,
+    /// The entries that go into the next record: behind the one, up to the other.
+    pub(super) after: Index,
+    pub(super) last: Index,
+    pub(super) progress: Progress,
+}
+
+/// Why a step does not go on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Halt {
+    /// The caller is told something, an operation maybe: [`Io::progress`].
+    Tell,
+    /// The mount is refused: also there.
+    Refused,
+    /// What was read a moment ago reads otherwise now.
+    Unstable,
+    /// A record can't be written: too few segments would stay free.
+    Room,
+    /// It can't yet: no segment is ready.
+    Erase,
+}
+
+impl<'a> Io<'a> {
+    pub(super) fn new(want: &'a Want, log: &'a mut Log, buf: &'a mut [u8]) -> Self {
+        Self {
+            want,
+            log,
+            buf,
+            at: 0,
+            head: Head::NONE,
+            it: Sections::EMPTY,
+            data_at: 0,
+            after: Index::ZERO,
+            last: Index::ZERO,
+            progress: Progress::Idle,
+        }
+    }
+
+    pub(super) fn tell(&mut self, progress: Progress) -> Halt {
+        self.progress = progress;
+        Halt::Tell
+    }
+
+    #[inline(never)]
+    pub(super) fn refuse(&mut self, error: MountError) -> Halt {
+        self.progress = Progress::Refused(error);
+        Halt::Refused
+    }
+
+    /// `len` bytes of what was fetched.
+    #[inline(never)]
+    pub(super) fn bytes(&self, len: u32) -> &[u8] {
+        let end = self.at.wrapping_add(len as usize);
+        self.buf.get(self.at..end).unwrap_or_default()
+    }
+
+    /// Does the record start from this checksum?
+    pub(super) fn follows(&self, seed: u32) -> bool {
+        self.checksum(seed) == self.head.crc
+    }
+
+    /// The checksum of the record covers length, tag and body.
+    pub(super) fn checksum(&self, seed: u32) -> u32 {
+        checksum(seed, self.bytes(self.head.total).get(4..).unwrap_or_default())
+    }
+
+    /// Reads what the record says; `false` if it is not what its tag says.
+    pub(super) fn says(&mut self) -> bool {
+        let end = self.at.wrapping_add(self.head.total as usize);
+        let body_at = self.at.wrapping_add(HEAD_BYTES as usize);
+        let body = self.buf.get(body_at..end).unwrap_or_default();
+        let data_at = self.it.decode(self.head.tag, body);
+        self.data_at = body_at.wrapping_add(data_at.unwrap_or_default());
+        data_at.is_some()
+    }
+
+    /// The data of the record: entries, or a chunk. (Beside the log, which may take them.)
+    pub(super) fn data(&mut self) -> (&[u8], &mut Log) {
+        let end = self.at.wrapping_add(self.head.total as usize);
+        (self.buf.get(self.data_at..end).unwrap_or_default(), self.log)
+    }
+}
 
 /// What of the flash is in the buffer. Offsets are from the start of the partition.
 #[derive(Clone, Copy)]
@@ -22,15 +118,12 @@ pub(super) struct Window {
     bad: u32,
     bad_len: u32,
     /// Read this far if there is room.
-    pub(super) ahead: u32,
+    ahead: u32,
+    /// Read from here if all fits, so that what is looked at together stays together; 0 if from nowhere else.
+    base: u32,
 }
 
 impl Window {
-    /// The read that was found to be missing.
-    pub(super) const fn op(&self) -> Progress {
-        Progress::Op(FlashOp::Read { offset: self.at, len: self.asked })
-    }
-
     pub(super) const EMPTY: Self = Self {
         at: 0,
         len: 0,
@@ -41,14 +134,23 @@ impl Window {
         bad: 0,
         bad_len: 0,
         ahead: 0,
+        base: 0,
     };
 
     /// The flash or the buffer is about to change.
-    pub(super) fn forget(&mut self) {
-        *self = Self::EMPTY;
+    #[inline(never)]
+    pub(super) const fn forget(&mut self) {
+        (self.len, self.asked, self.doubt_len, self.bad_len) = (0, 0, 0, 0);
+    }
+
+    /// How far the next reads go beyond what is asked for, and where they may begin before it.
+    #[inline(never)]
+    pub(super) const fn plan(&mut self, ahead: u32, base: u32) {
+        (self.ahead, self.base) = (ahead, base);
     }
 
     /// Is the operation that is out a read? Then this is how it ended.
+    #[inline(never)]
     pub(super) fn take(&mut self, ok: bool) -> bool {
         let asked = core::mem::take(&mut self.asked);
         if ok {
@@ -62,136 +164,103 @@ impl Window {
     }
 }
 
-/// What the beginning of a segment says.
+/// What the beginning of a segment is.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Header {
     /// Nothing stands there.
     Blank,
     /// Something that is not a whole first record.
     Other,
-    Open(Opened),
+    /// A first record. [`Io::it`] is what it says.
+    Open,
 }
-
-/// The first record of a segment.
-#[derive(Clone, Copy)]
-pub(super) struct Opened {
-    pub(super) version: u8,
-    pub(super) geometry: u32,
-    pub(super) erases: u32,
-    pub(super) seq: u32,
-    pub(super) link: Link,
-    pub(super) record_max: u32,
-}
-
-/// A read comes first: [`Window::op`].
-pub(super) struct Miss;
 
 impl Wal {
     pub(super) fn word(&self) -> u32 {
         u32::from(self.geometry.word_bytes)
     }
 
+    pub(super) fn segment_bytes(&self) -> u32 {
+        self.geometry.segment_bytes()
+    }
+
+    pub(super) fn padded(&self, bytes: u32) -> u32 {
+        self.geometry.padded(bytes)
+    }
+
     pub(super) fn segment_at(&self, segment: u8) -> u32 {
-        self.geometry.segment_bytes().wrapping_mul(u32::from(segment))
+        self.segment_bytes().wrapping_mul(u32::from(segment))
     }
 
     pub(super) fn offset_of(&self, place: &Place) -> u32 {
-        self.segment_at(place.segment).saturating_add(place.offset)
+        self.segment_at(place.segment).wrapping_add(place.offset)
     }
 
-    /// Where in the buffer `len` bytes at `place` are; `None` if they can't be read or go beyond the
-    /// segment. `Err` is the read to do first. It starts at `base` if all fits the buffer from there, so that
-    /// what the caller looks at together stays together.
-    pub(super) fn fetch(
-        &mut self,
-        base: u32,
-        place: &Place,
-        len: u32,
-    ) -> Result<Option<usize>, Miss> {
-        let segment = self.segment_at(place.segment);
-        let segment_end = segment.saturating_add(self.geometry.segment_bytes());
-        let at = segment.saturating_add(place.offset);
-        let len = self.geometry.padded(len);
-        let end = at.saturating_add(len);
-        if end > segment_end || len > self.buffer_bytes {
-            return Ok(None);
+    /// Are `len` bytes at `place` in the buffer? `false` if they can't be read or go beyond the segment; if they
+    /// are to be read first, that is told.
+    pub(super) fn fetch(&mut self, io: &mut Io<'_>, place: &Place, len: u32) -> Result<bool, Halt> {
+        let len = self.padded(len);
+        let rest = self.segment_bytes().saturating_sub(place.offset);
+        if len > rest || len > self.buffer_bytes {
+            return Ok(false);
         }
+        let at = self.offset_of(place);
+        let (end, segment_end) = (at.wrapping_add(len), at.wrapping_add(rest));
         let window = &mut self.window;
-        if at >= window.at && end <= window.at.saturating_add(window.len) {
-            return Ok(Some(at.saturating_sub(window.at) as usize));
+        if at >= window.at && end <= window.at.wrapping_add(window.len) {
+            io.at = at.saturating_sub(window.at) as usize;
+            return Ok(true);
         }
-        let bad_end = window.bad.saturating_add(window.bad_len);
+        let bad_end = window.bad.wrapping_add(window.bad_len);
         if window.bad_len > 0 && at <= window.bad && bad_end <= end {
-            return Ok(None);
+            return Ok(false);
         }
-        let base = segment.saturating_add(base);
-        let mut from =
-            if base < at && end.saturating_sub(base) <= self.buffer_bytes { base } else { at };
-        let mut far = from.saturating_add(window.ahead).max(end).min(segment_end);
-        far = far.min(from.saturating_add(self.buffer_bytes));
-        let doubt_end = window.doubt.saturating_add(window.doubt_len);
+        let base = window.base;
+        let near = base > 0 && base < at && end.saturating_sub(base) <= self.buffer_bytes;
+        let mut from = if near { base } else { at };
+        let mut far = from.wrapping_add(window.ahead).max(end).min(segment_end);
+        far = far.min(from.wrapping_add(self.buffer_bytes));
+        let doubt_end = window.doubt.wrapping_add(window.doubt_len);
         if from < doubt_end && far > window.doubt {
             (from, far) = (at, end);
         }
         (window.at, window.len) = (from, 0);
         (window.asked, window.needed) = (far.saturating_sub(from), len);
-        Err(Miss)
+        Err(io.tell(Progress::Op(FlashOp::Read { offset: from, len: window.asked })))
     }
 
-    /// The record at `place` if it is whole and follows its chain, and where in the buffer it starts.
-    pub(super) fn look(
-        &mut self,
-        base: u32,
-        place: &Place,
-        buf: &[u8],
-    ) -> Result<Option<(Head, usize)>, Miss> {
-        let Some((head, at)) = self.look_unchecked(base, place, buf)? else {
-            return Ok(None);
-        };
-        let sound = checksum(place.seed, body_of(&head, at, buf)) == head.crc;
-        Ok(sound.then_some((head, at)))
+    /// Is there a record at `place` that is whole and follows its chain?
+    pub(super) fn look(&mut self, io: &mut Io<'_>, place: &Place) -> Result<bool, Halt> {
+        Ok(self.look_unchecked(io, place)? && io.follows(place.seed))
     }
 
-    /// What may be a record at `place`, all of it in the buffer.
-    pub(super) fn look_unchecked(
-        &mut self,
-        base: u32,
-        place: &Place,
-        buf: &[u8],
-    ) -> Result<Option<(Head, usize)>, Miss> {
-        let Some(at) = self.fetch(base, place, HEAD_BYTES)? else {
-            return Ok(None);
-        };
-        let Some(head) = buf.get(at..).and_then(Head::decode) else {
-            return Ok(None);
-        };
-        Ok(self.fetch(base, place, head.total)?.map(|at| (head, at)))
-    }
-
-    /// What the beginning of `segment` says.
-    pub(super) fn header(&mut self, segment: u8, buf: &[u8]) -> Result<Header, Miss> {
-        self.window.ahead = 0;
-        let place = Place::start_of(segment);
-        if let Some((head, at)) = self.look(0, &place, buf)?
-            && head.kind() == OPEN
+    /// Is there what may be a record at `place`, all of it in the buffer?
+    pub(super) fn look_unchecked(&mut self, io: &mut Io<'_>, place: &Place) -> Result<bool, Halt> {
+        io.head = Head::NONE;
+        if self.fetch(io, place, HEAD_BYTES)?
+            && let Some(head) = Head::decode(io.bytes(HEAD_BYTES))
         {
-            let version = body_of(&head, at, buf).get(3).copied().unwrap_or_default();
+            io.head = head;
+            return self.fetch(io, place, head.total);
+        }
+        Ok(false)
+    }
+
+    /// What is the beginning of `segment`?
+    pub(super) fn header(&mut self, io: &mut Io<'_>, segment: u8) -> Result<Header, Halt> {
+        self.window.plan(0, 0);
+        let place = Place::start_of(segment);
+        if self.look(io, &place)? && io.head.kind() == OPEN {
             // Another version may go on otherwise behind its number.
-            let (it, _) = says(&head, at, buf).unwrap_or((Sections::EMPTY, &[]));
-            return Ok(Header::Open(Opened {
-                version,
-                geometry: it.geometry,
-                erases: it.erases,
-                seq: it.seq,
-                link: it.link,
-                record_max: it.record_max,
-            }));
+            if !io.says() || io.it.version != VERSION {
+                io.it = Sections { version: io.it.version, ..Sections::EMPTY };
+            }
+            return Ok(Header::Open);
         }
         // Of a page that is programmed at once, any word may still read as blank.
-        let bytes = match self.fetch(0, &place, TRACE_BYTES)? {
-            Some(at) => buf.get(at..at.saturating_add(TRACE_BYTES as usize)).unwrap_or_default(),
-            None => &[],
-        };
-        Ok(if self.is_blank(bytes) { Header::Blank } else { Header::Other })
+        let readable = self.fetch(io, &place, TRACE_BYTES)?;
+        let blank = readable && self.is_blank(io.bytes(TRACE_BYTES));
+        Ok(if blank { Header::Blank } else { Header::Other })
     }
 
     /// Are these bytes, some, all as an erase leaves them?
@@ -199,25 +268,12 @@ impl Wal {
         !bytes.is_empty() && bytes.iter().all(|byte| *byte == self.geometry.erased)
     }
 
-    /// Where the record at `place` ends, in a segment with this salt.
-    pub(super) fn end_of(&self, place: &Place, head: &Head, salt: u32) -> Place {
+    /// Where the record at `place` that was looked at ends, in a segment with this salt.
+    pub(super) fn end_of(&self, io: &Io<'_>, place: &Place, salt: u32) -> Place {
         Place {
             segment: place.segment,
-            offset: place.offset.saturating_add(self.geometry.padded(head.total)),
-            seed: head.crc ^ salt,
+            offset: place.offset.wrapping_add(self.padded(io.head.total)),
+            seed: io.head.crc ^ salt,
         }
     }
-}
-
-/// What the checksum of a record in the buffer covers: length, tag and body.
-pub(super) fn body_of<'a>(head: &Head, at: usize, buf: &'a [u8]) -> &'a [u8] {
-    let end = at.saturating_add(head.total as usize);
-    buf.get(at.saturating_add(4)..end).unwrap_or_default()
-}
-
-/// What a record in the buffer says, and its data; `None` if it is not what its tag says.
-pub(super) fn says<'a>(head: &Head, at: usize, buf: &'a [u8]) -> Option<(Sections, &'a [u8])> {
-    let body = body_of(head, at, buf).get(3..)?;
-    let (it, data_at) = Sections::decode(head.tag, body)?;
-    Some((it, body.get(data_at..)?))
 }

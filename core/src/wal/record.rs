@@ -2,13 +2,13 @@
 //!
 //! A record's fields are listed once, in [`Sections::fields`], for writing and reading both.
 
+use super::ring::count;
 use super::types::HardState;
 use crate::entry::{decode_varint, encode_varint};
 use crate::flash::Geometry;
 use crate::identity::Identity;
 use crate::log::copy;
 use crate::types::{ClusterId, EntryId, Generation, Index, NodeId, Term};
-use crc::{CRC_32_ISCSI, Crc, Table};
 
 /// The format that this code writes, and the only one that it reads.
 pub const VERSION: u8 = 1;
@@ -48,15 +48,6 @@ pub const fn tells_all(kind: u8) -> bool {
     matches!(kind, CHECKPOINT | BOOT | OPEN | NOTE)
 }
 
-static CRC: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISCSI);
-
-/// CRC-32C of `bytes` behind whatever has the checksum `seed`; from zero it is the usual one.
-pub(super) fn checksum(seed: u32, bytes: &[u8]) -> u32 {
-    let mut digest = CRC.digest_with_initial((!seed).reverse_bits());
-    digest.update(bytes);
-    digest.finalize()
-}
-
 /// What tells the records of one life of a segment from those of another, and of another segment.
 pub(super) const fn salt(seq: u32) -> u32 {
     seq.wrapping_mul(0x9e37_79b9)
@@ -76,13 +67,20 @@ pub struct Place {
 impl Place {
     pub(super) const NOWHERE: Self = Self { segment: 0, offset: 0, seed: 0 };
 
+    /// Not a place.
+    pub(super) const NONE: Self = Self { segment: u8::MAX, offset: u32::MAX, seed: 0 };
+
+    pub(super) const fn is_none(&self) -> bool {
+        self.offset == u32::MAX
+    }
+
     /// Where the first record of a segment is.
     pub(super) const fn start_of(segment: u8) -> Self {
         Self { segment, offset: 0, seed: 0 }
     }
 
     pub(super) const fn link(&self) -> Link {
-        (self.segment.saturating_add(1), self.offset)
+        (self.segment.wrapping_add(1), self.offset)
     }
 }
 
@@ -91,7 +89,8 @@ pub(super) type Link = (u8, u32);
 
 /// The geometry as a segment's first record tells it: word, segments, segment in units of 128 bytes.
 pub(super) const fn geometry_word(geometry: &Geometry) -> u32 {
-    let word = geometry.word_bytes.trailing_zeros();
+    // Of a power of two, this is the logarithm.
+    let word = count(geometry.word_bytes.wrapping_sub(1) as u32);
     let segments = geometry.segments.saturating_sub(1) as u32;
     let units = geometry.segment_bytes().wrapping_shr(7);
     word | segments.wrapping_shl(3) | units.wrapping_shl(8)
@@ -101,12 +100,15 @@ pub(super) const fn geometry_word(geometry: &Geometry) -> u32 {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Head {
     pub(super) crc: u32,
-    pub(super) tag: u8,
     /// Bytes of the whole record, not padded.
     pub(super) total: u32,
+    /// Zero if there is none.
+    pub(super) tag: u8,
 }
 
 impl Head {
+    pub(super) const NONE: Self = Self { crc: 0, total: 0, tag: 0 };
+
     /// `None` where no record can begin, as on blank flash.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let &[a, b, c, d, low, high, tag, ..] = bytes else {
@@ -117,7 +119,7 @@ impl Head {
         known.then_some(Self {
             crc: u32::from_le_bytes([a, b, c, d]),
             tag,
-            total: HEAD_BYTES.saturating_add(body_bytes),
+            total: HEAD_BYTES.wrapping_add(body_bytes),
         })
     }
 
@@ -151,6 +153,34 @@ impl Checkpoint {
     }
 }
 
+/// All that a log holds beside its entries.
+#[derive(Clone, Copy, Debug)]
+pub struct All {
+    /// Segments out of use.
+    pub retired: u32,
+    /// No record behind is longer.
+    pub record_max: u32,
+    /// What the board wants to be remembered.
+    pub note: u32,
+    /// Whose log it is.
+    pub identity: Option<Identity>,
+    /// The newest snapshot.
+    pub checkpoint: Checkpoint,
+    /// Term, vote and commit index.
+    pub hard_state: HardState,
+}
+
+impl All {
+    pub(super) const NOTHING: Self = Self {
+        retired: 0,
+        record_max: 0,
+        note: 0,
+        identity: None,
+        checkpoint: Checkpoint::NONE,
+        hard_state: HardState { term: Term::ZERO, vote: None, commit: Index::ZERO },
+    };
+}
+
 /// What a record says. A field counts only if the record's tag says that it is there.
 #[derive(Clone, Copy, Debug)]
 pub struct Sections {
@@ -168,20 +198,10 @@ pub struct Sections {
     pub written: EntryId,
     /// What lies between there and here is void.
     pub from: u32,
-    /// Segments out of use.
-    pub retired: u32,
-    /// No record behind is longer.
-    pub record_max: u32,
-    /// What the board wants to be remembered.
-    pub note: u32,
-    /// Whose log it is.
-    pub identity: Option<Identity>,
-    /// The newest snapshot.
-    pub checkpoint: Checkpoint,
-    /// The checkpoint before that.
+    /// All that is no entry; of it term, vote and commit index also by themselves.
+    pub all: All,
+    /// The checkpoint before.
     pub before: Checkpoint,
-    /// Term, vote and commit index.
-    pub hard_state: HardState,
     /// The checksum of the record before, so that a seal can be told without what it follows.
     pub seal: u32,
     /// The snapshot of which this is a chunk.
@@ -194,20 +214,15 @@ pub struct Sections {
 
 impl Sections {
     pub(super) const EMPTY: Self = Self {
-        version: VERSION,
+        version: 0,
         geometry: 0,
         erases: 0,
         seq: 0,
         link: (0, 0),
         written: EntryId::ZERO,
         from: 0,
-        retired: 0,
-        record_max: 0,
-        note: 0,
-        identity: None,
-        checkpoint: Checkpoint::NONE,
+        all: All::NOTHING,
         before: Checkpoint::NONE,
-        hard_state: HardState { term: Term::ZERO, vote: None, commit: Index::ZERO },
         seal: 0,
         snap: EntryId::ZERO,
         snap_at: 0,
@@ -232,21 +247,21 @@ impl Sections {
             io.short(&mut self.from);
         }
         if tells_all {
-            io.short(&mut self.retired);
-            io.short(&mut self.record_max);
-            io.short(&mut self.note);
-            io.identity(&mut self.identity);
-            io.checkpoint(&mut self.checkpoint);
+            io.short(&mut self.all.retired);
+            io.short(&mut self.all.record_max);
+            io.short(&mut self.all.note);
+            io.identity(&mut self.all.identity);
+            io.checkpoint(&mut self.all.checkpoint);
         }
         if kind == CHECKPOINT {
             io.checkpoint(&mut self.before);
         }
         if tells_all || has(HARD_STATE) {
-            io.number(&mut self.hard_state.term.0);
-            io.node(&mut self.hard_state.vote);
+            io.number(&mut self.all.hard_state.term.0);
+            io.node(&mut self.all.hard_state.vote);
         }
         if tells_all || has(COMMIT) {
-            io.number(&mut self.hard_state.commit.0);
+            io.number(&mut self.all.hard_state.commit.0);
         }
         if kind == SEAL {
             io.word(&mut self.seal);
@@ -260,21 +275,25 @@ impl Sections {
         }
     }
 
-    /// Encodes everything but the data; the number of bytes.
-    pub(super) fn encode(&self, tag: u8, out: &mut [u8]) -> usize {
+    /// Encodes everything but the data; the number of bytes. (Writing changes nothing: the fields are listed once.)
+    pub(super) fn encode(&mut self, tag: u8, out: &mut [u8]) -> usize {
         let mut io = Fields { io: Io::Write(out), at: 0, bad: false };
-        let mut it = *self;
-        it.fields(tag, &mut io);
+        self.fields(tag, &mut io);
         io.at
     }
 
-    /// What a body says, and where in it the data begin; `None` if it is not what its tag says.
-    pub(super) fn decode(tag: u8, body: &[u8]) -> Option<(Self, usize)> {
+    /// Bytes of a whole record without its data.
+    pub(super) fn bytes(&mut self, tag: u8) -> u32 {
+        HEAD_BYTES.wrapping_add(self.encode(tag, &mut []) as u32)
+    }
+
+    /// Takes over what a body says; where in it the data begin, or `None` if it is not what its tag says.
+    pub(super) fn decode(&mut self, tag: u8, body: &[u8]) -> Option<usize> {
         let mut io = Fields { io: Io::Read(body), at: 0, bad: false };
-        let mut it = Self::EMPTY;
-        it.fields(tag, &mut io);
+        *self = Self::EMPTY;
+        self.fields(tag, &mut io);
         let has_data = tag & ENTRIES != 0 || tag & KIND == CHUNK;
-        (!io.bad && (has_data || io.at == body.len())).then_some((it, io.at))
+        (!io.bad && (has_data || io.at == body.len())).then_some(io.at)
     }
 }
 
@@ -299,7 +318,7 @@ impl Fields<'_> {
                 None => self.bad = true,
             },
         }
-        self.at = self.at.saturating_add(N);
+        self.at = self.at.wrapping_add(N);
     }
 
     fn byte(&mut self, value: &mut u8) {

@@ -4,6 +4,7 @@
 //! returned since the mount; flash that merely reads blank is never believed, for an erase that was cut short
 //! may read blank and decay.
 
+use super::read::{Halt, Io};
 use super::record::OPEN_BYTES_MAX;
 use super::types::{GeometryError, Progress, WalFault};
 use super::{BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, Wal, Work};
@@ -12,6 +13,8 @@ use crate::flash::{FlashOp, Geometry};
 /// The fewest segments that a log can live in.
 const SEGMENTS_MIN: u8 = 3;
 const SEGMENTS_MAX: u8 = 32;
+/// So many are kept erased.
+const READY_MAX: u32 = 2;
 const BLOCK_UNIT: u32 = 128;
 /// Longer segments than this can't be told in a first record, or make offsets overflow.
 const SEGMENT_BYTES_MAX: u32 = 64 << 20;
@@ -93,65 +96,90 @@ pub(super) fn check_live(geometry: &Geometry, live_bytes: u32) -> Result<(), Geo
     Err(GeometryError::Segments { min, max: SEGMENTS_MAX })
 }
 
+/// One segment of a set.
+pub(super) const fn bit(segment: u8) -> u32 {
+    1u32.wrapping_shl(segment as u32)
+}
+
+/// How many segments a set has.
+pub(super) const fn count(mut set: u32) -> u32 {
+    let mut count = 0u32;
+    while set != 0 {
+        set &= set.wrapping_sub(1);
+        count = count.wrapping_add(1);
+    }
+    count
+}
+
 impl Wal {
-    const fn bit(segment: u8) -> u32 {
-        1u32.wrapping_shl(segment as u32)
+    pub(super) fn all_segments(&self) -> u32 {
+        u32::MAX.wrapping_shr(32u32.wrapping_sub(u32::from(self.geometry.segments)))
     }
 
-    /// Not retired, and holding nothing that is needed.
-    fn is_free(&self, segment: u8) -> bool {
-        self.retired & Self::bit(segment) == 0 && !self.order.contains(&segment)
+    /// Those that hold something that is needed.
+    pub(super) fn live(&self) -> u32 {
+        self.order.iter().fold(0, |live, segment| live | bit(*segment))
+    }
+
+    /// Those that are not retired, and hold nothing that is needed.
+    pub(super) fn free_segments(&self) -> u32 {
+        self.all_segments() & !(self.all.retired | self.live())
     }
 
     /// How many segments hold nothing that is needed.
     pub(super) fn free(&self) -> u32 {
-        (0..self.geometry.segments).filter(|segment| self.is_free(*segment)).count() as u32
+        count(self.free_segments())
     }
 
+    #[inline(never)]
     pub(super) fn segments_usable(&self) -> u32 {
-        u32::from(self.geometry.segments).saturating_sub(self.retired.count_ones())
+        count(self.all_segments() & !self.all.retired)
     }
 
     /// Takes `segment` out of use for good.
     pub(super) fn retire(&mut self, segment: u8) {
-        self.retired |= Self::bit(segment);
-        self.ready.retain(|ready| *ready != segment);
+        self.all.retired |= bit(segment);
+        self.ready &= !bit(segment);
         if self.segments_usable() < u32::from(SEGMENTS_MIN) {
             self.fault = Some(WalFault::WornOut);
         }
     }
 
-    /// The segment that is erased next: one that begins with what may yet turn into a first record, else the
-    /// free one that comes after all that are ready.
-    fn next_to_erase(&self) -> Option<u8> {
-        let last = *self.ready.last().unwrap_or(&self.tail.segment);
-        let segments = self.geometry.segments;
-        let cyclic = (last.saturating_add(1)..segments).chain(0..last.saturating_add(1));
-        let mut free =
-            cyclic.filter(|segment| self.is_free(*segment) && !self.ready.contains(segment));
-        let first = free.clone().next();
-        free.find(|segment| self.suspects & Self::bit(*segment) != 0)
-            .or(first.filter(|_| !self.ready.is_full()))
+    /// The first segment of a set, in cyclic order behind the one in use.
+    pub(super) fn first_of(&self, set: u32) -> Option<u8> {
+        let behind = set & (u32::MAX - 1).wrapping_shl(u32::from(self.tail.segment));
+        let set = if behind == 0 { set } else { behind };
+        (0..self.geometry.segments).find(|segment| set & bit(*segment) != 0)
     }
 
-    /// Starts to make a free segment ready, if fewer than two are.
-    pub(super) fn erase_next(&mut self) -> Option<Progress> {
-        let segment = self.next_to_erase()?;
+    /// Starts to make a free segment ready: one that begins with what may yet turn into a first record, else the
+    /// one that comes after all that are ready, if fewer than two are.
+    pub(super) fn erase_next(&mut self, io: &mut Io<'_>) -> Result<(), Halt> {
+        let free = self.free_segments() & !self.ready;
+        let mut next = self.first_of(free & self.suspects);
+        if count(self.ready) < READY_MAX {
+            next = next.or(self.first_of(free));
+        }
+        let Some(segment) = next else {
+            return Ok(());
+        };
         self.window.forget();
-        self.work = Work::Erase(segment);
-        let (offset, len) = (self.segment_at(segment), self.geometry.segment_bytes());
-        Some(Progress::Op(FlashOp::Erase { offset, len }))
+        (self.work, self.out.at.segment) = (Work::Erase, segment);
+        let (offset, len) = (self.segment_at(segment), self.segment_bytes());
+        Err(io.tell(Progress::Op(FlashOp::Erase { offset, len })))
     }
 
     /// The erase has ended.
-    pub(super) fn erased(&mut self, ok: bool, segment: u8) {
-        self.suspects &= !Self::bit(segment);
+    pub(super) fn erased(&mut self, ok: bool) {
+        self.work = Work::None;
+        let segment = self.out.at.segment;
+        self.suspects &= !bit(segment);
         if !ok {
             return self.retire(segment);
         }
         self.wear.set(segment, self.wear.erases(segment).saturating_add(1));
-        if !self.ready.is_full() {
-            let _ = self.ready.push(segment);
+        if count(self.ready) < READY_MAX {
+            self.ready |= bit(segment);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 #[cfg(doc)]
 use super::Wal;
+use super::ring::bit;
 use crate::flash::FlashOp;
 use crate::identity::Identity;
 #[cfg(doc)]
@@ -326,27 +327,27 @@ impl Wear {
 
     pub(super) fn set(&mut self, segment: u8, erases: u32) {
         let more = erases.saturating_sub(self.most);
-        self.most = self.most.saturating_add(more);
-        for less in &mut self.less {
-            *less = less.saturating_add(more.min(255) as u8);
-        }
-        if let Some(less) = self.less.get_mut(usize::from(segment)) {
-            *less = self.most.saturating_sub(erases).min(255) as u8;
+        self.most = self.most.max(erases);
+        for (i, less) in self.less.iter_mut().enumerate() {
+            let now = u32::from(*less).saturating_add(more);
+            let now = if i == usize::from(segment) { self.most.wrapping_sub(erases) } else { now };
+            *less = now.min(255) as u8;
         }
     }
 
     /// Of segments whose count can't be read: what is blank was erased last, or never, and is taken to be the
     /// least worn; others as the most worn.
     pub(super) fn guess(&mut self, segments: u8, blank: u32, others: u32) {
-        let has = |set: u32, segment: usize| set.wrapping_shr(segment as u32) & 1 == 1;
-        let here = self.less.iter().enumerate().take(usize::from(segments));
-        let known = here.filter(|(i, _)| !has(blank | others, *i));
-        let least = known.map(|(_, less)| *less).max().unwrap_or_default();
-        for (i, less) in self.less.iter_mut().enumerate() {
-            if has(blank, i) {
-                *less = least;
-            } else if has(others, i) {
-                *less = 0;
+        let mut least = 0;
+        for round in 0..2 {
+            for (segment, less) in (0..segments).zip(&mut self.less) {
+                if others & bit(segment) != 0 {
+                    *less = 0;
+                } else if blank & bit(segment) == 0 {
+                    least = least.max(*less);
+                } else if round == 1 {
+                    *less = least;
+                }
             }
         }
     }

@@ -1,11 +1,10 @@
 //! Walking along a chain of records, and what to make of the place where it breaks.
 
 use super::Wal;
-use super::mount::{Halt, Mount};
-use super::read::{Miss, body_of, says};
+use super::read::{Halt, Io};
 use super::record::{
-    BOOT, CHECKPOINT, CHUNK, COMMIT, ENTRIES, FIRST, HARD_STATE, HEAD_BYTES, Head, KIND, OPEN,
-    Place, SEAL, Sections, checksum, tells_all,
+    BOOT, CHECKPOINT, CHUNK, COMMIT, ENTRIES, FIRST, HARD_STATE, HEAD_BYTES, KIND, OPEN, Place,
+    SEAL, tells_all,
 };
 use super::types::MountError;
 use crate::entry::Entries;
@@ -15,29 +14,31 @@ use crate::types::EntryId;
 /// A walk through one segment.
 #[derive(Clone, Copy)]
 pub(super) struct Walk {
-    /// The record that is looked at.
-    pub(super) at: Place,
+    /// The record that is looked at, then where the last good records start, which a boot may continue; the newest
+    /// first.
+    pub(super) recent: [Place; 5],
+    /// The record before, and whether it is still to be loaded: not before its successor, or the end, is known, for a
+    /// boot that comes later may declare it void.
+    pub(super) pending: Place,
+    held: bool,
+    stage: Stage,
     /// The segment's.
     salt: u32,
     /// Where the segment ends, if that is known; else 0.
     limit: u32,
-    stage: Stage,
-    /// The record before, which is loaded once its successor, or the end, is known: until then a boot that
-    /// comes later may declare it void.
-    pending: Option<Place>,
-    /// Where the last good records start, which a boot may continue; the newest first.
-    pub(super) recent: [Option<Place>; 4],
+    /// Where the record that is looked at ends.
+    next: Place,
     /// The search ends here at the latest.
     pub(super) reach: u32,
     /// The search has come so far; nothing is written from `dirty` on.
     search: u32,
     pub(super) dirty: u32,
-    /// Something that was acknowledged stands behind the break.
-    rotten: bool,
     /// What the checksum of the broken record's successor may start from.
     seeds: [u32; 2],
-    /// If a record is here, starting from this or that, the one before it was written whole.
-    successor: Option<(Place, u32)>,
+    /// What that of the record at `next` may start from besides.
+    other: u32,
+    /// Something that was acknowledged stands behind the break.
+    rotten: bool,
     /// One of those behind the break is none that a founding writes before it is done.
     founded: bool,
 }
@@ -45,346 +46,360 @@ pub(super) struct Walk {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Follow,
-    /// The record at `at` is whole, and the next one is here.
-    Count(Place),
+    /// The record is whole, and the next one is at `next`.
+    Count,
     /// The chain is broken: what is left of the record there?
     Broken,
-    /// A chunk of a snapshot, by what is left of it; its successor would be here.
-    Skip(Place),
+    /// A chunk of a snapshot, by what is left of it; its successor would be at `next`.
+    Skip,
     Search,
+    /// If a record is at `next`, the one before it was written whole.
+    Successor,
 }
 
 impl Walk {
-    pub(super) const START: Self = Self::new(Place::NOWHERE, 0, 0);
+    /// All zeros.
+    pub(super) const NONE: Self = Self {
+        recent: [Place::NOWHERE; 5],
+        pending: Place::NOWHERE,
+        held: false,
+        stage: Stage::Follow,
+        salt: 0,
+        limit: 0,
+        next: Place::NOWHERE,
+        reach: 0,
+        search: 0,
+        dirty: 0,
+        seeds: [0; 2],
+        other: 0,
+        rotten: false,
+        founded: false,
+    };
 
-    pub(super) const fn new(at: Place, salt: u32, limit: u32) -> Self {
-        Self {
-            at,
-            salt,
-            limit,
-            stage: Stage::Follow,
-            pending: None,
-            recent: [None; 4],
-            reach: u32::MAX,
-            search: 0,
-            dirty: 0,
-            rotten: false,
-            seeds: [0; 2],
-            successor: None,
-            founded: false,
+    /// With `limit`, the segment ends there.
+    #[inline(never)]
+    pub(super) const fn begin(&mut self, at: Place, salt: u32, limit: u32) {
+        self.recent = [Place::NONE; 5];
+        let [first, ..] = &mut self.recent;
+        *first = at;
+        (self.pending, self.held, self.stage) = (Place::NONE, false, Stage::Follow);
+        (self.salt, self.limit, self.reach) = (salt, limit, u32::MAX);
+        (self.dirty, self.founded) = (0, false);
+    }
+
+    /// The record that is looked at.
+    pub(super) const fn at(&self) -> Place {
+        let [at, ..] = self.recent;
+        at
+    }
+
+    /// The next record to look at is at `at`, and the last good one is that with this number in `recent`.
+    fn go_on(&mut self, at: Place, last: usize) {
+        let mut rest = self.recent.into_iter().skip(last);
+        let [first, others @ ..] = &mut self.recent;
+        *first = at;
+        for place in others {
+            *place = rest.next().unwrap_or(Place::NONE);
         }
-    }
-
-    pub(super) fn is_unused(&self) -> bool {
-        self.at == Place::NOWHERE && self.salt == 0
-    }
-
-    fn good(&mut self, at: Place) {
-        let [a, b, c, _] = self.recent;
-        self.recent = [Some(at), a, b, c];
+        self.stage = Stage::Follow;
     }
 }
 
 impl Wal {
-    pub(super) fn corrupt(&self, place: &Place) -> Halt {
-        Halt::Refused(MountError::Corrupt { segment: place.segment, offset: self.offset_of(place) })
+    pub(super) fn corrupt(&self, io: &mut Io<'_>, place: &Place) -> Halt {
+        let offset = self.offset_of(place);
+        io.refuse(MountError::Corrupt { segment: place.segment, offset })
     }
 
     /// There should be a record. In the newest segment there was one a moment ago: its end is known.
-    fn lost(&self, at: &Place) -> Halt {
-        if self.order.last() == Some(&at.segment) { Halt::Unstable } else { self.corrupt(at) }
+    fn lost(&self, io: &mut Io<'_>) -> Halt {
+        let at = self.mount.walk.at();
+        if self.order.last() == Some(&at.segment) {
+            return Halt::Unstable;
+        }
+        self.corrupt(io, &at)
     }
 
-    /// Follows the chain to its end; the last good record, if there is one. Without `load` it takes over what the records say of everything but
+    /// Follows the chain to its end. Without `load` it takes over what the records say of everything but
     /// the log; with it, only the entries and the chunks of the newest snapshot.
-    pub(super) fn walk(
-        &mut self,
-        mount: &mut Mount,
-        load: bool,
-        log: &mut Log,
-        buf: &[u8],
-    ) -> Result<Option<Place>, Halt> {
+    pub(super) fn walk(&mut self, io: &mut Io<'_>, load: bool) -> Result<(), Halt> {
         // Every turn moves on along the segment.
         loop {
-            let Walk { at, limit, pending, .. } = mount.walk;
-            let all = self.buffer_bytes;
-            self.window.ahead = if limit > 0 { limit.saturating_sub(at.offset) } else { all };
-            match mount.walk.stage {
+            let Walk { limit, next, .. } = self.mount.walk;
+            let at = self.mount.walk.at();
+            let ahead = if limit > 0 { limit.saturating_sub(at.offset) } else { self.buffer_bytes };
+            // What is held back stays in the buffer beside the record that is looked at.
+            let together = self.mount.walk.held && self.mount.walk.stage == Stage::Follow;
+            let base = if together { self.offset_of(&self.mount.walk.pending) } else { 0 };
+            self.window.plan(ahead, base);
+            match self.mount.walk.stage {
                 Stage::Follow if limit > 0 && at.offset >= limit => {
                     if at.offset > limit {
-                        return Err(self.lost(&at));
+                        return Err(self.lost(io));
                     }
-                    self.load_pending(mount, load, log, buf)?;
-                    return Ok(pending);
+                    return self.load_pending(io, load);
                 }
                 Stage::Follow => {
-                    let base = pending.unwrap_or(at).offset;
-                    let Some((head, start)) = self.look(base, &at, buf)? else {
-                        mount.walk.stage = Stage::Broken;
+                    if !self.look(io, &at)? {
+                        self.mount.walk.stage = Stage::Broken;
                         continue;
-                    };
-                    let next = self.end_of(&at, &head, mount.walk.salt);
+                    }
                     if !load {
-                        let (it, _) = says(&head, start, buf).ok_or_else(|| self.corrupt(&at))?;
-                        self.take_over(head.tag, &it);
+                        if !io.says() {
+                            return Err(self.corrupt(io, &at));
+                        }
+                        self.take_over(io);
                     }
-                    mount.walk.stage = Stage::Count(next);
+                    self.mount.walk.next = self.end_of(io, &at, self.mount.walk.salt);
+                    self.mount.walk.stage = Stage::Count;
                 }
-                Stage::Count(next) => {
-                    self.load_pending(mount, load, log, buf)?;
-                    let walk = &mut mount.walk;
-                    walk.good(at);
-                    (walk.pending, walk.at, walk.stage) = (Some(at), next, Stage::Follow);
+                Stage::Count => {
+                    self.load_pending(io, load)?;
+                    self.mount.walk.go_on(next, 0);
+                    (self.mount.walk.pending, self.mount.walk.held) = (at, true);
                 }
-                Stage::Broken => self.broken(&mut mount.walk, &at, buf)?,
-                Stage::Skip(next) => {
+                Stage::Broken => self.broken(io, &at)?,
+                Stage::Skip => {
                     // A chunk can be missed; the log can't.
-                    if next.offset == limit || self.look(next.offset, &next, buf)?.is_some() {
-                        mount.damage = Some((at.segment, self.offset_of(&at)));
-                        (mount.walk.at, mount.walk.stage) = (next, Stage::Follow);
+                    if next.offset == limit || self.look(io, &next)? {
+                        self.mount.damage = at;
+                        let [first, ..] = &mut self.mount.walk.recent;
+                        *first = next;
+                        self.mount.walk.stage = Stage::Follow;
                     } else {
-                        mount.walk.stage = Stage::Search;
+                        self.mount.walk.stage = Stage::Search;
                     }
                 }
-                Stage::Search => {
-                    if self.search(&mut mount.walk, buf)? {
+                Stage::Search | Stage::Successor => {
+                    if self.search(io)? {
                         continue;
                     }
                     // A founding that was cut short, and then erased and cut short, leaves records behind too.
-                    let founded = mount.walk.founded || !self.checkpoint.is_none();
-                    if (mount.walk.rotten && founded) || limit > 0 {
-                        return Err(self.lost(&at));
+                    let founded = self.mount.walk.founded || !self.all.checkpoint.is_none();
+                    if (self.mount.walk.rotten && founded) || limit > 0 {
+                        return Err(self.lost(io));
                     }
-                    self.window.ahead = 0;
-                    self.load_pending(mount, load, log, buf)?;
-                    return Ok(pending);
+                    self.window.plan(0, 0);
+                    return self.load_pending(io, load);
                 }
             }
         }
     }
 
     /// What is left of a record that does not check?
-    fn broken(&mut self, walk: &mut Walk, at: &Place, buf: &[u8]) -> Result<(), Miss> {
-        let salt = walk.salt;
+    fn broken(&mut self, io: &mut Io<'_>, at: &Place) -> Result<(), Halt> {
+        let salt = self.mount.walk.salt;
         let mut stage = Stage::Search;
         let mut seeds = [salt; 2];
-        if let Some(start) = self.fetch(at.offset, at, HEAD_BYTES)? {
-            let bytes = buf.get(start..).unwrap_or_default();
-            seeds = [bytes.first_chunk().map_or(0, |crc| u32::from_le_bytes(*crc)) ^ salt; 2];
+        if self.fetch(io, at, HEAD_BYTES)? {
+            seeds = [io.bytes(4).first_chunk().map_or(0, |crc| u32::from_le_bytes(*crc)) ^ salt; 2];
         }
-        if let Some((head, start)) = self.look_unchecked(at.offset, at, buf)? {
-            seeds[1] = checksum(at.seed, body_of(&head, start, buf)) ^ salt;
-            if head.tag == CHUNK {
-                stage = Stage::Skip(self.end_of(at, &head, salt));
+        if self.look_unchecked(io, at)? {
+            seeds[1] = io.checksum(at.seed) ^ salt;
+            if io.head.tag == CHUNK {
+                self.mount.walk.next = self.end_of(io, at, salt);
+                stage = Stage::Skip;
             }
         }
+        let walk = &mut self.mount.walk;
         (walk.seeds, walk.rotten, walk.stage) = (seeds, false, stage);
         (walk.search, walk.dirty) = (at.offset, at.offset);
         Ok(())
     }
 
     /// Looks through the rest of the segment: for a boot that goes on from a good record, for what only
-    /// an acknowledged record can have behind it, and for the end of what is written.
-    fn search(&mut self, walk: &mut Walk, buf: &[u8]) -> Result<bool, Miss> {
-        let word = self.word();
-        let end = if walk.limit > 0 { walk.limit } else { self.geometry.segment_bytes() };
-        let end = end.min(walk.reach);
-        while walk.search < end {
-            if let Some((next, other)) = walk.successor {
-                if let Some((head, start)) = self.look_unchecked(next.offset, &next, buf)? {
-                    let body = body_of(&head, start, buf);
-                    if [next.seed, other].iter().any(|seed| checksum(*seed, body) == head.crc) {
-                        walk.rotten = true;
-                        walk.founded |= !matches!(head.kind(), OPEN | CHUNK);
-                    }
+    /// an acknowledged record can have behind it, and for the end of what is written. True if there is a boot.
+    fn search(&mut self, io: &mut Io<'_>) -> Result<bool, Halt> {
+        let Walk { limit, reach, .. } = self.mount.walk;
+        let end = if limit > 0 { limit } else { u32::MAX };
+        let end = end.min(reach).min(self.segment_bytes());
+        while self.mount.walk.search < end {
+            if self.mount.walk.stage == Stage::Successor {
+                let Walk { next, other, .. } = self.mount.walk;
+                if self.look_unchecked(io, &next)? && (io.follows(next.seed) || io.follows(other)) {
+                    self.acknowledged(io);
                 }
-                walk.successor = None;
-                walk.search = walk.search.saturating_add(word);
-                continue;
+                self.mount.walk.stage = Stage::Search;
+            } else {
+                let offset = self.mount.walk.search;
+                let here = Place { offset, ..self.mount.walk.at() };
+                let next = offset.wrapping_add(self.word());
+                let len = HEAD_BYTES.min(end.saturating_sub(offset));
+                if self.fetch(io, &here, len)? {
+                    let blank = self.is_blank(io.bytes(len));
+                    if !self.is_blank(io.bytes(len.min(self.word()))) {
+                        self.mount.walk.dirty = self.mount.walk.dirty.max(next);
+                    }
+                    if !blank && self.search_at(io, &here)? {
+                        return Ok(true);
+                    }
+                } else {
+                    self.mount.walk.dirty = next;
+                }
+                if self.mount.walk.stage == Stage::Successor {
+                    continue;
+                }
             }
-            let here = Place { offset: walk.search, ..walk.at };
-            let next = walk.search.saturating_add(word);
-            let len = HEAD_BYTES.min(end.saturating_sub(walk.search));
-            let Some(start) = self.fetch(here.offset, &here, len)? else {
-                (walk.dirty, walk.search) = (next, next);
-                continue;
-            };
-            let bytes = buf.get(start..start.saturating_add(len as usize)).unwrap_or_default();
-            let blank = self.is_blank(bytes);
-            if !self.is_blank(bytes.get(..word as usize).unwrap_or(bytes)) {
-                walk.dirty = walk.dirty.max(next);
-            }
-            if !blank && self.search_at(walk, &here, buf)? {
-                return Ok(true);
-            }
-            if walk.successor.is_none() {
-                walk.search = next;
-            }
+            self.mount.walk.search = self.mount.walk.search.wrapping_add(self.word());
         }
         Ok(false)
     }
 
+    /// The record that was looked at could not stand there, had the broken one not been acknowledged.
+    const fn acknowledged(&mut self, io: &Io<'_>) {
+        self.mount.walk.rotten = true;
+        self.mount.walk.founded |= !matches!(io.head.kind(), OPEN | CHUNK);
+    }
+
     /// What may begin at `here`; true if it is a boot by which the walk goes on.
-    fn search_at(&mut self, walk: &mut Walk, here: &Place, buf: &[u8]) -> Result<bool, Miss> {
-        let Some(start) = self.fetch(here.offset, here, HEAD_BYTES)? else {
+    fn search_at(&mut self, io: &mut Io<'_>, here: &Place) -> Result<bool, Halt> {
+        let whole = self.look_unchecked(io, here)?;
+        if io.head.tag == 0 {
             return Ok(false);
-        };
-        let Some(head) = buf.get(start..).and_then(Head::decode) else {
-            return Ok(false);
-        };
-        let broken = walk.at;
-        let kind = head.kind();
-        let next = self.end_of(here, &head, walk.salt);
-        if (here.offset == broken.offset || kind == BOOT) && head.total <= self.record_max {
+        }
+        let kind = io.head.kind();
+        let next = self.end_of(io, here, self.mount.walk.salt);
+        let is_broken = here.offset == self.mount.walk.at().offset;
+        let walk = &mut self.mount.walk;
+        if (is_broken || kind == BOOT) && io.head.total <= self.all.record_max {
             // Programmed bytes may read as erased ones.
             walk.dirty = walk.dirty.max(next.offset);
         }
-        let Some(start) = self.fetch(here.offset, here, head.total)? else {
+        if !whole {
             return Ok(false);
-        };
-        let body = body_of(&head, start, buf);
-        let follows = |seed: u32| checksum(seed, body) == head.crc;
-        let it = if matches!(kind, BOOT | SEAL) {
-            says(&head, start, buf).map(|(it, _)| it)
-        } else {
-            None
-        };
-        if let Some(it) = it.filter(|_| kind == BOOT) {
-            let recent = walk.recent.into_iter().flatten().chain([broken]);
-            let from = recent.into_iter().find(|r| r.offset == it.from && follows(r.seed));
-            if let Some(from) = from {
-                for place in &mut walk.recent {
-                    *place = place.filter(|place| place.offset < from.offset);
+        }
+        let says = matches!(kind, BOOT | SEAL) && io.says();
+        if kind == BOOT && says && io.it.from <= here.offset {
+            for (i, from) in walk.recent.into_iter().enumerate() {
+                if from.offset == io.it.from && io.follows(from.seed) {
+                    // The boot restates that record, and stands where it stood in the chain.
+                    walk.go_on(Place { offset: here.offset, ..from }, i);
+                    if walk.pending.offset >= from.offset {
+                        (walk.pending, walk.held) = (Place::NONE, false);
+                    }
+                    return Ok(true);
                 }
-                // The boot restates that record, and stands where it stood in the chain.
-                walk.good(from);
-                walk.pending = walk.pending.filter(|pending| pending.offset < from.offset);
-                walk.at = Place { offset: here.offset, ..from };
-                walk.stage = Stage::Follow;
-                return Ok(true);
             }
         }
-        let is_broken = here.offset == broken.offset;
-        let seals = it.is_some_and(|it| kind == SEAL && follows(it.seal ^ walk.salt));
-        if seals || (!is_broken && walk.seeds.iter().any(|seed| follows(*seed))) {
-            walk.rotten = true;
-            walk.founded |= !matches!(kind, OPEN | CHUNK);
+        let [stored, computed] = walk.seeds;
+        let successor = !is_broken && (io.follows(stored) || io.follows(computed));
+        if successor || (kind == SEAL && says && io.follows(io.it.seal ^ walk.salt)) {
+            self.acknowledged(io);
         }
-        if !walk.rotten || self.checkpoint.is_none() {
-            let other = if is_broken { walk.seeds[1] } else { next.seed };
-            walk.successor = Some((next, other));
+        if !self.mount.walk.rotten || self.all.checkpoint.is_none() {
+            let walk = &mut self.mount.walk;
+            walk.other = if is_broken { computed } else { next.seed };
+            (walk.next, walk.stage) = (next, Stage::Successor);
         }
         Ok(false)
     }
 
     /// Takes over what a record says of everything but the log.
-    fn take_over(&mut self, tag: u8, it: &Sections) {
-        let kind = tag & KIND;
-        let tells_all = tells_all(kind);
-        if tells_all {
-            (self.retired, self.record_max, self.note_durable) =
-                (it.retired, it.record_max, it.note);
-            (self.identity, self.checkpoint) = (it.identity, it.checkpoint);
+    pub(super) fn take_over(&mut self, io: &Io<'_>) {
+        let (tag, all) = (io.head.tag, &io.it.all);
+        if tells_all(tag & KIND) {
+            self.all = *all;
         }
-        if tells_all || tag & HARD_STATE != 0 {
-            (self.durable.term, self.durable.vote) = (it.hard_state.term, it.hard_state.vote);
+        let own = &mut self.all.hard_state;
+        if tag & HARD_STATE != 0 {
+            (own.term, own.vote) = (all.hard_state.term, all.hard_state.vote);
         }
-        if tells_all || tag & COMMIT != 0 {
-            self.durable.commit = it.hard_state.commit;
+        if tag & COMMIT != 0 {
+            own.commit = all.hard_state.commit;
         }
     }
 
     /// Loads the record that was held back.
-    fn load_pending(
-        &mut self,
-        mount: &mut Mount,
-        load: bool,
-        log: &mut Log,
-        buf: &[u8],
-    ) -> Result<(), Halt> {
-        let Some(at) = mount.walk.pending.filter(|_| load) else {
+    fn load_pending(&mut self, io: &mut Io<'_>, load: bool) -> Result<(), Halt> {
+        if !load || !self.mount.walk.held {
             return Ok(());
-        };
-        let (head, start) = self.look(at.offset, &at, buf)?.ok_or(Halt::Unstable)?;
-        let (it, data) = says(&head, start, buf).ok_or_else(|| self.corrupt(&at))?;
-        let kind = head.kind();
-        mount.walk.pending = None;
-        mount.last_tag = head.tag;
+        }
+        let at = self.mount.walk.pending;
+        if !self.look(io, &at)? {
+            return Err(Halt::Unstable);
+        }
+        if !io.says() {
+            return Err(self.corrupt(io, &at));
+        }
+        let (tag, kind) = (io.head.tag, io.head.kind());
+        self.mount.walk.held = false;
+        self.mount.last_tag = tag;
         // A boot stands in for the record that it restates.
-        mount.last_from = if kind == BOOT { it.from } else { at.offset };
-        mount.last_prev = None;
-        let end = self.end_of(&at, &head, mount.walk.salt);
+        self.boot_from = if kind == BOOT { io.it.from } else { at.offset };
+        self.boot_after = None;
+        let end = self.end_of(io, &at, self.mount.walk.salt);
         match kind {
-            OPEN => mount.written = Some(it.written),
+            OPEN => self.written = Some(io.it.written),
             CHUNK
-                if !mount.reached
-                    && it.snap == self.checkpoint.id
-                    && it.snap_at == mount.chunk_at =>
+                if !self.mount.reached
+                    && io.it.snap == self.all.checkpoint.id
+                    && io.it.snap_at == self.mount.chunk_at =>
             {
-                mount.chunk_at = mount.chunk_at.saturating_add(data.len() as u32);
-                let padded = self.geometry.padded(head.total);
-                self.snapshot_flash = self.snapshot_flash.saturating_add(padded);
+                let bytes = io.data().0.len() as u32;
+                self.mount.chunk_at = self.mount.chunk_at.wrapping_add(bytes);
+                let padded = self.padded(io.head.total);
+                self.snapshot_flash = self.snapshot_flash.wrapping_add(padded);
             }
             // What a snapshot of a leader's has made void can't take its place.
-            CHECKPOINT if it.checkpoint.installed == 0 => mount.before = it.before,
+            CHECKPOINT if io.it.all.checkpoint.installed == 0 => self.snap.to = io.it.before,
             _ => {}
         }
-        if tells_all(kind) && !mount.reached && it.checkpoint == self.checkpoint {
-            mount.reached = true;
-            self.matter = if kind == OPEN { it.link } else { end.link() };
-            if it.checkpoint.installed != 0 {
-                log.reset(it.checkpoint.id);
-                mount.gap = false;
-            } else if mount.gap {
-                return Err(self.corrupt(&at));
+        if tells_all(kind) && !self.mount.reached && io.it.all.checkpoint == self.all.checkpoint {
+            self.mount.reached = true;
+            self.matter = if kind == OPEN { io.it.link } else { end.link() };
+            if self.all.checkpoint.installed != 0 {
+                io.log.reset(self.all.checkpoint.id);
+                self.mount.gap = false;
+            } else if self.mount.gap {
+                return Err(self.corrupt(io, &at));
             }
         }
-        if head.tag & ENTRIES != 0 {
-            let prev = if head.tag & FIRST != 0 { Some(it.prev) } else { mount.written };
-            let prev = prev.ok_or_else(|| self.corrupt(&at))?;
-            mount.last_prev = Some(prev.index);
-            let first = head.tag & FIRST != 0;
-            if self.load_entries(mount, &at, prev, first, data, log)? {
-                self.matter = end.link();
-            }
+        if tag & ENTRIES != 0 && self.load_entries(io, &at)? {
+            self.matter = end.link();
         }
         Ok(())
     }
 
     /// Puts the entries of a record into the log, as a follower does with those of a leader (Raft §5.3):
     /// what is there already stays, what differs gives way. Has the log changed?
-    fn load_entries(
-        &mut self,
-        mount: &mut Mount,
-        at: &Place,
-        prev: EntryId,
-        first: bool,
-        data: &[u8],
-        log: &mut Log,
-    ) -> Result<bool, Halt> {
-        let mut last = prev;
-        for entry in Entries::new(prev, data) {
-            last = entry.map_err(|_| self.corrupt(at))?.id;
-        }
-        mount.written = Some(last);
+    fn load_entries(&mut self, io: &mut Io<'_>, at: &Place) -> Result<bool, Halt> {
+        let Some((prev, last)) = self.entries(io) else {
+            return Err(self.corrupt(io, at));
+        };
+        self.written = Some(last);
+        self.boot_after = Some(prev.index);
+        let first = io.head.tag & FIRST != 0;
+        let (data, log) = io.data();
         let base = log.base().index;
-        let attached = if first { prev.index < base || log.holds(prev) } else { !mount.gap };
+        let attached = if first { prev.index < base || log.holds(prev) } else { !self.mount.gap };
         if !attached {
             // Behind the first chunk of a snapshot and before what is restated for it.
-            mount.gap = true;
+            self.mount.gap = true;
             return Ok(false);
         }
         let before = (log.last(), knows(log, last));
-        match log.append_entries(Entries::new(prev, data), base) {
-            Appended::Conflict(_) => mount.gap = true,
-            Appended::UpTo(_) => mount.gap = false,
+        let appended = log.append_entries(Entries::new(prev, data), base);
+        let changed = before != (log.last(), knows(log, last));
+        self.mount.gap = match appended {
+            Appended::Conflict(_) => true,
+            Appended::UpTo(_) => false,
             Appended::FullAfter(_) => {
-                let bytes_needed = log.bytes_capacity().saturating_add(data.len());
-                return Err(Halt::Refused(MountError::LogTooSmall { bytes_needed }));
+                let bytes_needed = log.bytes_capacity().wrapping_add(data.len());
+                return Err(io.refuse(MountError::LogTooSmall { bytes_needed }));
             }
-            Appended::Malformed => return Err(self.corrupt(at)),
+            Appended::Malformed => return Err(self.corrupt(io, at)),
+        };
+        Ok(!self.mount.gap && changed)
+    }
+
+    /// What the entries of the record that was looked at follow, and the last of them.
+    pub(super) fn entries(&self, io: &mut Io<'_>) -> Option<(EntryId, EntryId)> {
+        let prev = if io.head.tag & FIRST != 0 { io.it.prev } else { self.written? };
+        let mut last = prev;
+        for entry in Entries::new(prev, io.data().0) {
+            last = entry.ok()?.id;
         }
-        Ok(!mount.gap && before != (log.last(), knows(log, last)))
+        Some((prev, last))
     }
 }
 

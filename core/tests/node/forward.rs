@@ -3,6 +3,7 @@
 use crate::support::{Cluster, id};
 use quorate::NodeSet;
 use quorate::node::{ForwardError, Outcome, ProposalId};
+use quorate::wire;
 
 fn started() -> (Cluster, usize) {
     let mut cluster = Cluster::new(3);
@@ -138,6 +139,72 @@ fn a_restarted_board_opens_a_session_of_its_own_and_its_last_command_is_not_take
     for command in [b"before".as_slice(), b"after 1", b"after 2"] {
         assert_eq!(times(&cluster, leader, command), 1);
     }
+}
+
+/// The frame with which a board asks for its session.
+fn opening(cluster: &mut Cluster, host: usize) -> Vec<u8> {
+    let now = cluster.now;
+    let frames = cluster.hosts[host].drive(now);
+    let is_command = |frame: &&(NodeSet, Vec<u8>)| {
+        let decoded = wire::decode(&frame.1).unwrap();
+        matches!(decoded.envelope.message, wire::Message::Propose { .. })
+    };
+    frames.iter().find(is_command).unwrap().1.clone()
+}
+
+#[test]
+fn a_session_opened_a_second_time_by_a_late_frame_makes_no_command_take_effect_again() {
+    let (mut cluster, leader) = started();
+    let from = (leader + 1) % 3;
+    forward(&mut cluster, from, b"opens", 5000);
+    let late = opening(&mut cluster, from);
+    let now = cluster.now;
+    cluster.hosts[leader].node.handle_frame(now, &late);
+    cluster.run(1000);
+    // It takes effect, and its board has been told that nobody knows.
+    let proposal = forward(&mut cluster, from, b"once", 400);
+    let command = opening(&mut cluster, from);
+    cluster.hosts[leader].node.handle_frame(now, &command);
+    cluster.cut = NodeSet::one(id(from as u8 + 1));
+    cluster.run(600);
+    assert_eq!(outcome(&cluster, from, proposal), Some(Outcome::Unknown));
+    cluster.cut = NodeSet::EMPTY;
+    cluster.run(1000);
+    assert_eq!(times(&cluster, from, b"once"), 1);
+    let now = cluster.now;
+    cluster.hosts[leader].node.handle_frame(now, &late);
+    cluster.run(1000);
+    let until = cluster.now.after(5000);
+    cluster.hosts[from].node.forward_again(proposal, b"once", until).unwrap();
+    cluster.run(3000);
+    assert!(matches!(outcome(&cluster, from, proposal), Some(Outcome::Applied { .. })));
+    assert_eq!(times(&cluster, leader, b"once"), 1);
+}
+
+#[test]
+fn a_command_that_a_snapshot_leaves_unknown_is_told_under_the_number_that_it_was_given() {
+    let (mut cluster, leader) = started();
+    let from = (leader + 1) % 3;
+    forward(&mut cluster, from, b"opens", 5000);
+    let late = opening(&mut cluster, from);
+    cluster.run(1000);
+    let proposal = forward(&mut cluster, from, b"lost", 600_000);
+    let now = cluster.now;
+    cluster.hosts[from].drive(now);
+    cluster.cut = NodeSet::one(id(from as u8 + 1));
+    // Another session is opened meanwhile, and a snapshot is all that is left of it.
+    cluster.hosts[leader].node.handle_frame(now, &late);
+    for round in 0..60u8 {
+        cluster.hosts[leader].node.propose(&[round; 40]).unwrap();
+        cluster.run(20);
+    }
+    cluster.cut = NodeSet::EMPTY;
+    cluster.run(5000);
+    let told: Vec<_> = cluster.hosts[from].outcomes.iter().skip(1).collect();
+    assert_eq!(told, [&(proposal, Outcome::Unknown)]);
+    let until = cluster.now;
+    let again = cluster.hosts[from].node.forward_again(proposal, b"lost", until);
+    assert_eq!(again, Err(ForwardError::Forgotten));
 }
 
 #[test]

@@ -8,6 +8,7 @@
 )]
 
 mod basic;
+mod changes;
 mod forward;
 mod lives;
 mod members;

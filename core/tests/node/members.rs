@@ -94,6 +94,39 @@ fn a_board_that_lost_its_flash_comes_back_under_its_number_and_gets_its_vote_bac
 }
 
 #[test]
+fn a_board_that_has_the_beginning_of_one_leader_s_snapshot_is_sent_that_of_the_next() {
+    for seed in 1..10u64 {
+        let mut cluster = Cluster::new(5);
+        cluster.run(2000);
+        for i in 0..150u8 {
+            propose(&mut cluster, &[i; 16]);
+        }
+        let leader = cluster.leader().unwrap();
+        let lost = (leader + 1) % 5;
+        cluster.hosts[lost] = Host::off();
+        cluster.run(3000);
+        let leader = cluster.leader().unwrap();
+        cluster.hosts[lost] = Host::join(lost as u8 + 1, 4711, cluster.now);
+        // Pieces are lost: the leader goes before the snapshot is whole.
+        cluster.noise = seed;
+        let seen =
+            |cluster: &Cluster, of: fn(&Event) -> bool| cluster.hosts[lost].events.iter().any(of);
+        while !seen(&cluster, |event| matches!(event, Event::Started { .. })) {
+            cluster.run(5);
+        }
+        cluster.run(seed as u32 % 3 * 50);
+        cluster.noise = 0;
+        cluster.cut = set(&[leader as u8 + 1]);
+        cluster.run(10_000);
+        cluster.cut = NodeSet::EMPTY;
+        cluster.run(2000);
+        let installed = seen(&cluster, |event| matches!(event, Event::SnapshotInstalled { .. }));
+        assert!(installed, "{seed}: {:?}", cluster.hosts[lost].node.status());
+        same_everywhere(&cluster);
+    }
+}
+
+#[test]
 fn a_member_that_lives_keeps_its_place_whoever_asks_for_it() {
     let mut cluster = Cluster::new(3);
     cluster.run(2000);

@@ -81,6 +81,9 @@ pub(crate) struct Host {
     pub(crate) until: Instant,
     /// Flash takes so long that everything else is done first.
     pub(crate) slow: bool,
+    /// A flash operation takes until it is let go; so many before it do not.
+    pub(crate) holds: Option<u32>,
+    held: Option<FlashOp>,
     /// Comes behind each piece of a snapshot that is restored but the last, and what the node is then.
     pub(crate) nag: Option<Vec<u8>>,
     pub(crate) nagged: Vec<Role>,
@@ -145,6 +148,8 @@ impl Host {
             outcomes: vec![],
             until: Instant::ZERO,
             slow: false,
+            holds: None,
+            held: None,
             nag: None,
             nagged: vec![],
             too_early: 0,
@@ -161,6 +166,23 @@ impl Host {
         self.state.clear();
         self.events.clear();
         self.node.start(now, &self.config, Boot::Recover { cluster }).unwrap();
+    }
+
+    /// The flash operation that is held comes to its end.
+    pub(crate) fn let_go(&mut self, now: Instant) {
+        if let Some(op) = self.held.take() {
+            self.perform(op);
+            self.node.handle_flash(now, FlashDone::Ok);
+        }
+    }
+
+    /// A board with a copy of this one's flash, as it would start after a power cut now, alone.
+    pub(crate) fn after_a_cut(&self, now: Instant) -> Self {
+        let mut copy = Self::off();
+        (copy.part, copy.config) = (self.part.clone(), self.config.clone());
+        copy.node.start(now, &copy.config, Boot::Mount).unwrap();
+        let _ = copy.drive(now);
+        copy
     }
 
     fn perform(&mut self, op: FlashOp) {
@@ -187,8 +209,10 @@ impl Host {
         let mut flash = None;
         for _ in 0..10_000 {
             match self.node.poll_output(now, &mut self.frame, &mut self.flash) {
+                Output::Flash(op) if self.holds == Some(0) => self.held = Some(op),
                 Output::Flash(op) if self.slow => flash = Some(op),
                 Output::Flash(op) => {
+                    self.holds = self.holds.map(|before| before - 1);
                     self.perform(op);
                     self.node.handle_flash(now, FlashDone::Ok);
                 }
@@ -297,7 +321,7 @@ impl Cluster {
         [0, 1, 1, 2][(self.noise >> 62) as usize]
     }
 
-    fn drive(&mut self, i: usize) {
+    pub(crate) fn drive(&mut self, i: usize) {
         for (to, frame) in self.hosts[i].drive(self.now) {
             self.frames += 1;
             self.bytes += frame.len();

@@ -4,8 +4,8 @@ use crate::board::{Board, IDENTITY, Stop};
 use crate::flash::{Faults, Flash};
 use crate::image::geometry;
 use quorate::flash::Geometry;
-use quorate::wal::{MountError, Tail};
-use quorate::{EntryId, Index, NodeId, Term};
+use quorate::wal::{MountError, Progress, Tail};
+use quorate::{ClusterId, EntryId, Identity, Index, NodeId, Term};
 
 fn founded(geometry: Geometry) -> Board {
     let mut board = Board::new(Flash::new(geometry, Faults::MILD), 512, 1);
@@ -127,6 +127,18 @@ fn formatting_refuses_what_is_not_blank_unless_told_to() {
     assert!(matches!(board.format(false), Err(Stop::Refused(MountError::NotBlank))));
     board.format(true).unwrap();
     board.mount().unwrap();
+}
+
+#[test]
+fn a_founding_begun_for_another_is_done_for_whom_it_is_asked_for_last() {
+    let mut board = Board::new(Flash::new(geometry(4, 4), Faults::MILD), 512, 1);
+    let other = Identity { cluster: ClusterId(*b"else"), ..IDENTITY };
+    board.wal.format(board.geometry(), board.buf.len(), other, false).unwrap();
+    assert_eq!(board.step().unwrap(), Progress::Formatted);
+    // The power goes before there is a first snapshot.
+    let mut board = board.without_power();
+    board.format(false).unwrap();
+    assert_eq!(board.mount().unwrap().identity, IDENTITY);
 }
 
 #[test]

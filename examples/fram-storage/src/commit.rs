@@ -28,10 +28,10 @@ impl Fram {
             self.next = next;
             return Some(self.write_copy(Slot::First, Work::FirstCopy, buf));
         }
-        if log.last().index > log.durable() {
+        if log.due() > log.durable() {
             let counted = self.state.pieces_bytes.saturating_add(self.state.entries_bytes);
             let room = self.bank_bytes().saturating_sub(counted) as usize;
-            let (last, bytes) = log.fit(log.durable(), log.last().index, room.min(buf.len()));
+            let (last, bytes) = log.fit(log.durable(), log.due(), room.min(buf.len()));
             if bytes > 0 {
                 let place = buf.get_mut(..bytes).unwrap_or_default();
                 log.copy(log.durable(), last, place);

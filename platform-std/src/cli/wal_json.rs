@@ -123,11 +123,11 @@ fn record(image: &WalImage, it: &Found) -> Value {
     });
     let mut tell = |name: &str, value: Value| object[name] = value;
     if it.tells_vote() {
-        tell("term", says.hard_state.term.0.into());
-        tell("vote", says.hard_state.vote.map(|vote| vote.get()).into());
+        tell("term", says.all.hard_state.term.0.into());
+        tell("vote", says.all.hard_state.vote.map(|vote| vote.get()).into());
     }
     if it.tells_commit() {
-        tell("commit", says.hard_state.commit.0.into());
+        tell("commit", says.all.hard_state.commit.0.into());
     }
     if let Some((prev, last)) = it.entries {
         tell(
@@ -140,13 +140,13 @@ fn record(image: &WalImage, it: &Found) -> Value {
             "chunk",
             json!({ "of": id(says.snap), "from": says.snap_at, "bytes": it.data_bytes }),
         ),
-        Kind::Checkpoint => tell("snapshot", snapshot(image, &says.checkpoint)),
+        Kind::Checkpoint => tell("snapshot", snapshot(image, &says.all.checkpoint)),
         Kind::Boot => tell("voids_from", image.place(it.segment, says.from).into()),
         Kind::Open => {
             tell("order", says.seq.into());
             tell("erases", says.erases.into());
         }
-        Kind::Note => tell("note", says.note.into()),
+        Kind::Note => tell("note", says.all.note.into()),
         _ => {}
     }
     object

@@ -180,17 +180,18 @@ fn says(image: &WalImage, it: &Found) -> String {
         )),
         Kind::Checkpoint => parts.push(format!(
             "the snapshot up to {} is whole, {} bytes",
-            says.checkpoint.id.index, says.checkpoint.bytes
+            says.all.checkpoint.id.index, says.all.checkpoint.bytes
         )),
-        Kind::Note => parts.push(format!("note {}", says.note)),
+        Kind::Note => parts.push(format!("note {}", says.all.note)),
         _ => {}
     }
     if it.tells_vote() {
-        let vote = says.hard_state.vote.map_or("no vote".into(), |vote| format!("vote for {vote}"));
-        parts.push(format!("term {}, {vote}", says.hard_state.term));
+        let vote =
+            says.all.hard_state.vote.map_or("no vote".into(), |vote| format!("vote for {vote}"));
+        parts.push(format!("term {}, {vote}", says.all.hard_state.term));
     }
     if it.tells_commit() {
-        parts.push(format!("commit {}", says.hard_state.commit));
+        parts.push(format!("commit {}", says.all.hard_state.commit));
     }
     match it.entries {
         Some((prev, last)) if prev.index.next() == last.index => {

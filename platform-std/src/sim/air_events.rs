@@ -34,6 +34,8 @@ pub(super) struct AirLog {
     pub(super) partitioned: bool,
     /// The same of a cut direction.
     pub(super) one_way: bool,
+    /// The same of links between single pairs.
+    pub(super) partial: bool,
 }
 
 impl AirLog {
@@ -45,6 +47,7 @@ impl AirLog {
             oldest: 0,
             partitioned: false,
             one_way: false,
+            partial: false,
         }
     }
 
@@ -114,6 +117,9 @@ impl World {
             }
             if missed.one_way > 0 && std::mem::take(&mut self.air_log.one_way) {
                 self.counters.one_way_partitions += 1;
+            }
+            if missed.partial > 0 && std::mem::take(&mut self.air_log.partial) {
+                self.counters.partial_partitions += 1;
             }
             for arrival in arrivals {
                 let arriving = Arriving {

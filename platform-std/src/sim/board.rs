@@ -1,9 +1,9 @@
 //! One board: a node, the application on it, two buffers, a flash part and a clock of its own. A power
 //! cut leaves the bytes in flash and what the factory gave it.
 
-use quorate::node::{Boot, Founding, Limits, Node, StartError};
+use quorate::node::{Boot, Founding, Limits, Node, ProposalId, ReadId, StartError};
 use quorate::typed::{ConfigMap, MapLimits};
-use quorate::{ClusterId, EntryId, Instant, NodeId};
+use quorate::{ClusterId, EntryId, Generation, Instant, NodeId};
 
 use quorate::config::Config;
 use quorate::membership::Member;
@@ -36,8 +36,26 @@ pub struct Board {
     pub armed: bool,
     /// Boots that will be cut as well.
     pub brown_outs: u32,
-    /// It has run once: blank flash can't be its state any more.
+    /// It has run once with this flash: blank flash can't be its state any more.
     pub founded: bool,
+    /// Blank flash is not to be founded: the board asks for its place.
+    pub joins: bool,
+    /// Which life of the member its flash is of; 0 before it has run with it.
+    pub generation: Generation,
+}
+
+/// How a board is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// From what its flash holds.
+    Mount,
+    /// By founding the cluster.
+    Found,
+    /// By asking for its place.
+    Join {
+        /// Drawn for this start.
+        nonce: u32,
+    },
 }
 
 /// What is gone after a power cut.
@@ -64,6 +82,36 @@ pub struct Live {
     pub waiting: Vec<(EntryId, Vec<u8>)>,
     /// The node has begun to take part.
     pub is_running: bool,
+    /// Since when it sleeps, and its clock with it, and until when.
+    pub asleep_us: Option<(u64, u64)>,
+    /// Reads begun here that are not answered yet.
+    pub reads: Vec<Reading>,
+    /// The command that this board has on its way to the leader.
+    pub forwarding: Option<Forwarding>,
+}
+
+/// A read that was begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Its name on that board.
+    pub id: ReadId,
+    /// A leader may answer it by its lease.
+    pub lease: bool,
+    /// The revision that it has to show at least.
+    pub due: u64,
+}
+
+/// A command that was forwarded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forwarding {
+    /// Its name on that board.
+    pub id: ProposalId,
+    /// Its bytes.
+    pub command: Vec<u8>,
+    /// How often it was sent again under its own number.
+    pub again: u32,
+    /// The board was told that nobody knows what became of it.
+    pub is_unknown: bool,
 }
 
 impl std::fmt::Debug for Live {
@@ -110,6 +158,8 @@ impl Board {
             armed: false,
             brown_outs: 0,
             founded,
+            joins: false,
+            generation: Generation(0),
         }
     }
 
@@ -118,21 +168,22 @@ impl Board {
         self.id.get()
     }
 
-    /// The seed of its next boot.
+    /// The seed of its next boot. No two boots have the same: what a life has asked for is told from what the next one asks
+    /// for by it.
     pub fn draw_seed(&self, dice: &mut Dice) -> u64 {
         let drawn = dice.bits();
-        if self.profile.has_hardware_random { drawn } else { self.profile.entropy }
+        let counted = self.profile.entropy.wrapping_add(u64::from(self.life));
+        if self.profile.has_hardware_random { drawn } else { counted }
     }
 
-    /// Power on. The flash decides whether it is to be founded or mounted, as the person would see who
-    /// provisions it.
+    /// Power on.
     ///
     /// # Errors
     /// The node does not start.
     pub fn boot(
         &mut self,
         now_us: u64,
-        found: bool,
+        start: Start,
         cluster: &Cluster,
         config: &Config,
         dice: &mut Dice,
@@ -152,6 +203,9 @@ impl Board {
             operations: 0,
             waiting: Vec::new(),
             is_running: false,
+            asleep_us: None,
+            reads: Vec::new(),
+            forwarding: None,
         };
         let founding = Founding {
             cluster: cluster.id,
@@ -160,7 +214,11 @@ impl Board {
             limits: cluster.limits,
             erase_anyway: false,
         };
-        let boot = if found { Boot::Found(&founding) } else { Boot::Mount };
+        let boot = match start {
+            Start::Mount => Boot::Mount,
+            Start::Found => Boot::Found(&founding),
+            Start::Join { nonce } => Boot::Join { cluster: cluster.id, node: self.id, nonce },
+        };
         let now = Instant::from_millis(live.epoch_ms);
         live.node.start(now, config, boot)?;
         self.live = Some(live);
@@ -196,9 +254,14 @@ impl Board {
         passed_us / 1000 * ppm / 1_000_000
     }
 
-    /// Does it hear nothing and do nothing, for its flash is at work?
+    /// Does it sleep?
+    pub fn is_asleep(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.asleep_us.is_some())
+    }
+
+    /// Does it hear nothing and do nothing, for its flash is at work, or for it sleeps?
     pub fn is_deaf(&self) -> bool {
-        self.chip.stalls()
+        self.chip.stalls() || self.is_asleep()
     }
 }
 
@@ -222,7 +285,7 @@ mod tests {
             let one = BoardProfile { drift_ppm, ..profile.boards[0].clone() };
             let mut board = Board::new(member, one, None);
             let config = profile.config(0, 1);
-            board.boot(12_345, true, &cluster, &config, &mut Dice::new(3)).unwrap();
+            board.boot(12_345, Start::Found, &cluster, &config, &mut Dice::new(3)).unwrap();
             for ms in [1, 999, 1_000_000] {
                 let until = board.clock(12_345).after(ms);
                 let at = board.time_of(until, 0);

@@ -1,11 +1,13 @@
 //! Everything that is checked, in one place: it is told what boards do and say, and never asks them.
 
+use quorate::membership::Membership;
 use quorate::wire::Frame;
-use quorate::{EntryId, Index};
+use quorate::{EntryId, Generation, Index, NodeId};
 
 use super::dice::Dice;
 use super::durability::{self, Durability, Held, Unmounted, inspect};
 use super::flash::{Chip, Misuse};
+use super::members::{Members, News};
 use super::model::{Content, Effect, Model};
 use super::protocol::Protocol;
 use super::rules::{Rule, Verdict};
@@ -22,6 +24,8 @@ pub(super) struct Checks {
     pub protocol: Protocol,
     /// What clients see; `None` in a world whose commands are not the simulation's own.
     pub model: Option<Model>,
+    /// Who is a member.
+    pub members: Members,
     /// What flash holds.
     pub durability: Durability,
     /// What was found.
@@ -32,11 +36,13 @@ pub(super) struct Checks {
 }
 
 impl Checks {
-    /// Checks for a world of `boards` boards.
+    /// Checks for a world of `boards` boards, founded together.
     pub(super) fn new(boards: u8, own_clients: bool, dice: Dice) -> Self {
+        let founders = (1..=boards).filter_map(NodeId::new).collect();
         Self {
             protocol: Protocol::default(),
             model: own_clients.then(|| Model::new(boards)),
+            members: Members::new(founders, boards),
             durability: Durability::new(boards),
             verdict: Verdict::default(),
             images: 0,
@@ -128,10 +134,34 @@ impl Checks {
         self.verdict.red(Rule::F1, board, || format!("{misuse:?}"));
     }
 
-    /// Looks for every acknowledged write on the flash of all boards.
-    pub(super) fn majority<'a>(&mut self, chips: impl Iterator<Item = (u8, &'a Chip)>) {
-        let images: Vec<_> = chips.map(|(board, chip)| self.image(board, chip)).collect();
-        self.durability.check_majority(&images, &mut self.verdict);
+    /// A board that has just started: which life of it that is, and whose members are in effect on it, is in its flash.
+    pub(super) fn started(&mut self, board: u8, chip: &Chip) -> Option<Generation> {
+        let held = self.image(board, chip)?;
+        self.members.restored(board, held.snapshot.index);
+        Some(held.generation)
+    }
+
+    /// A board tells that it has put a change of membership into effect, or one that can't be made.
+    pub(super) fn members_changed(
+        &mut self,
+        board: u8,
+        chip: &Chip,
+        told: Option<Membership>,
+    ) -> Option<News> {
+        let held = self.image(board, chip)?;
+        self.members.changed(board, &held, told, &mut self.verdict)
+    }
+
+    /// A board has lost its flash: what it has said is another life's.
+    pub(super) fn wiped(&mut self, board: u8) {
+        self.durability.forgets(board);
+        self.members.restored(board, Index::ZERO);
+    }
+
+    /// Looks for every acknowledged write on the flash of all boards that have one.
+    pub(super) fn majority<'a>(&mut self, chips: impl Iterator<Item = (NodeId, &'a Chip)>) {
+        let images: Vec<_> = chips.map(|(id, chip)| (id, self.image(id.get(), chip))).collect();
+        self.durability.check_majority(&images, self.members.latest(), &mut self.verdict);
         self.durability.check_applied(&self.protocol, &mut self.verdict);
     }
 }

@@ -1,6 +1,7 @@
-//! Clients that set, delete and compare-and-set a few keys, mostly where they believe the leader is.
+//! Clients that set, delete and compare-and-set a few keys, mostly where they believe the leader is, and read on any board.
 
 use quorate::node::ProposeError;
+use quorate::raft::Role;
 use quorate::typed::{Command, Value};
 
 use super::board::SCHEMA;
@@ -39,6 +40,8 @@ impl Client {
         };
         if !client.silent {
             client.ask(world);
+            client.read(world);
+            client.forward(world);
         }
         while client.burst > 0 && client.ask(world) {
             client.burst -= 1;
@@ -57,15 +60,53 @@ impl Client {
         self.ask_at(world, board).is_ok()
     }
 
-    /// Makes one request at `board`.
-    ///
-    /// # Errors
-    /// The board's refusal.
-    pub(super) fn ask_at(
-        &mut self,
-        world: &mut World,
-        board: usize,
-    ) -> Result<quorate::EntryId, ProposeError> {
+    /// Reads, on the leader or on any board, on one that led before above all: it may not know yet that it does no more.
+    fn read(&mut self, world: &mut World) {
+        if self.dice.chance(600) {
+            return;
+        }
+        let count = world.boards.len() as u64;
+        let at = match self.dice.below(3) {
+            0 => world.leader(),
+            1 => {
+                let leads = |at: &usize| world.status(*at).is_some_and(|s| s.role == Role::Leader);
+                (0..world.boards.len()).find(leads)
+            }
+            _ => None,
+        };
+        let at = at.unwrap_or_else(|| self.dice.below(count) as usize);
+        if self.dice.chance(100) {
+            world.cancel_read(at);
+        } else {
+            world.begin_read(at, self.dice.chance(500));
+        }
+    }
+
+    /// Has a board send a command to the leader; one of which it is not known what became of it, again, or gives it up.
+    fn forward(&mut self, world: &mut World) {
+        let at = self.dice.below(world.boards.len() as u64) as usize;
+        let for_ms = self.dice.within(1, 6) as u32 * world.profile.election_ms;
+        let waits = world.boards[at].live.as_ref().and_then(|live| live.forwarding.as_ref());
+        if waits.is_some_and(|waits| waits.is_unknown && waits.again < 4) && self.dice.chance(700) {
+            return world.forward_again(at, for_ms);
+        }
+        if self.dice.chance(700) {
+            return;
+        }
+        let bytes = self.compose(world);
+        if world.forward(at, &bytes, for_ms).is_err() {
+            self.refused(world, &bytes);
+        }
+    }
+
+    fn refused(&self, world: &mut World, command: &[u8]) {
+        if let Some(model) = &mut world.checks.model {
+            model.refused(command);
+        }
+    }
+
+    /// The next request, which the model is told of.
+    fn compose(&mut self, world: &mut World) -> Vec<u8> {
         self.made += 1;
         let key = format!("key-{}", self.dice.below(KEYS));
         let model = world.checks.model.as_ref();
@@ -82,15 +123,25 @@ impl Client {
             None => Command::Delete { key: &key, expected },
         };
         let len = command.encode(SCHEMA, &mut bytes).unwrap_or(0);
-        let bytes = &bytes[..len];
         if let Some(model) = &mut world.checks.model {
-            model.proposes(bytes, Request { key: key.clone(), value, expected });
+            model.proposes(&bytes[..len], Request { key: key.clone(), value, expected });
         }
-        let answer = world.propose(board, bytes);
+        bytes[..len].to_vec()
+    }
+
+    /// Makes one request at `board`.
+    ///
+    /// # Errors
+    /// The board's refusal.
+    pub(super) fn ask_at(
+        &mut self,
+        world: &mut World,
+        board: usize,
+    ) -> Result<quorate::EntryId, ProposeError> {
+        let bytes = self.compose(world);
+        let answer = world.propose(board, &bytes);
         if let Err(error) = answer {
-            if let Some(model) = &mut world.checks.model {
-                model.refused(bytes);
-            }
+            self.refused(world, &bytes);
             match error {
                 ProposeError::LogFull { .. } => world.counters.log_full_refusals += 1,
                 _ => world.counters.other_refusals += 1,

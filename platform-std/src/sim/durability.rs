@@ -7,11 +7,12 @@ use quorate::entry::Kind;
 use quorate::log::Log;
 use quorate::wal::{HardState, MountError, Progress, Wal, Want};
 use quorate::wire::{Frame, Message};
-use quorate::{EntryId, Index, Term};
+use quorate::{EntryId, Generation, Index, NodeId, NodeSet, Term};
 
 use super::dice::Dice;
 use super::flash::{Chip, Misuse};
-use super::protocol::{Protocol, entry_hash};
+use super::members::Configuration;
+use super::protocol::{Protocol, command_hash, entry_hash};
 use super::rules::{Rule, Verdict};
 
 /// A log in RAM that is larger than that of any simulated board.
@@ -28,21 +29,25 @@ pub(super) struct Held {
     pub term: Term,
     /// Who got the vote in it.
     pub vote: Option<u8>,
+    /// Which life of the board it is of.
+    pub generation: Generation,
+    /// Known to be committed.
+    pub commit: Index,
     /// The last entry that the snapshot covers.
     pub snapshot: EntryId,
-    /// Each entry behind it, with its hash.
-    pub entries: Vec<(EntryId, u64)>,
+    /// Each entry behind it.
+    pub entries: Vec<(EntryId, Kind, Vec<u8>)>,
 }
 
 impl Held {
     /// The last entry.
     pub(super) fn last(&self) -> EntryId {
-        self.entries.last().map_or(self.snapshot, |(id, _)| *id)
+        self.entries.last().map_or(self.snapshot, |(id, ..)| *id)
     }
 
     /// The term of entry `index`: `None` if it is not here, or is covered by the snapshot.
     fn term(&self, index: Index) -> Option<Term> {
-        self.entries.iter().find(|(id, _)| id.index == index).map(|(id, _)| id.term)
+        self.entries.iter().find(|(id, ..)| id.index == index).map(|(id, ..)| id.term)
     }
 }
 
@@ -87,6 +92,8 @@ pub(super) fn inspect(chip: &Chip) -> Result<Held, Unmounted> {
                 let mut held = Held {
                     term: mounted.hard_state.term,
                     vote: mounted.hard_state.vote.map(|id| id.get()),
+                    generation: mounted.identity.generation,
+                    commit: mounted.hard_state.commit,
                     snapshot: mounted.snapshot.id,
                     entries: Vec::new(),
                 };
@@ -95,7 +102,7 @@ pub(super) fn inspect(chip: &Chip) -> Result<Held, Unmounted> {
                         return Err(Unmounted::Endless);
                     };
                     let id = EntryId::new(Index(index), term);
-                    held.entries.push((id, entry_hash(kind, &buffer[..len])));
+                    held.entries.push((id, kind, buffer[..len].to_vec()));
                 }
                 return Ok(held);
             }
@@ -194,17 +201,37 @@ impl Durability {
         self.acknowledged.len() as u64
     }
 
-    /// Does a majority of all images hold each acknowledged write?
-    pub(super) fn check_majority(&self, images: &[Option<Held>], verdict: &mut Verdict) {
-        let needed = images.len() / 2 + 1;
+    /// The board has lost its flash, and with it whatever it has said.
+    pub(super) fn forgets(&mut self, board: u8) {
+        self.spoken[usize::from(board)] = Spoken::default();
+    }
+
+    /// Could members elect a leader without anybody whose flash holds an acknowledged write? Flash of another life than the
+    /// member's has no vote; of flash that does not mount it is not known what it has.
+    pub(super) fn check_majority(
+        &self,
+        images: &[(NodeId, Option<Held>)],
+        members: &Configuration,
+        verdict: &mut Verdict,
+    ) {
+        let votes = |id, held: &Option<Held>| {
+            held.as_ref().is_none_or(|held| members.counts(id, held.generation))
+        };
         for (index, (term, hash)) in &self.acknowledged {
             let id = EntryId::new(*index, *term);
-            let holds =
-                |held: &Held| held.snapshot.index >= *index || held.entries.contains(&(id, *hash));
-            let count = images.iter().flatten().filter(|held| holds(held)).count();
-            if count < needed {
+            let holds = |held: &Held| {
+                let same = |(of, kind, data): &(EntryId, Kind, Vec<u8>)| {
+                    *of == id && command_hash(*kind, data) == Some(*hash)
+                };
+                held.snapshot.index >= *index || held.entries.iter().any(same)
+            };
+            let lacks = images
+                .iter()
+                .filter(|(id, held)| votes(*id, held) && !held.as_ref().is_some_and(holds));
+            let lacks: NodeSet = lacks.map(|(id, _)| *id).collect();
+            if members.has_quorum(lacks) {
                 verdict.red(Rule::I6, 0, || {
-                    format!("{count} of {} images hold the acknowledged {id:?}", images.len())
+                    format!("{lacks:?} do not hold the acknowledged {id:?}, and are a quorum")
                 });
             }
         }
@@ -226,8 +253,8 @@ impl Durability {
 /// Tells the protocol's checks what an image holds.
 pub(super) fn holds(board: u8, held: &Held, protocol: &mut Protocol, verdict: &mut Verdict) {
     let mut before = held.snapshot.term;
-    for (id, hash) in &held.entries {
-        protocol.holds(board, *id, Some(before), *hash, verdict);
+    for (id, kind, data) in &held.entries {
+        protocol.holds(board, *id, Some(before), *kind, data, verdict);
         before = id.term;
     }
 }
@@ -235,17 +262,20 @@ pub(super) fn holds(board: u8, held: &Held, protocol: &mut Protocol, verdict: &m
 #[cfg(test)]
 mod tests {
     use super::*;
+    use quorate::ClusterId;
     use quorate::wire::{Envelope, VERSION};
-    use quorate::{ClusterId, Generation, NodeId, NodeSet};
+
+    use super::super::members::Members;
 
     fn id(index: u64, term: u64) -> EntryId {
         EntryId::new(Index(index), Term(term))
     }
 
     fn held(term: u64, vote: Option<u8>, entries: &[(u64, u64, &[u8])]) -> Held {
-        let hashed =
-            entries.iter().map(|(i, t, data)| (id(*i, *t), entry_hash(Kind::Command, data)));
-        Held { term: Term(term), vote, snapshot: EntryId::ZERO, entries: hashed.collect() }
+        let commands =
+            entries.iter().map(|(i, t, data)| (id(*i, *t), Kind::Command, data.to_vec()));
+        let (term, generation) = (Term(term), Generation(1));
+        Held { term, vote, generation, entries: commands.collect(), ..Held::default() }
     }
 
     fn says(message: Message) -> Durability {
@@ -314,21 +344,33 @@ mod tests {
     }
 
     #[test]
-    fn an_acknowledged_write_without_a_majority_of_images_is_found() {
+    fn an_acknowledged_write_without_which_there_is_a_quorum_is_found() {
         let mut durability = Durability::new(3);
         durability.acknowledges(id(1, 1), b"a");
-        let check = |images: &[Option<Held>]| {
+        let ids: Vec<NodeId> = (1..=3).filter_map(NodeId::new).collect();
+        let members = Members::new(ids.iter().copied().collect(), 3);
+        let check = |images: [Option<Held>; 3]| {
             let mut verdict = Verdict::default();
-            durability.check_majority(images, &mut verdict);
+            let images: Vec<_> = ids.iter().copied().zip(images).collect();
+            durability.check_majority(&images, members.latest(), &mut verdict);
             verdict.holds()
         };
         let has = || Some(held(1, None, &[(1, 1, b"a")]));
         let other = || Some(held(1, None, &[(1, 1, b"x")]));
         let covers = || Some(Held { snapshot: id(5, 2), ..held(2, None, &[]) });
-        assert!(check(&[has(), has(), None]));
-        assert!(check(&[has(), covers(), other()]));
-        assert!(!check(&[has(), None, None]));
-        assert!(!check(&[has(), other(), other()]));
+        let once = vec![2, 9, 1, b'a'];
+        let forwarded = || {
+            let entries = vec![(id(1, 1), Kind::Once, once.clone())];
+            Some(Held { entries, ..held(1, None, &[]) })
+        };
+        assert!(check([has(), has(), None]));
+        assert!(check([has(), covers(), other()]));
+        assert!(check([forwarded(), has(), None]));
+        assert!(!check([has(), None, None]));
+        assert!(!check([has(), other(), other()]));
+        // Flash of another life has no vote.
+        let stranger = Some(Held { generation: Generation(2), ..held(1, None, &[]) });
+        assert!(check([has(), stranger, other()]));
     }
 
     #[test]

@@ -114,6 +114,12 @@ impl Chip {
         }
     }
 
+    /// Another one of the kind takes its place, fresh from the factory.
+    pub fn replace(&mut self) {
+        let Self { bytes_written, erases, .. } = *self;
+        *self = Self { bytes_written, erases, ..Self::new(self.part, None) };
+    }
+
     /// What kind it is.
     pub const fn part(&self) -> &Part {
         &self.part

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use quorate::entry::Kind;
 use quorate::typed::{ConfigMap, Outcome, Value};
-use quorate::{EntryId, Index};
+use quorate::{EntryId, Index, NodeId, NodeSet};
 
 use super::protocol::entry_hash;
 use super::rules::{Rule, Verdict};
@@ -83,6 +83,8 @@ struct Known {
     request: Request,
     /// How often it was proposed and not refused.
     taken: usize,
+    /// What was acknowledged before it was proposed for the first time.
+    after: Index,
     applied_at: BTreeSet<Index>,
 }
 
@@ -95,6 +97,9 @@ pub(super) struct Model {
     requests: BTreeMap<u64, Known>,
     effects: BTreeMap<Index, Effect>,
     contents: BTreeMap<Index, Content>,
+    /// The last index that was acknowledged, and the revision that every read has to show by now.
+    acknowledged: Index,
+    promised: u64,
     /// Of each board in this life: the content last seen, the index it was seen after.
     boards: Vec<(Content, Option<Index>)>,
 }
@@ -110,13 +115,16 @@ impl Model {
             requests: BTreeMap::new(),
             effects: BTreeMap::new(),
             contents: BTreeMap::from([(Index::ZERO, empty)]),
+            acknowledged: Index::ZERO,
+            promised: 0,
             boards: vec![(empty, Some(Index::ZERO)); usize::from(boards) + 1],
         }
     }
 
     /// A client is about to propose `request` as these bytes.
     pub(super) fn proposes(&mut self, command: &[u8], request: Request) {
-        let fresh = Known { request, taken: 0, applied_at: BTreeSet::new() };
+        let after = self.acknowledged;
+        let fresh = Known { request, taken: 0, after, applied_at: BTreeSet::new() };
         let hash = entry_hash(Kind::Command, command);
         self.requests.entry(hash).or_insert(fresh).taken += 1;
     }
@@ -143,6 +151,12 @@ impl Model {
                 .red(Rule::C1, board, || format!("applies {id:?}, which no client proposed"));
         };
         known.applied_at.insert(id.index);
+        if id.index <= known.after {
+            let after = known.after;
+            verdict.red(Rule::C1, board, || {
+                format!("applies {id:?}, proposed when {after} was acknowledged already")
+            });
+        }
         if known.applied_at.len() > known.taken {
             let Known { taken, applied_at, .. } = known;
             verdict.red(Rule::C1, board, || {
@@ -196,10 +210,60 @@ impl Model {
         self.map.get(key).map_or(0, |(_, revision)| *revision)
     }
 
-    /// Boards that don't show the newest content.
-    pub(super) fn behind(&self) -> Vec<u8> {
+    /// The revision that a read which begins now has to show at least.
+    pub(super) const fn promised(&self) -> u64 {
+        self.promised
+    }
+
+    /// A read that had to show revision `due` is answered on `board`.
+    pub(super) fn read(&mut self, board: u8, due: u64, verdict: &mut Verdict) {
+        let (content, index) = self.boards[usize::from(board)];
+        if content.revision < due {
+            verdict.red(Rule::C4, board, || {
+                let shown = content.revision;
+                format!("answers a read with revision {shown}, of index {index:?}, after {due} was acknowledged or read")
+            });
+        }
+        self.promised = self.promised.max(content.revision);
+    }
+
+    /// A client was told that its command took effect, as entry `id` if that is known.
+    pub(super) fn told_applied(
+        &mut self,
+        board: u8,
+        command: &[u8],
+        id: Option<EntryId>,
+        verdict: &mut Verdict,
+    ) {
+        let known = self.requests.get(&entry_hash(Kind::Command, command));
+        let applied_at = known.map(|known| &known.applied_at);
+        let is_so = applied_at.is_some_and(|at| match id {
+            Some(id) => at.contains(&id.index),
+            None => !at.is_empty(),
+        });
+        if !is_so {
+            verdict.red(Rule::C1, board, || {
+                format!("tells that a command took effect as {id:?}, seen at {applied_at:?}")
+            });
+        }
+        // Where that is not known, it may be any of the places where such a command was applied.
+        let first = applied_at.and_then(|at| at.first()).copied();
+        if let Some(index) = id.map(|id| id.index).or(first) {
+            self.promise(index);
+        }
+    }
+
+    fn promise(&mut self, index: Index) {
+        self.acknowledged = self.acknowledged.max(index);
+        let revision = self.content_at(index).map_or(0, |content| content.revision);
+        self.promised = self.promised.max(revision);
+    }
+
+    /// Those of `members` that don't show the newest content.
+    pub(super) fn behind(&self, members: NodeSet) -> Vec<u8> {
         let newest = self.content();
-        let boards = self.boards.iter().enumerate().skip(1);
+        let is_member = |at: usize| NodeId::new(at as u8).is_some_and(|id| members.contains(id));
+        let boards = self.boards.iter().enumerate().filter(|(at, _)| is_member(*at));
         boards.filter(|(_, (content, _))| *content != newest).map(|(at, _)| at as u8).collect()
     }
 
@@ -257,6 +321,7 @@ impl Model {
                 format!("tells the client of {id:?} {effect:?}, where {due:?} happened")
             });
         }
+        self.promise(id.index);
         let shown = self.boards[usize::from(board)].0.revision;
         if let Some(Effect::Done(revision)) = effect
             && shown < revision
@@ -415,6 +480,51 @@ mod tests {
         history.apply(1, 1, b"a=1");
         history.tell(1, Effect::Done(1));
         assert_eq!(history.rules(), [Rule::C2]);
+    }
+
+    #[test]
+    fn a_read_that_shows_less_than_was_acknowledged_or_read_before_it_began_is_found() {
+        let mut history = History::new();
+        history.apply(1, 1, b"a=1");
+        history.show(1, Some(1), history.at(1));
+        // Nothing was promised yet: board 2 may show nothing.
+        assert_eq!(history.model.promised(), 0);
+        history.model.read(2, 0, &mut history.verdict);
+        history.tell(1, Effect::Done(1));
+        let due = history.model.promised();
+        history.model.read(1, due, &mut history.verdict);
+        assert_eq!((due, history.rules()), (1, vec![]));
+        history.model.read(2, due, &mut history.verdict);
+        assert_eq!(history.rules(), [Rule::C4]);
+        let mut read = History::new();
+        read.apply(1, 1, b"a=1");
+        read.show(1, Some(1), read.at(1));
+        read.model.read(1, 0, &mut read.verdict);
+        assert_eq!(read.model.promised(), 1);
+    }
+
+    #[test]
+    fn a_forwarded_command_that_is_told_to_have_taken_effect_and_has_not_is_found() {
+        let mut history = History::new();
+        history.apply(1, 4, b"a=1");
+        history.model.told_applied(1, b"a=1", Some(id(4)), &mut history.verdict);
+        history.model.told_applied(1, b"a=1", None, &mut history.verdict);
+        assert_eq!((history.model.promised(), history.rules()), (1, vec![]));
+        history.model.told_applied(1, b"b=2", None, &mut history.verdict);
+        assert_eq!(history.rules(), [Rule::C1]);
+    }
+
+    #[test]
+    fn a_command_that_stands_before_what_was_acknowledged_when_it_was_proposed_is_found() {
+        let mut history = History::new();
+        history.apply(1, 3, b"a=1");
+        history.show(1, Some(3), history.at(3));
+        history.tell(3, Effect::Done(1));
+        history
+            .model
+            .proposes(b"late", Request { key: "a".into(), value: Some(9), expected: None });
+        history.apply(1, 2, b"late");
+        assert!(history.rules().contains(&Rule::C1));
     }
 
     #[test]

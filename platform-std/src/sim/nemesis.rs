@@ -6,6 +6,7 @@ use super::options::{Fault, Faults};
 use super::profile::weather;
 use super::report::COMMITS_MIN;
 use super::world::{What, World};
+use super::{churn, partial};
 
 /// The trouble of a run.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ pub(super) struct Nemesis {
 }
 
 /// Faults that need somebody to make them, with how often they are chosen.
-const ACTS: [(Fault, usize); 8] = [
+const ACTS: [(Fault, usize); 13] = [
     (Fault::Cuts, 6),
     (Fault::LeaderCuts, 4),
     (Fault::CutAll, 2),
@@ -33,6 +34,11 @@ const ACTS: [(Fault, usize); 8] = [
     (Fault::OneWay, 3),
     (Fault::LogFull, 3),
     (Fault::Snapshots, 3),
+    (Fault::PartialPartition, 4),
+    (Fault::Membership, 6),
+    (Fault::Transfers, 5),
+    (Fault::Sleep, 3),
+    (Fault::Wipes, 4),
 ];
 
 impl Nemesis {
@@ -169,7 +175,39 @@ impl Nemesis {
                 let left_us = self.ends_us.saturating_sub(world.now_us) / 3;
                 self.away = Some((any, world.now_us + away_us.min(left_us)));
             }
+            Fault::PartialPartition => {
+                let links = partial::cuts(boards, |_, _| false, &mut self.dice);
+                world.cut_links(links);
+                self.whole_us = self.last_us(world);
+            }
+            Fault::Membership => churn::change(world, &mut self.dice),
+            Fault::Transfers => self.transfer(world),
+            Fault::Sleep => {
+                let at = world.leader().filter(|_| self.dice.chance(500)).unwrap_or(any);
+                let for_us = self.dice.within(1, 6 * election_us);
+                world.sleep(at, for_us);
+            }
+            Fault::Wipes => churn::wipe(world, &mut self.dice),
             _ => {}
+        }
+    }
+
+    /// Leadership is handed over, on the leader or by way of a board that follows. At times the leader hears nothing from then
+    /// on, and does not learn what comes of it.
+    fn transfer(&mut self, world: &mut World) {
+        let boards = world.boards.len() as u64;
+        let to = world.boards[self.dice.below(boards) as usize].id;
+        let Some(leader) = world.leader() else {
+            return;
+        };
+        let any = self.dice.below(boards) as usize;
+        let at = if self.dice.chance(700) { leader } else { any };
+        let answer = world.transfer_leader(at, to);
+        if answer == Some(Ok(())) && at == leader && self.dice.chance(300) {
+            (0..world.boards.len()).filter(|at| *at != leader).for_each(|at| {
+                world.cut_one_way(at, leader);
+            });
+            self.whole_us = self.last_us(world);
         }
     }
 

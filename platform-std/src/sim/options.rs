@@ -65,6 +65,16 @@ faults! {
     LogFull = "log-full",
     /// A board stays away so long that it has to be sent a snapshot.
     Snapshots = "snapshots",
+    /// Links between single pairs of boards are cut, one way or both.
+    PartialPartition = "partial",
+    /// Members are demoted, promoted, removed and added again, one by one or several at once.
+    Membership = "membership",
+    /// Leadership is handed to another board, up to date or not.
+    Transfers = "transfers",
+    /// A board sleeps, and its clock with it.
+    Sleep = "sleep",
+    /// Boards lose their flash and ask for their place again.
+    Wipes = "wipes",
 }
 
 /// A set of faults.

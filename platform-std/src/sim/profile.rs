@@ -13,6 +13,9 @@ use super::options::{Fault, Faults, Options};
 /// Keys that the clients of a simulation use.
 pub(super) const KEYS: u64 = 8;
 
+/// By how much a clock may be off, in parts per million.
+const DRIFT_PPM_MAX: u16 = 20_000;
+
 /// Blocks are smaller than the parts have them, so that a short run fills and erases them often; times
 /// are the parts' own.
 const fn part(name: &'static str, word_bytes: u8, page_bytes: u16, block_bytes: u32) -> Part {
@@ -99,7 +102,7 @@ pub struct BoardProfile {
     pub drift_ppm: i32,
     /// Its own random number, burnt in at the factory.
     pub entropy: u64,
-    /// A boot draws a new seed from hardware, instead of using the same one again.
+    /// A boot draws its seed from hardware, instead of counting on from its own number.
     pub has_hardware_random: bool,
 }
 
@@ -118,6 +121,8 @@ pub struct Profile {
     pub election_ms: u32,
     /// Heartbeat interval of all boards, in ms.
     pub heartbeat_ms: u32,
+    /// By how much clocks may be off for leases, in ‰; `None`: no leader has one.
+    pub lease_clock_error_permille: Option<u16>,
     /// The boards.
     pub boards: Vec<BoardProfile>,
 }
@@ -170,7 +175,8 @@ impl Profile {
         };
         let boards = (0..options.boards).map(|_| {
             let mut part = if same { first } else { dice.pick(&PARTS) };
-            let log_bytes = if dice.chance(700) { log_bytes_min } else { log_bytes_min * 2 };
+            // The cluster's logs are those of its smallest board; others have more.
+            let log_bytes = log_bytes_min * dice.pick(&[1, 1, 1, 1, 1, 2, 2, 4]);
             let flash_buffer_bytes =
                 flash_buffer_bytes_min(link.frame_bytes) + dice.pick(&[0, 64, 256]);
             // From the smallest ring that is accepted.
@@ -185,7 +191,8 @@ impl Profile {
                 log_bytes,
                 flash_buffer_bytes,
                 drift_ppm: if options.faults.has(Fault::Drift) {
-                    dice.within(0, 40_000) as i32 - 20_000
+                    let off = i32::from(DRIFT_PPM_MAX);
+                    dice.within(0, 2 * u64::from(DRIFT_PPM_MAX)) as i32 - off
                 } else {
                     0
                 },
@@ -202,6 +209,7 @@ impl Profile {
             map,
             election_ms: 0,
             heartbeat_ms: 0,
+            lease_clock_error_permille: dice.chance(800).then_some(DRIFT_PPM_MAX.div_ceil(1000)),
             boards,
         };
         profile.plan();
@@ -228,6 +236,7 @@ impl Profile {
         let mut config = Config::new(self.link, flash, self.boards.len() as u8, seed);
         config.election_ms = self.election_ms;
         config.heartbeat_ms = self.heartbeat_ms;
+        config.lease_clock_error_permille = self.lease_clock_error_permille;
         config
     }
 

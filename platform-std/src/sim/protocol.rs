@@ -1,10 +1,10 @@
 //! Raft's safety properties (Raft Figure 3), judged by what boards sent and what they applied.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use quorate::entry::{Entries, Entry, Kind};
 use quorate::wire::{Frame, Message};
-use quorate::{EntryId, Index, Term};
+use quorate::{EntryId, Generation, Index, Term};
 
 use super::rules::{Rule, Verdict};
 use super::trace::Fnv;
@@ -13,6 +13,8 @@ use super::trace::Fnv;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Seen {
     hash: u64,
+    /// The command that it hands out where it is applied.
+    command: Option<u64>,
     /// `None` where the entry before was not in sight.
     prev_term: Option<Term>,
 }
@@ -47,7 +49,10 @@ struct Progress {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Protocol {
     leaders: BTreeMap<Term, u8>,
-    votes: BTreeMap<(u8, Term), u8>,
+    /// Of each life of a board.
+    votes: BTreeMap<(u8, Generation, Term), u8>,
+    /// Terms in which a board stood for election because a leader asked it to.
+    handed: BTreeSet<Term>,
     /// What the leader of a term said its log holds.
     said: BTreeMap<(Term, Index), (Term, Option<u64>)>,
     entries: BTreeMap<(Index, Term), Seen>,
@@ -68,6 +73,23 @@ pub(super) fn entry_hash(kind: Kind, data: &[u8]) -> u64 {
     hash.0
 }
 
+/// The hash of the command that an entry hands out, if it is one; what stands before a forwarded one is not part of it.
+pub(super) fn command_hash(kind: Kind, data: &[u8]) -> Option<u64> {
+    match kind {
+        Kind::Command => Some(entry_hash(kind, data)),
+        Kind::Once => {
+            // Member, session, number: varints, the first one of a single byte.
+            let varint =
+                |data: &[u8]| data.iter().position(|byte| byte & 0x80 == 0).map(|at| at + 1);
+            let session = data.get(1..)?;
+            let number = session.get(varint(session)?..)?;
+            let command = number.get(varint(number)?..)?;
+            (session[0] != 0).then(|| entry_hash(Kind::Command, command))
+        }
+        _ => None,
+    }
+}
+
 impl Protocol {
     /// The newest term with a leader, and who that is.
     pub(super) fn leader(&self) -> Option<(Term, u8)> {
@@ -77,6 +99,11 @@ impl Protocol {
     /// Terms in which somebody led.
     pub(super) fn elections(&self) -> u64 {
         self.leaders.len() as u64
+    }
+
+    /// Elections that leaders asked for, and that were won.
+    pub(super) fn transfers(&self) -> u64 {
+        self.handed.iter().filter(|term| self.leaders.contains_key(term)).count() as u64
     }
 
     /// The newest index that any board has applied.
@@ -111,7 +138,7 @@ impl Protocol {
                             .red(Rule::I3, board, || "sends an append of malformed entries".into());
                         break;
                     };
-                    self.says(board, term, id, Some(before), Some(entry_hash(kind, data)), verdict);
+                    self.says(board, term, id, Some(before), Some((kind, data)), verdict);
                     before = id.term;
                 }
             }
@@ -128,12 +155,15 @@ impl Protocol {
                     self.says_committed(board, id, term, verdict);
                 }
             }
-            Message::VoteRequest { term, pre: false, .. } => {
-                self.votes(board, term, board, verdict);
+            Message::VoteRequest { term, pre: false, transfer, .. } => {
+                if transfer {
+                    self.handed.insert(term);
+                }
+                self.votes(board, envelope.generation, term, board, verdict);
             }
             Message::VoteReply { term, pre: false, granted: true, .. } => {
                 for candidate in envelope.to.iter() {
-                    self.votes(board, term, candidate.get(), verdict);
+                    self.votes(board, envelope.generation, term, candidate.get(), verdict);
                 }
             }
             _ => {}
@@ -148,8 +178,15 @@ impl Protocol {
         }
     }
 
-    fn votes(&mut self, board: u8, term: Term, candidate: u8, verdict: &mut Verdict) {
-        let first = *self.votes.entry((board, term)).or_insert(candidate);
+    fn votes(
+        &mut self,
+        board: u8,
+        life: Generation,
+        term: Term,
+        candidate: u8,
+        verdict: &mut Verdict,
+    ) {
+        let first = *self.votes.entry((board, life, term)).or_insert(candidate);
         if first != candidate {
             verdict.red(Rule::I1, board, || {
                 format!("votes for board {candidate} in {term:?}, after board {first}")
@@ -164,12 +201,13 @@ impl Protocol {
         term: Term,
         id: EntryId,
         before: Option<Term>,
-        hash: Option<u64>,
+        entry: Option<(Kind, &[u8])>,
         verdict: &mut Verdict,
     ) {
         if id.index == Index::ZERO {
             return;
         }
+        let hash = entry.map(|(kind, data)| entry_hash(kind, data));
         let known = self.said.entry((term, id.index)).or_insert((id.term, hash));
         if known.0 != id.term || (known.1.is_some() && hash.is_some() && known.1 != hash) {
             let was = known.0;
@@ -180,8 +218,8 @@ impl Protocol {
             });
         }
         known.1 = known.1.or(hash);
-        if let Some(hash) = hash {
-            self.holds(board, id, before, hash, verdict);
+        if let Some((kind, data)) = entry {
+            self.holds(board, id, before, kind, data, verdict);
         }
         if let Some(committed) = self.committed.get(&id.index)
             && term > committed.in_term
@@ -200,10 +238,18 @@ impl Protocol {
         board: u8,
         id: EntryId,
         before: Option<Term>,
-        hash: u64,
+        kind: Kind,
+        data: &[u8],
         verdict: &mut Verdict,
     ) {
-        let seen = Seen { hash, prev_term: before };
+        let (hash, command) = (entry_hash(kind, data), command_hash(kind, data));
+        let seen = Seen { hash, command, prev_term: before };
+        if let Some(Place::Command { term, hash }) = self.places.get(&id.index)
+            && *term == id.term
+            && command != Some(*hash)
+        {
+            verdict.red(Rule::I3, board, || format!("holds another entry {id:?} than was applied"));
+        }
         let known = self.entries.entry((id.index, id.term)).or_insert(seen);
         let parted = |a: Option<Term>, b: Option<Term>| a.is_some() && b.is_some() && a != b;
         if known.hash != hash || parted(known.prev_term, before) {
@@ -275,7 +321,12 @@ impl Protocol {
         let newest = self.leaders.keys().next_back().copied().unwrap_or(id.term);
         let said = self.commit_said.iter().find(|(_, upto)| **upto >= id.index);
         let in_term = said.map_or(newest, |(term, _)| *term).max(id.term);
-        self.holds(board, id, None, hash, verdict);
+        let seen = self.entries.get(&(id.index, id.term));
+        if seen.is_some_and(|seen| seen.command != Some(hash)) {
+            verdict.red(Rule::I3, board, || {
+                format!("applies another entry {id:?} than was seen before")
+            });
+        }
         self.fixes(board, id, in_term, verdict);
     }
 
@@ -289,7 +340,7 @@ impl Protocol {
 mod tests {
     use super::*;
     use quorate::wire::{Envelope, VERSION};
-    use quorate::{ClusterId, Generation, NodeId, NodeSet};
+    use quorate::{ClusterId, NodeId, NodeSet};
 
     fn id(index: u64, term: u64) -> EntryId {
         EntryId::new(Index(index), Term(term))
@@ -428,8 +479,7 @@ mod tests {
         assert_eq!(history.rules(), [Rule::I3]);
         let mut flash = History::default();
         flash.append(1, 1, id(0, 0), &raw(Some(1), b"a"));
-        let other = entry_hash(Kind::Command, b"x");
-        flash.protocol.holds(2, id(1, 1), None, other, &mut flash.verdict);
+        flash.protocol.holds(2, id(1, 1), None, Kind::Command, b"x", &mut flash.verdict);
         assert_eq!(flash.rules(), [Rule::I3]);
     }
 

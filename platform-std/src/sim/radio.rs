@@ -93,6 +93,8 @@ pub(super) struct Missed {
     pub partitioned: u64,
     /// To a link that is cut one way.
     pub one_way: u64,
+    /// To one of the links that are cut between single pairs.
+    pub partial: u64,
 }
 
 /// The shared medium.
@@ -106,6 +108,8 @@ pub(super) struct Air {
     sides: Vec<u8>,
     /// Directions that are cut: from, to.
     one_way: Vec<(Place, Place)>,
+    /// The same, where links between single pairs are cut.
+    partial: Vec<(Place, Place)>,
     /// What happens to frames now.
     pub weather: Weather,
 }
@@ -120,6 +124,7 @@ impl Air {
             free_us: 0,
             sides: vec![0; places],
             one_way: Vec::new(),
+            partial: Vec::new(),
             weather: Weather::default(),
         }
     }
@@ -234,10 +239,16 @@ impl Air {
         self.one_way.push((from, to));
     }
 
+    /// Cuts these links between single pairs, each one way: from, to.
+    pub(super) fn cut_links(&mut self, links: Vec<(Place, Place)>) {
+        self.partial = links;
+    }
+
     /// Everybody hears everybody.
     pub(super) fn heal(&mut self) {
         self.sides.fill(0);
         self.one_way.clear();
+        self.partial.clear();
     }
 
     /// What becomes of a frame that left the air: where, when and how it arrives.
@@ -257,6 +268,10 @@ impl Air {
             }
             if self.one_way.contains(&(from, to)) {
                 missed.one_way += 1;
+                continue;
+            }
+            if self.partial.contains(&(from, to)) {
+                missed.partial += 1;
                 continue;
             }
             if dice.chance(self.weather.loss) {

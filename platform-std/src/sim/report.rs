@@ -72,6 +72,36 @@ counters! {
     partitions,
     /// Cuts of one direction that did.
     one_way_partitions,
+    /// Cuts of single links that did.
+    partial_partitions,
+    /// Milliseconds until a majority that was connected pairwise had committed.
+    majority_ms,
+    /// Changes of membership that took effect.
+    membership_changes,
+    /// Those of them that began a joint configuration.
+    joint_changes,
+    /// Members that came to be none.
+    members_removed,
+    /// Elections that a leader asked for and that were won.
+    transfers,
+    /// Clocks that stood still for a while.
+    clocks_stopped,
+    /// Boards whose flash was blank from one moment to the next while they were members.
+    boards_wiped,
+    /// Those of them that led.
+    leaders_wiped,
+    /// Boards with blank flash that were given a place.
+    boards_admitted,
+    /// Reads that were answered after others had been asked, each held against all that was acknowledged before.
+    reads_checked,
+    /// Reads that a leader might answer by its lease, checked in the same way.
+    lease_reads_checked,
+    /// Commands that a member had the leader propose, and that took effect.
+    forwards_applied,
+    /// Those of which the member was told that nobody knows.
+    forwards_unknown,
+    /// Of these, those that were sent again under their own number.
+    forwards_repeated,
     /// Boots after a power cut.
     restarts,
     /// Snapshots received from a leader and restored.
@@ -115,6 +145,11 @@ impl Counters {
             Fault::Babble => self.frames_babbled,
             Fault::LogFull => self.log_full_refusals,
             Fault::Snapshots => self.snapshots_installed,
+            Fault::PartialPartition => self.partial_partitions,
+            Fault::Membership => self.membership_changes,
+            Fault::Transfers => self.transfers,
+            Fault::Sleep => self.clocks_stopped,
+            Fault::Wipes => self.boards_wiped,
         }
     }
 }
@@ -348,6 +383,13 @@ mod tests {
             "frames_duplicated",
             "frames_corrupted",
             "partitions",
+            "one_way_partitions",
+            "membership_changes",
+            "joint_changes",
+            "transfers",
+            "reads_checked",
+            "lease_reads_checked",
+            "boards_wiped",
             "restarts",
             "snapshots_installed",
             "log_full_refusals",

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use super::options::Options;
+use super::partial;
 use super::report::{Report, without_effect};
 use super::rules::{Rule, Violation};
 use super::spec_events::SpecEvents;
@@ -70,6 +71,12 @@ fn live(world: &mut World) -> u64 {
     }
     let healed_us = heal(world);
     if world.violations().is_empty() {
+        partial::prove(world);
+    }
+    if world.violations().is_empty() {
+        heal(world);
+    }
+    if world.violations().is_empty() {
         if let Some(client) = &mut world.client {
             client.silent = false;
         }
@@ -90,7 +97,7 @@ fn heal(world: &mut World) -> u64 {
         world.advance_to(world.now_us + (election_us / 8).max(1000));
         match canary {
             Some(id) if world.is_acknowledged(id) => {
-                if world.is_everywhere() {
+                if world.is_everywhere() && world.homeless().is_empty() && !world.is_joint() {
                     return world.now_us - began_us;
                 }
             }
@@ -107,6 +114,12 @@ fn heal(world: &mut World) -> u64 {
         }
     }
     let found = world.describe();
+    let homeless = world.homeless();
+    if !homeless.is_empty() {
+        world.red(Rule::L3, || {
+            format!("{homeless:?} are not back after {HEAL_ELECTIONS} elections: {found}")
+        });
+    }
     world.red(Rule::L1, || format!("not healed after {HEAL_ELECTIONS} elections: {found}"));
     world.now_us - began_us
 }
@@ -152,8 +165,7 @@ fn settle(world: &mut World) {
 
 /// Everything once more, by what flash holds.
 fn judge(world: &mut World) {
-    let World { boards, checks, .. } = world;
-    checks.majority(boards.iter().map(|board| (board.number(), &board.chip)));
+    world.look_for_acknowledged();
 }
 
 #[cfg(test)]

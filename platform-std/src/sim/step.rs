@@ -1,15 +1,14 @@
 //! The driver of each board: what happens to it, and its loop over the node's outputs.
 
-use quorate::event::Event;
+use quorate::NodeSet;
+use quorate::event::{Event, Fault};
 use quorate::flash::FlashOp;
+use quorate::membership::Membership;
 use quorate::node::Output;
 use quorate::typed::serve;
-use quorate::wal::MountError;
 use quorate::wire::{self, Message};
-use quorate::{EntryId, NodeSet};
 
-use super::durability::{Unmounted, inspect};
-use super::model::{Content, Effect};
+use super::model::Content;
 use super::nemesis::Nemesis;
 use super::rules::Rule;
 use super::trace::Hex;
@@ -19,38 +18,6 @@ use super::world::{What, World};
 const OUTPUTS_MAX: u32 = 100_000;
 
 impl World {
-    /// Power on, if it was off.
-    pub fn power_on(&mut self, at: usize) {
-        if self.boards[at].live.is_none() {
-            self.boot(at);
-        }
-    }
-
-    pub(super) fn boot(&mut self, at: usize) {
-        let now_us = self.now_us;
-        let board = &mut self.boards[at];
-        board.life += 1;
-        self.counters.restarts += u64::from(board.cuts > 0);
-        self.counters.words_decayed += u64::from(board.chip.boot());
-        // Founding is done by a person, who sees that the board has not been founded.
-        let found = !board.founded
-            && inspect(&board.chip) == Err(Unmounted::Refused(MountError::Unformatted));
-        let mut config = self.profile.config(at, board.draw_seed(&mut self.dice.boards));
-        config.pre_vote = self.options.pre_vote;
-        let number = board.number();
-        let seed = config.seed;
-        self.trace.line(format_args!("{now_us} {number} < boot {found} {seed:016x}"));
-        let booted = board.boot(now_us, found, &self.cluster, &config, &mut self.dice.boards);
-        self.checks.booted(number);
-        if let Err(error) = booted {
-            self.checks.verdict.red(Rule::F2, number, || format!("does not start: {error}"));
-        } else if self.boards[at].brown_outs > 0 {
-            self.boards[at].brown_outs -= 1;
-            self.boards[at].armed = true;
-        }
-        self.pump(at);
-    }
-
     pub(super) fn timer(&mut self, at: usize) {
         let now_us = self.now_us;
         let deaf = self.boards[at].is_deaf();
@@ -96,6 +63,12 @@ impl World {
     }
 
     pub(super) fn flash_end(&mut self, at: usize) {
+        if let Some(live) = &self.boards[at].live
+            && let Some((_, wakes_us)) = live.asleep_us
+        {
+            let life = self.boards[at].life;
+            return self.plan(wakes_us, What::FlashEnd { board: at, life });
+        }
         self.flash_done(at);
         // A timer that went off while the CPU stood still.
         let now_us = self.now_us;
@@ -129,68 +102,13 @@ impl World {
         live.node.handle_flash(now, done);
     }
 
-    /// Cuts the power of a board for so long; with `u64::MAX` until [`World::power_on`].
-    pub fn cut(&mut self, at: usize, off_us: u64) {
-        let now_us = self.now_us;
-        let board = &mut self.boards[at];
-        let number = board.number();
-        self.counters.drift_ms += board.drift_ms(now_us);
-        let Some(live) = board.live.take() else {
-            return;
-        };
-        if let Some(spec) = &mut self.spec {
-            spec.cut(number);
-        }
-        let faults = self.flash_faults;
-        let done = board.chip.cut(now_us, faults, &mut self.dice.flash);
-        board.life += 1;
-        board.cuts += 1;
-        board.armed = false;
-        let life = board.life;
-        self.air.silence(at, now_us);
-        self.trace.line(format_args!("{now_us} {number} < cut {done:?}"));
-        let counters = &mut self.counters;
-        counters.power_cuts_all += 1;
-        counters.power_cuts += u64::from(done.in_operation);
-        counters.torn_writes += u64::from(done.torn_write);
-        counters.torn_erases += u64::from(done.torn_erase);
-        counters.brown_outs += u64::from(!live.is_running);
-        let leads = self.checks.protocol.leader().is_some_and(|(_, leader)| leader == number);
-        let lately = 2 * self.profile.election_us();
-        let led = self.led_us[at].is_some_and(|led_us| led_us + lately >= now_us);
-        self.counters.leader_crashes += u64::from(leads && led);
-        if self.boards[at].founded {
-            self.checks.image(number, &self.boards[at].chip);
-        }
-        if off_us != u64::MAX {
-            self.plan(now_us.saturating_add(off_us), What::Boot { board: at, life });
-        }
-    }
-
-    /// Cuts the power of all boards at this instant; each comes back within that time.
-    pub fn cut_all(&mut self, off_us: u64) {
-        self.blackout_armed = None;
-        let had_power = self.boards.iter().filter(|board| board.live.is_some()).count();
-        if had_power == self.boards.len() {
-            self.counters.blackouts += 1;
-        }
-        for at in 0..self.boards.len() {
-            let off_us = 1 + self.dice.boards.below(off_us.max(1));
-            self.cut(at, off_us);
-        }
-        let chips = self.boards.iter().map(|board| (board.number(), &board.chip));
-        if self.boards.iter().all(|board| board.founded) {
-            self.checks.majority(chips);
-        }
-    }
-
     /// The board's loop: takes outputs until there is nothing more to do, or it has to wait for the air
     /// or for a part that stalls it.
     pub(super) fn pump(&mut self, at: usize) {
         for _ in 0..OUTPUTS_MAX {
             let now = self.boards[at].clock(self.now_us);
             let board = &mut self.boards[at];
-            if board.chip.stalls() || self.air.is_sending(at) {
+            if board.is_deaf() || self.air.is_sending(at) {
                 return;
             }
             let Some(live) = &mut board.live else {
@@ -299,27 +217,55 @@ impl World {
                 self.trace.line(format_args!("{now_us} {number} > {event:?}"));
                 self.hear_of(at, event);
             }
-            Output::ReadReady(_) | Output::Proposed { .. } | Output::Wait { .. } => {}
+            Output::ReadReady(id) => {
+                self.trace.line(format_args!("{now_us} {number} > {output:?}"));
+                self.read_ready(at, id);
+            }
+            Output::Proposed { id, outcome } => {
+                self.trace.line(format_args!("{now_us} {number} > {output:?}"));
+                self.forwarded(at, id, outcome);
+            }
+            Output::Wait { .. } => {}
         }
     }
 
     fn hear_of(&mut self, at: usize, event: Event) {
         let board = &mut self.boards[at];
+        let number = board.number();
         match event {
             Event::Started { .. } => {
                 board.founded = true;
                 if let Some(live) = &mut board.live {
                     live.is_running = true;
                 }
+                let life = self.checks.started(number, &board.chip);
+                board.generation = life.unwrap_or(board.generation);
             }
-            Event::SnapshotInstalled { .. } => self.counters.snapshots_installed += 1,
+            Event::SnapshotInstalled { id } => {
+                self.checks.members.restored(number, id.index);
+                self.counters.snapshots_installed += 1;
+            }
             Event::SnapshotTaken { .. } => self.counters.snapshots_taken += 1,
+            Event::MembershipChanged { membership } => self.members_changed(at, Some(membership)),
+            Event::ChangeVoid { .. } => self.members_changed(at, None),
+            // A person sees to it.
+            Event::Stopped(Fault::Replaced) if self.is_displaced(at) => {}
             Event::Stopped(fault) => {
-                let number = board.number();
                 self.checks.verdict.red(Rule::F2, number, || format!("stops: {fault:?}"));
             }
             _ => {}
         }
+    }
+
+    fn members_changed(&mut self, at: usize, told: Option<Membership>) {
+        let board = &self.boards[at];
+        let Some(news) = self.checks.members_changed(board.number(), &board.chip, told) else {
+            return;
+        };
+        self.counters.membership_changes += 1;
+        self.counters.joint_changes += u64::from(news.joint);
+        self.counters.members_removed += news.removed.len() as u64;
+        self.counters.boards_admitted += news.admitted.len() as u64;
     }
 
     fn begin_flash(&mut self, at: usize, op: FlashOp) {
@@ -379,28 +325,5 @@ impl World {
             }
         }
         self.send(at, to, bytes);
-    }
-
-    /// The board applied `id`: whose proposal was it, and whose did it replace?
-    fn answer_clients(&mut self, at: usize, id: EntryId) {
-        let board = &mut self.boards[at];
-        let number = board.number();
-        let Some(live) = &mut board.live else {
-            return;
-        };
-        let Some(place) = live.waiting.iter().position(|(waits, _)| waits.index == id.index) else {
-            return;
-        };
-        let (waits, command) = live.waiting.swap_remove(place);
-        if waits.term != id.term {
-            return;
-        }
-        let effect = live.app.outcome(id).and_then(Effect::of);
-        self.counters.mismatches += u64::from(matches!(effect, Some(Effect::Mismatch(_))));
-        let look = self.checks.acknowledges(number, id, &command, effect);
-        if look && self.boards.iter().all(|board| board.founded) {
-            let chips = self.boards.iter().map(|board| (board.number(), &board.chip));
-            self.checks.majority(chips);
-        }
     }
 }

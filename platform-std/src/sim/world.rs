@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use quorate::membership::Member;
 use quorate::node::{ProposeError, Status};
+use quorate::raft::Role;
 use quorate::typed::ConfigMap;
 use quorate::{ClusterId, EntryId, NodeId, NodeSet};
 
@@ -24,6 +25,7 @@ use super::report::Counters;
 use super::rules::{Rule, Violation};
 use super::spec_events::{Shown, SpecEvents};
 use super::trace::Trace;
+use super::upkeep::Upkeep;
 
 /// Something that will happen.
 #[derive(Clone, Debug)]
@@ -37,7 +39,9 @@ pub(super) enum What {
     Cut { board: usize, life: u32, off_us: u64 },
     Blackout { off_us: u64 },
     Ambush { board: usize },
+    Wake { board: usize, life: u32 },
     Nemesis,
+    Upkeep,
     Client,
     Babble,
 }
@@ -105,6 +109,7 @@ pub struct World {
     /// Faults are at work.
     pub(super) amid_faults: bool,
     pub(super) nemesis: Option<Box<Nemesis>>,
+    pub(super) upkeep: Option<Box<Upkeep>>,
     pub(super) client: Option<Box<Client>>,
     pub(super) babbler: Option<Box<Babbler>>,
     /// The run in the specification's form, if it is wanted.
@@ -120,6 +125,7 @@ impl World {
         let mut world = Self::build(options, profile, Vec::new(), true, trace, dice);
         Client::start(&mut world);
         Nemesis::start(&mut world);
+        Upkeep::start(&mut world);
         Babbler::start(&mut world);
         world
     }
@@ -176,6 +182,7 @@ impl World {
             led_us: vec![None; count],
             amid_faults: false,
             nemesis: None,
+            upkeep: None,
             client: None,
             babbler: None,
             spec: None,
@@ -245,7 +252,13 @@ impl World {
             }
             What::Blackout { off_us } => self.cut_all(off_us),
             What::Ambush { board } => Nemesis::cut_off(self, board),
+            What::Wake { board, life } => {
+                if self.boards[board].life == life {
+                    self.wake(board);
+                }
+            }
             What::Nemesis => Nemesis::act(self),
+            What::Upkeep => Upkeep::act(self),
             What::Client => Client::act(self),
             What::Babble => Babbler::act(self),
         }
@@ -256,11 +269,21 @@ impl World {
         self.now_us
     }
 
-    /// The board that was last seen to lead, if it has power.
+    /// The board that was last seen to lead, if it has power. One that is alone says nothing: if nobody else can have taken over,
+    /// it is asked.
     pub fn leader(&self) -> Option<usize> {
         let (_, number) = self.checks.protocol.leader()?;
         let board = usize::from(number).checked_sub(1)?;
-        self.boards.get(board)?.live.as_ref().map(|_| board)
+        let voters = self.checks.members.latest().voters();
+        let seen = self.boards.get(board)?;
+        if voters.contains(seen.id) {
+            return seen.live.as_ref().map(|_| board);
+        }
+        let leads = |board: &Board| {
+            let live = board.live.as_ref().filter(|_| voters.contains(board.id));
+            live.is_some_and(|live| live.node.status().role == Role::Leader)
+        };
+        self.boards.iter().position(leads)
     }
 
     /// Proposes a command at `board`. What becomes of it is told by [`World::is_acknowledged`].
@@ -349,6 +372,14 @@ impl World {
         self.air_log.one_way = true;
     }
 
+    /// Cuts links between single pairs, each one way, from a board to another; all others are whole.
+    pub fn cut_links(&mut self, links: Vec<(usize, usize)>) {
+        let now_us = self.now_us;
+        self.trace.line(format_args!("{now_us} 0 partial {links:?}"));
+        self.air_log.partial = !links.is_empty();
+        self.air.cut_links(links);
+    }
+
     /// What may happen to frames from now on.
     pub fn set_weather(&mut self, weather: Weather) {
         let now_us = self.now_us;
@@ -385,6 +416,7 @@ impl World {
     pub fn counters(&self) -> Counters {
         let mut counters = self.counters.clone();
         counters.elections = self.checks.protocol.elections();
+        counters.transfers = self.checks.protocol.transfers();
         counters.acknowledged = self.checks.durability.acknowledged();
         counters.images_checked = self.checks.images;
         for board in &self.boards {
@@ -406,21 +438,45 @@ impl World {
         &mut self.trace
     }
 
-    /// Have all boards power, and do they show all that was ever applied?
+    /// Have all boards power, and do all members show all that was ever applied?
     pub(super) fn is_everywhere(&self) -> bool {
+        self.boards.iter().all(|board| board.live.is_some()) && self.behind().is_empty()
+    }
+
+    fn behind(&self) -> Vec<u8> {
+        let members = self.checks.members.latest().members();
         let model = self.checks.model.as_ref();
-        self.boards.iter().all(|board| board.live.is_some())
-            && model.is_some_and(|model| model.behind().is_empty())
+        model.map_or(Vec::new(), |model| model.behind(members))
+    }
+
+    /// Members that have not got their place back, or their vote.
+    pub(super) fn homeless(&self) -> NodeSet {
+        let latest = self.checks.members.latest();
+        let has_place = |id: NodeId| {
+            let board = self.boards.get(usize::from(id.get()) - 1);
+            board.is_some_and(|board| board.founded && latest.counts(id, board.generation))
+        };
+        latest
+            .members()
+            .iter()
+            .filter(|id| !has_place(*id) || latest.returning.contains(*id))
+            .collect()
+    }
+
+    /// Is a joint configuration in effect?
+    pub(super) fn is_joint(&self) -> bool {
+        !self.checks.members.latest().membership.outgoing.is_empty()
     }
 
     /// Where the boards are, for the report of a violation.
     pub(super) fn describe(&self) -> String {
         let leader = self.checks.protocol.leader();
         let frontier = self.checks.protocol.frontier();
-        let behind = self.checks.model.as_ref().map(|model| model.behind());
         let off = self.boards.iter().filter(|board| board.live.is_none()).count();
         format!(
-            "leader {leader:?}, applied {frontier:?}, boards behind {behind:?}, {off} without power"
+            "leader {leader:?}, applied {frontier:?}, boards behind {:?}, {off} without power, {:?}",
+            self.behind(),
+            self.checks.members.latest().membership
         )
     }
 

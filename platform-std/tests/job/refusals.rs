@@ -87,8 +87,8 @@ fn images_that_are_none_are_refused_by_name_and_left_alone() {
     fs::create_dir(&data).unwrap();
     for (content, complaint) in [
         (&b"short"[..], "error: data/board-1.qfl: 5 bytes are not the image"),
-        (&[0xff; 32768], "error: data/board-1.qfl: this flash is blank"),
-        (&[0x5a; 32768], "error: data/board-1.qfl: this is not the flash image of a board"),
+        (&[0xff; 36864], "error: data/board-1.qfl: this flash is blank"),
+        (&[0x5a; 36864], "error: data/board-1.qfl: this is not the flash image of a board"),
     ] {
         for id in 1..=5 {
             fs::write(data.join(format!("board-{id}.qfl")), content).unwrap();

@@ -59,7 +59,7 @@ fn inspect_draws_the_ring_and_lists_records_only_when_asked() {
     let (temp, _) = job();
     let short = wal(temp.path(), "inspect flash.img");
     assert_eq!((short.code, short.err.as_str()), (0, ""));
-    for text in ["board 1 of cluster", "8 segments of 4096 bytes", "state: sound", "╭▶ ", "1*", "█"]
+    for text in ["board 1 of cluster", "9 segments of 4096 bytes", "state: sound", "╭▶ ", "1*", "█"]
     {
         assert!(short.out.contains(text), "{text} is not in\n{}", short.out);
     }
@@ -134,7 +134,7 @@ fn what_is_no_log_is_no_sound_image_and_what_is_no_file_is_a_wrong_use() {
     for (content, complaint) in [
         (vec![0xff; 32_768], "this flash is blank"),
         (vec![0x5a; 32_768], "the flash holds other data"),
-        (bytes[..20_000].to_vec(), "8 segments of 4096 bytes; 20000 bytes are not the image"),
+        (bytes[..20_000].to_vec(), "9 segments of 4096 bytes; 20000 bytes are not the image"),
         (newer, "the newer format 9"),
     ] {
         fs::write(temp.path().join("flash.img"), content).unwrap();
@@ -232,7 +232,7 @@ fn recover_says_what_may_be_lost_and_makes_a_cluster_of_one_board_only_if_that_i
     assert_eq!(new.limits, old.limits);
     let longest = |image: &[u8]| {
         let log = quorate_std::wal_image::read(image).unwrap();
-        log.records.iter().map(|record| record.says.record_max).max()
+        log.records.iter().map(|record| record.says.all.record_max).max()
     };
     let written = fs::read(dir.join("new.img")).unwrap();
     assert_eq!(longest(&written), longest(&bytes), "the board's own buffer holds its records");

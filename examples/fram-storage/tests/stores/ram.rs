@@ -188,7 +188,7 @@ impl Storage for Ram {
             let (old, hard_state) = (kept.hard_state, want.hard_state);
             let news = (hard_state.term, hard_state.vote) != (old.term, old.vote);
             let news = news || self.note != kept.note;
-            let last = log.last().index;
+            let last = log.due();
             if news || log.durable() < last || want.commit_needed > old.commit {
                 let entries = entries(log, kept.id.index, last);
                 log.write_begins(last);
