@@ -81,7 +81,8 @@ impl<F: NorFlash> Partition<F> {
 
 #[cfg(feature = "async")]
 impl<F: AsyncNorFlash> Partition<F> {
-    /// As [`Partition::new`], for an async driver.
+    /// As [`Partition::new`], for an async driver; a blocking one becomes async by an adapter such as
+    /// `embassy_embedded_hal::adapter::BlockingAsync`, and stalls the board as it did before.
     ///
     /// # Errors
     /// As [`Partition::new`].
@@ -215,10 +216,8 @@ fn check(
     if block.checked_rem(erase) != Some(0) || start.checked_rem(erase) != Some(0) {
         return Err(PartitionError::Block { start, block, erase });
     }
-    // A page that the program shares is the program's.
-    let pages = program.start.checked_div(erase).unwrap_or(0).saturating_mul(erase)
-        ..program.end.checked_next_multiple_of(erase).unwrap_or(u32::MAX);
-    let apart = program.is_empty() || u64::from(pages.start) >= end || pages.end <= start;
+    // As the partition is made of whole erase blocks, it shares none with what is beside it.
+    let apart = program.is_empty() || u64::from(program.start) >= end || program.end <= start;
     if !apart {
         return Err(PartitionError::Program { program_end: program.end, start });
     }

@@ -5,7 +5,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 /// A brown-out warning: set by an interrupt, looked at by a runner, in a `static` between them.
 ///
 /// While power fails no erase is begun. An erase takes tens of milliseconds, and one that is cut short leaves cells that read
-/// as anything; writes are short, and the log outlives a torn one.
+/// as anything; writes are short, and the log outlives a torn one. A board that leads does well to hand leadership over
+/// ([`Node::transfer_leader`](quorate::node::Node::transfer_leader)): once its flash has no room left, it can take no more commands.
 ///
 /// ```
 /// use quorate_embedded::power::PowerFail;

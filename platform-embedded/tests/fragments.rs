@@ -245,6 +245,22 @@ fn a_sender_that_starts_again_is_heard_at_once_unless_its_numbers_seem_late() {
 }
 
 #[test]
+fn of_more_senders_than_places_the_one_not_heard_for_longest_gives_way() {
+    let mut memory = vec![0; 51 + FRAME_BYTES * 2];
+    let mut link = FragmentLink::new(Packets::new(51), id(31), 0, FRAME_BYTES, &mut memory);
+    let parts: Vec<_> = (1..=3).map(|sender| packets(sender, 0, &[90], 51).remove(0)).collect();
+    let mut take = |sender: usize, part: usize| {
+        link.radio().comes.push_back(parts[sender - 1][part].clone());
+        link.receive(Instant::ZERO).map(|frame| frame[0])
+    };
+    assert_eq!((take(1, 0), take(2, 0), take(3, 0)), (None, None, None));
+    // The first one has lost its place, the other two have not.
+    assert_eq!(take(2, 1), Some(2));
+    // What is done gives way before what is not, though it was heard later.
+    assert_eq!((take(1, 0), take(3, 1), take(1, 1)), (None, Some(3), Some(1)));
+}
+
+#[test]
 fn timeouts_are_planned_for_what_fragments_leave_of_packets() {
     // BLE without a negotiated MTU; LoRa at its slowest in Europe; CAN-FD with a byte for the length.
     for (name, packet_bytes) in [("ble", 20), ("lora-sf12", 51), ("can-fd", 63)] {

@@ -291,9 +291,11 @@ fn on_a_shared_line_a_frame_waits_until_it_has_been_quiet() {
 }
 
 /// The same line for the async link: a byte each time it is polled twice.
+#[derive(Default)]
 struct AsyncUart {
     comes: VecDeque<u8>,
     ready: bool,
+    sent: Vec<u8>,
 }
 
 impl ErrorType for AsyncUart {
@@ -319,7 +321,8 @@ impl embedded_io_async::Read for AsyncUart {
 
 impl embedded_io_async::Write for AsyncUart {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
-        Ok(bytes.len())
+        self.sent.extend(&bytes[..bytes.len().min(7)]);
+        Ok(bytes.len().min(7))
     }
     async fn flush(&mut self) -> Result<(), ErrorKind> {
         Ok(())
@@ -331,7 +334,7 @@ fn a_wait_for_a_frame_that_is_dropped_loses_no_byte_of_it() {
     let sent: Vec<Vec<u8>> = (1..20).map(|n| vec![n; usize::from(n) * 7]).collect();
     let comes = sent.iter().flat_map(|frame| encoded(frame)).collect();
     let mut memory = vec![0; Serial::<AsyncUart>::memory_bytes(FRAME_BYTES)];
-    let mut serial = Serial::new(AsyncUart { comes, ready: false }, &mut memory);
+    let mut serial = Serial::new(AsyncUart { comes, ..AsyncUart::default() }, &mut memory);
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     let mut got: Vec<Vec<u8>> = vec![];
     for _ in 0..10_000 {
@@ -342,4 +345,17 @@ fn a_wait_for_a_frame_that_is_dropped_loses_no_byte_of_it() {
         }
     }
     assert_eq!(got, sent);
+}
+
+#[test]
+fn both_links_put_the_same_bytes_on_the_line() {
+    let mut memory = vec![0; Serial::<AsyncUart>::memory_bytes(FRAME_BYTES)];
+    let mut serial = Serial::new(AsyncUart::default(), &mut memory);
+    let mut expected = vec![];
+    for len in [1, 7, 254, FRAME_BYTES] {
+        let frame: Vec<u8> = (0..len).map(|at| at as u8).collect();
+        embassy_futures::block_on(AsyncLink::send(&mut serial, NodeSet::ALL, &frame));
+        expected.extend(encoded(&frame));
+    }
+    assert_eq!(serial.uart().sent, expected);
 }

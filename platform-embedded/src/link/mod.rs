@@ -30,6 +30,20 @@ pub trait Link {
     }
 }
 
+impl<T: Link + ?Sized> Link for &mut T {
+    fn send(&mut self, now: Instant, to: NodeSet, frame: &[u8]) -> Poll<()> {
+        (**self).send(now, to, frame)
+    }
+
+    fn receive(&mut self, now: Instant) -> Option<&[u8]> {
+        (**self).receive(now)
+    }
+
+    fn is_busy(&self) -> bool {
+        (**self).is_busy()
+    }
+}
+
 /// A link for the async runner.
 #[cfg(feature = "async")]
 #[allow(async_fn_in_trait)] // As everywhere in embedded Rust: executors do not send tasks to other threads.
@@ -40,6 +54,17 @@ pub trait AsyncLink {
 
     /// The next frame. Dropping the future loses no frame and no part of one that had come.
     async fn receive(&mut self) -> &[u8];
+}
+
+#[cfg(feature = "async")]
+impl<T: AsyncLink + ?Sized> AsyncLink for &mut T {
+    async fn send(&mut self, to: NodeSet, frame: &[u8]) {
+        (**self).send(to, frame).await;
+    }
+
+    async fn receive(&mut self) -> &[u8] {
+        (**self).receive().await
+    }
 }
 
 /// Whom a packet is for.

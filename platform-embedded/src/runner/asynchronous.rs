@@ -33,6 +33,7 @@ pub struct Runner<'a, A, L, F, C> {
 enum Next {
     Flash(FlashOp),
     Send(Sending),
+    /// It may be past; other tasks are to run all the same.
     Wait(Instant),
 }
 
@@ -93,7 +94,7 @@ where
                     self.parts.link.send(to, frame).await;
                     continue;
                 }
-                Next::Wait(until) => self.parts.until(now, until),
+                Next::Wait(until) => self.parts.until(now, until).max(now.after(1)),
             };
             let Parts { node, link, clock, frame, .. } = &mut self.parts;
             let received = link.receive();
@@ -155,7 +156,7 @@ where
                 }
                 Next::Wait(until) => {
                     let soon = if waits() { POWER_AGAIN_MS } else { clock.read_every_ms() };
-                    let until = until.min(now.after(soon));
+                    let until = until.min(now.after(soon)).max(now.after(1));
                     let (received, asked) = (link.receive(), self.desk.asked());
                     match select4(work.as_mut(), received, clock.wait_until(until), asked).await {
                         Either4::First(done) => return done,

@@ -150,3 +150,24 @@ fn leadership_is_handed_over_and_refusals_are_typed() {
     });
     assert_eq!(again, Some(Err(quorate::raft::TransferRefused::Leads)));
 }
+
+#[test]
+fn reads_that_are_given_up_without_a_quorum_make_room_for_others() {
+    let cluster = Cluster::new(Setup::new(127, 127));
+    let leader = cluster.elect();
+    cluster.medium.cut_off(leader, true);
+    cluster.world.run_ms(5_000);
+    for _ in 0..20 {
+        let (handle, world) = (cluster.handle(leader), cluster.world.clone());
+        let read = cluster.answer(leader, async move {
+            match select(handle.read(false), world.sleep(50_000)).await {
+                Either::First(answer) => Some(answer),
+                Either::Second(()) => None,
+            }
+        });
+        assert_eq!(read, Some(None), "neither answered nor refused");
+    }
+    cluster.medium.cut_off(leader, false);
+    let handle = cluster.handle(leader);
+    assert_eq!(cluster.answer(leader, async move { handle.read(false).await }), Some(Ok(())));
+}

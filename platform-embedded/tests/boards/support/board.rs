@@ -96,8 +96,11 @@ pub(crate) struct Setup {
     pub(crate) frame_bytes: u16,
     pub(crate) byte_us: u64,
     pub(crate) loss_permille: u64,
+    pub(crate) turnaround_us: u32,
     pub(crate) erase_ms: u32,
+    /// Does the CPU stand still while flash works, and do the timeouts know?
     pub(crate) stalls: bool,
+    pub(crate) stalls_planned: bool,
     pub(crate) seed: u64,
 }
 
@@ -109,8 +112,10 @@ impl Setup {
             frame_bytes,
             byte_us: 32,
             loss_permille: 0,
+            turnaround_us: 1000,
             erase_ms: 20,
             stalls: false,
+            stalls_planned: false,
             seed: 1,
         }
     }
@@ -125,7 +130,7 @@ impl Setup {
             frame_bytes: self.frame_bytes,
             fragment_bytes: if self.fragments() { self.packet_bytes as u16 - 3 } else { 0 },
             overhead_bytes: 8,
-            turnaround_us: 1000,
+            turnaround_us: self.turnaround_us,
             duty_permille: 1000,
             broadcast: true,
         };
@@ -137,8 +142,12 @@ impl Setup {
             blocks_per_segment: BLOCKS as u16,
             segments: SEGMENTS,
         };
-        let flash =
-            Flash { geometry, word_us: 41, erase_ms_max: self.erase_ms, stalls: self.stalls };
+        let flash = Flash {
+            geometry,
+            word_us: 41,
+            erase_ms_max: self.erase_ms,
+            stalls: self.stalls_planned,
+        };
         let seed = self.seed << 32 | start << 8 | board as u64;
         Config::new(link, flash, self.boards as u8, seed)
     }
@@ -290,7 +299,7 @@ impl Cluster {
         asked: impl Future<Output = T> + 'static,
     ) -> Option<T> {
         let answer = self.ask(at, asked);
-        self.world.run_until(600_000, || answer.borrow().is_some());
+        self.world.run_until(120_000, || answer.borrow().is_some());
         answer.take()
     }
 
@@ -300,7 +309,7 @@ impl Cluster {
     }
 
     pub(crate) fn elect(&self) -> usize {
-        for _ in 0..600 {
+        for _ in 0..100 {
             self.world.run_ms(200);
             let leads = |at: &usize| {
                 let status = self.status(*at);

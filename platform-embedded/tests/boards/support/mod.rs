@@ -119,7 +119,8 @@ impl World {
     /// Lets time pass.
     pub(crate) fn run_ms(&self, ms: u64) {
         let end = self.now_us() + ms * 1000;
-        while self.turn() || self.pass(end) {}
+        self.run_until(ms, || false);
+        assert_eq!(self.now_us(), end);
     }
 
     /// Lets time pass until `done`; false if that takes longer than `ms`.
