@@ -71,6 +71,8 @@ impl core::fmt::Display for ForwardError {
 
 impl core::error::Error for ForwardError {}
 
+// With a number of its own, so that `Idle` is all zeros.
+#[repr(u8)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Step {
     #[default]

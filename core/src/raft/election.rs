@@ -1,6 +1,6 @@
 //! Elections: asking, standing, voting (Raft §5.2, §5.4.1; thesis §6.2, §9.6).
 
-use super::{Lease, OwedReply, Raft, Role};
+use super::{Lease, OwedReply, Raft, Role, Transfer};
 use crate::entry::Kind;
 use crate::event::{Event, Events};
 use crate::log::Log;
@@ -251,7 +251,7 @@ impl Raft {
         self.looks = false;
         self.owes_snapshot = NodeSet::EMPTY;
         self.reply = OwedReply::default();
-        (self.transfer, self.transferred, self.lease) = (None, false, Lease::NONE);
+        (self.transfer, self.transferred, self.lease) = (Transfer::NONE, false, Lease::NONE);
         self.reset_reads();
         // What an earlier leader sent may not be this one's; what is committed is (Raft §5.4.3).
         self.consistent = self.commit;

@@ -83,10 +83,8 @@ pub struct Raft {
     /// Candidate: the leader has asked for this election.
     transferred: bool,
     /// Leader: whom leadership is being handed to.
-    transfer: Option<Transfer>,
-    reads: [Option<Read>; READS_MAX],
-    /// None of them is under way if this is false.
-    has_reads: bool,
+    transfer: Transfer,
+    reads: heapless::Vec<Read, READS_MAX>,
     read_context: u32,
     /// Drawn at the start, not 0: tells this life of the node from others.
     life: u32,
@@ -161,9 +159,8 @@ impl Raft {
             reply: OwedReply { owed: false, round: 0, reject: None, full: false },
             transfer_wanted: None,
             transferred: false,
-            transfer: None,
-            reads: [None; READS_MAX],
-            has_reads: false,
+            transfer: Transfer::NONE,
+            reads: heapless::Vec::new(),
             read_context: 0,
             life: 0,
             owes_round: false,
@@ -496,7 +493,8 @@ impl Raft {
         let asked = self.owes_vote_request.union(self.owes_vote_refusal);
         let asked = asked.union(self.owes_pre_grant).union(self.owes_pre_refusal);
         let owed = asked.union(self.owes_term).union(self.owes_heartbeat);
-        let others = self.owes_vote_grant | self.reply.owed | self.has_reads | self.owes_round;
+        let others =
+            self.owes_vote_grant | self.reply.owed | !self.reads.is_empty() | self.owes_round;
         let rare = self.transfer_wanted.is_some() | self.transfer.is_some();
         owed.is_empty() & !(others | rare | self.looks | self.membership.auto_leave)
     }

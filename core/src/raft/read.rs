@@ -72,17 +72,14 @@ impl Raft {
     /// Nobody waits for that read any more.
     pub fn cancel_read(&mut self, context: u32) {
         let own = self.id;
-        for slot in &mut self.reads {
-            *slot = slot.filter(|read| Some(read.from) != own || read.context != context);
-        }
+        self.reads.retain(|read| Some(read.from) != own || read.context != context);
     }
 
     /// A read of this node's own that the state as it is applied now may serve.
     pub fn poll_read(&mut self) -> Option<u32> {
-        if !self.has_reads {
+        if self.reads.is_empty() {
             return None;
         }
-        self.has_reads = self.reads.iter().any(Option::is_some);
         self.confirm_reads();
         let (own, applied) = (self.id, self.applied);
         self.take_ready(|read| Some(read.from) == own && read.index <= applied)
@@ -90,11 +87,10 @@ impl Raft {
     }
 
     fn take_ready(&mut self, which: impl Fn(&Read) -> bool) -> Option<Read> {
-        if !self.has_reads {
-            return None;
-        }
-        let ready = |read: &Read| read.step == Step::Ready && which(read);
-        self.reads.iter_mut().find(|slot| slot.as_ref().is_some_and(ready))?.take()
+        let ready = |read: &&Read| read.step == Step::Ready && which(read);
+        let taken = *self.reads.iter().find(ready)?;
+        self.reads.retain(|read| *read != taken);
+        Some(taken)
     }
 
     /// The clock stood still: what was promised by it holds no more.
@@ -113,10 +109,9 @@ impl Raft {
         lease: bool,
     ) -> Result<(), TooManyReads> {
         let same = |read: &Read| read.from == from && read.context == context;
-        if self.reads.iter().flatten().any(same) {
+        if self.reads.iter().any(same) {
             return Ok(());
         }
-        let free = self.reads.iter().position(Option::is_none).ok_or(TooManyReads)?;
         let mut read = Read { from, context, lease, step: Step::Ask, index: Index::ZERO };
         if self.role == Role::Leader {
             // What leaders before have committed is committed with this one's first entry (RI2).
@@ -124,11 +119,7 @@ impl Raft {
             let trusted = lease && self.holds_lease(now) && self.commit >= self.term_start;
             read.step = if trusted { Step::Ready } else { self.next_round() };
         }
-        if let Some(slot) = self.reads.get_mut(free) {
-            *slot = Some(read);
-            self.has_reads = true;
-        }
-        Ok(())
+        self.reads.push(read).map_err(|_| TooManyReads)
     }
 
     fn next_round(&mut self) -> Step {
@@ -169,41 +160,37 @@ impl Raft {
         if self.role != Role::Leader || self.commit < self.term_start {
             return;
         }
-        // A copy: a member's progress is looked at for each.
-        let mut reads = self.reads;
-        for read in reads.iter_mut().flatten() {
-            if let Step::Round(round) = read.step
+        for i in 0..self.reads.len() {
+            if let Some(Step::Round(round)) = self.reads.get(i).map(|read| read.step)
                 && self.has_answered(round)
+                && let Some(read) = self.reads.get_mut(i)
             {
                 read.step = Step::Ready;
             }
         }
-        self.reads = reads;
     }
 
     /// The role or the term has changed: reads of others are nobody's any more, this node's own begin anew (O9).
     pub(super) fn reset_reads(&mut self) {
         self.owes_round = false;
         let own = self.id;
-        for slot in &mut self.reads {
-            *slot = slot.filter(|read| Some(read.from) == own);
-            if let Some(read) = slot.as_mut().filter(|read| read.step != Step::Ready) {
-                read.step = Step::Ask;
-            }
+        self.reads.retain(|read| Some(read.from) == own);
+        for read in self.reads.iter_mut().filter(|read| read.step != Step::Ready) {
+            read.step = Step::Ask;
         }
     }
 
     /// A node that has just become leader answers its own reads.
     pub(super) fn lead_reads(&mut self) {
         let first = Step::Round(self.round.saturating_add(1));
-        for read in self.reads.iter_mut().flatten().filter(|read| read.step == Step::Ask) {
+        for read in self.reads.iter_mut().filter(|read| read.step == Step::Ask) {
             (read.step, read.index, self.owes_round) = (first, self.term_start, true);
         }
     }
 
     /// The leader lives: what it may not have heard is asked again.
     pub(super) fn ask_again(&mut self) {
-        for read in self.reads.iter_mut().flatten().filter(|read| read.step == Step::Asked) {
+        for read in self.reads.iter_mut().filter(|read| read.step == Step::Asked) {
             read.step = Step::Ask;
         }
     }
@@ -221,7 +208,7 @@ impl Raft {
             Some(read.from) == own && read.context == context && read.step == Step::Asked
         };
         if self.lead == Some(from)
-            && let Some(read) = self.reads.iter_mut().flatten().find(asked)
+            && let Some(read) = self.reads.iter_mut().find(asked)
         {
             (read.step, read.index) = (Step::Ready, index);
         }
@@ -230,7 +217,7 @@ impl Raft {
     /// A leader: a round that reads wait for, and answers to followers.
     pub(super) fn poll_leader_reads(&mut self, log: &mut Log) -> Option<Outgoing> {
         let own = self.id;
-        if self.has_reads {
+        if !self.reads.is_empty() {
             self.confirm_reads();
         }
         if let Some(Read { from, context, index, .. }) =
@@ -249,8 +236,8 @@ impl Raft {
 
     /// A follower: what the leader is to be asked.
     pub(super) fn poll_read_request(&mut self) -> Option<Outgoing> {
-        let lead = self.lead.filter(|_| self.role == Role::Follower && self.has_reads)?;
-        let read = self.reads.iter_mut().flatten().find(|read| read.step == Step::Ask)?;
+        let lead = self.lead.filter(|_| self.role == Role::Follower)?;
+        let read = self.reads.iter_mut().find(|read| read.step == Step::Ask)?;
         read.step = Step::Asked;
         let (context, lease) = (read.context, read.lease);
         let message = Message::ReadIndex { term: self.term, context, lease };

@@ -5,14 +5,22 @@ use crate::log::Log;
 use crate::types::{Instant, NodeId, NodeSet};
 use crate::wire::Message;
 
-/// A leader's attempt to hand over.
+/// A leader's attempt to hand over. Unlike an `Option` of it, none is all zeros.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Transfer {
-    to: NodeId,
+    to: Option<NodeId>,
     /// When it is given up.
     until: Instant,
     /// The target is to be told, as soon as its log is this one's.
     owed: bool,
+}
+
+impl Transfer {
+    pub(super) const NONE: Self = Self { to: None, until: Instant::ZERO, owed: false };
+
+    pub(super) const fn is_some(&self) -> bool {
+        self.to.is_some()
+    }
 }
 
 /// Why leadership is not handed over.
@@ -62,51 +70,51 @@ impl Raft {
         if self.transferring() == Some(to) {
             return Err(TransferRefused::Pending);
         }
-        self.transfer = None;
+        self.transfer = Transfer::NONE;
         if self.id == Some(to) {
             return Err(TransferRefused::Leads);
         }
         let until = now.after(self.options.election_ms);
-        self.transfer = Some(Transfer { to, until, owed: true });
+        self.transfer = Transfer { to: Some(to), until, owed: true };
         self.owes_append.insert(to);
         Ok(())
     }
 
     /// Leader: whom leadership is being handed to.
     pub fn transferring(&self) -> Option<NodeId> {
-        self.transfer.map(|transfer| transfer.to)
+        self.transfer.to
     }
 
     /// Time for an attempt that has led to nothing to be given up.
     pub(super) fn transfer_deadline(&self) -> Instant {
-        self.transfer.map_or(Instant::FOREVER, |transfer| transfer.until)
+        if self.transfer.is_some() { self.transfer.until } else { Instant::FOREVER }
     }
 
     pub(super) fn give_up_transfer(&mut self, now: Instant) {
-        self.transfer = self.transfer.filter(|transfer| now < transfer.until);
+        if now >= self.transfer.until {
+            self.transfer = Transfer::NONE;
+        }
     }
 
     /// Who can't lead any more is not waited for (B5).
     pub(super) fn check_transfer(&mut self) {
-        let voters = self.membership.voters();
-        self.transfer = self.transfer.filter(|transfer| voters.contains(transfer.to));
+        if self.transfer.to.is_some_and(|to| !self.membership.voters().contains(to)) {
+            self.transfer = Transfer::NONE;
+        }
     }
 
     /// Frames are lost: the target is told again with every round of heartbeats.
     pub(super) fn repeat_transfer(&mut self) {
-        if let Some(transfer) = &mut self.transfer {
-            transfer.owed = true;
-        }
+        self.transfer.owed = true;
     }
 
     pub(super) fn poll_transfer(&mut self, log: &Log) -> Option<Outgoing> {
-        let transfer = self.transfer.as_mut().filter(|transfer| transfer.owed)?;
-        let to = transfer.to;
+        let to = self.transfer.to.filter(|_| self.transfer.owed)?;
         let progress = self.progress.iter().find(|p| p.id == Some(to));
         if progress.map(Progress::matched) != Some(log.last().index) {
             return None;
         }
-        transfer.owed = false;
+        self.transfer.owed = false;
         // From here on the target may lead at any time, whatever others have promised (O4).
         self.lease.void = true;
         Some(Outgoing::plain(NodeSet::one(to), Message::TimeoutNow { term: self.term }))
