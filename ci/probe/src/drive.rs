@@ -55,6 +55,26 @@ pub fn drive(node: &mut Node, frame: &mut [u8], flash: &mut [u8]) {
             show(node.status().flash.wear.life_left_percent(word()));
             show(node.status().flash.wear.most());
         }
+        19 => show(node.transfer_leader(now, id())),
+        20 => {
+            if let Ok(read) = node.read(now, flag()) {
+                show(read);
+                node.cancel_read(read);
+            }
+        }
+        21 => node.handle_clock_stopped(),
+        22 => {
+            fill(frame);
+            let until = instant();
+            match node.forward(some(frame), until) {
+                Ok(id) => show(node.forward_again(id, some(frame), until)),
+                Err(error) => show(error),
+            }
+        }
+        23 => {
+            let cluster = ClusterId(word().to_le_bytes());
+            show(node.start(now, &config(), Boot::Recover { cluster }));
+        }
         _ => output(node, now, frame, flash),
     }
 }
@@ -150,6 +170,7 @@ pub fn config() -> Config {
     config.heartbeat_ms = word();
     config.pre_vote = flag();
     config.check_quorum = flag();
+    config.lease_clock_error_permille = flag().then(half);
     show(config.check());
     config
 }

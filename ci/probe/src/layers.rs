@@ -51,6 +51,7 @@ fn kind() -> Kind {
     match byte() {
         0 => Kind::Command,
         1 => Kind::Empty,
+        2 => Kind::Once,
         _ => Kind::Membership,
     }
 }
@@ -78,6 +79,9 @@ fn log_calls(log: &mut Log, bytes: &mut [u8]) {
             log.drop_aside();
         },
         16 => log.keep_aside(size()),
+        17 => show((log.due(), log.bytes_behind(index()))),
+        18 => show(log.append_whole(&Entries::new(entry_id(), some(bytes)), entry_id())),
+        19 => show(log.copy_fit(index(), index(), some_mut(bytes))),
         _ => {
             let entries = Entries::new(entry_id(), some(bytes));
             show(entries.prev());
@@ -144,6 +148,12 @@ fn raft_calls(raft: &mut Raft, log: &mut Log, events: &mut Events, bytes: &mut [
         16 => show(raft.apply_change(now, some(bytes), log, events)),
         17 => raft.forget_member(id(), log),
         18 => show((raft.active(), raft.has_caught_up(id()))),
+        19 => show((raft.transfer_leader(now, id()), raft.transferring())),
+        20 => show((raft.read(now, flag()), raft.poll_read())),
+        21 => raft.cancel_read(word()),
+        22 => raft.clock_stopped(),
+        23 => show(raft.forget_leader()),
+        24 => raft.set_election_timeout(word()),
         _ => look(raft),
     }
 }
@@ -167,6 +177,8 @@ fn options() -> Options {
         check_quorum: flag(),
         step_down_on_removal: flag(),
         check_changes: flag(),
+        lease_ms: word(),
+        silent_ms: word(),
         seed: wide(),
     }
 }
