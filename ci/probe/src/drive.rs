@@ -127,7 +127,15 @@ pub fn member() -> Member {
     let mut address = Address::new();
     let _ = address.extend_from_slice(&wide().to_le_bytes());
     let generation = Generation(half());
-    Member { id: id(), generation, address, nonce: word(), returning: flag(), session: word(), commands: word() }
+    Member {
+        id: id(),
+        generation,
+        address,
+        nonce: word(),
+        returning: flag(),
+        session: word(),
+        commands: word(),
+    }
 }
 
 fn founding<'a>(members: &'a [Member]) -> Founding<'a> {

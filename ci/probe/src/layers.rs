@@ -77,7 +77,7 @@ fn log_calls(log: &mut Log, bytes: &mut [u8]) {
         15 => {
             show(log.read_aside(some_mut(bytes)));
             log.drop_aside();
-        },
+        }
         16 => log.keep_aside(size()),
         17 => show((log.due(), log.bytes_behind(index()))),
         18 => show(log.append_whole(&Entries::new(entry_id(), some(bytes)), entry_id())),

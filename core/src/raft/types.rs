@@ -1,5 +1,7 @@
 //! What goes into the protocol and comes out of it.
 
+#[cfg(doc)]
+use super::Raft;
 use crate::change::ChangeError;
 use crate::log::Full;
 use crate::membership::Membership;

@@ -5,6 +5,8 @@ use super::record::{CHECKPOINT, CHUNK, Checkpoint, ENTRIES, Place, salt};
 use super::types::{Progress, SnapshotInfo};
 use super::{SNAP_DATA_AT, Wal};
 use crate::check::checksum;
+#[cfg(doc)]
+use crate::log::Log;
 use crate::types::{EntryId, Index};
 
 /// The snapshot that is being written; in a mount, the one before the newest.
