@@ -43,6 +43,9 @@ pub(super) fn prove(world: &mut World) {
     if boards < 3 || !world.options.faults.has(Fault::PartialPartition) {
         return;
     }
+    if !agree_on_members(world) {
+        return;
+    }
     let mut dice = world.dice.boards.fork();
     let majority = draw_majority(world, &mut dice);
     let inside = |at: usize| majority.contains(world.boards[at].id);
@@ -78,6 +81,25 @@ pub(super) fn prove(world: &mut World) {
         world.babbler = babbler;
         world.plan(world.now_us, What::Babble);
     }
+}
+
+/// Waits until all boards stand with the same members, and no vote is to be returned. Before that a majority of the newest
+/// configuration may be none for its own boards: the change is committed by others, and these can't know.
+fn agree_on_members(world: &mut World) -> bool {
+    let until_us = world.now_us + MAJORITY_ELECTIONS * world.profile.election_us();
+    while world.now_us < until_us {
+        let mut live = world.boards.iter().filter_map(|board| board.live.as_ref());
+        let newest = world.checks.members.latest();
+        let agreed = live.all(|live| {
+            let here = live.node.status().membership;
+            here == newest.membership && newest.returning.is_empty()
+        });
+        if agreed {
+            return true;
+        }
+        world.advance_to(world.now_us + world.profile.election_us());
+    }
+    false
 }
 
 /// A quorum of voters, and at times some boards more; the leader is among them or not.
