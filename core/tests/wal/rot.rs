@@ -165,6 +165,37 @@ fn geometries_that_cannot_work_are_refused_with_what_would() {
     wal.mount(many, 512).unwrap();
 }
 
+/// Whoever follows the numbers in refusals comes to a ring that is accepted.
+#[test]
+fn a_geometry_too_small_is_refused_with_numbers_that_do() {
+    let mut refused = 0;
+    for (word, block) in [(1, 128), (4, 1024), (8, 2048), (32, 4096), (4, 256 << 10)] {
+        for segments in [0, 3, 4, 7, 32] {
+            for buffer in [0, 512, 2048, 4096] {
+                for live in [0, 700, 5_000, 100_000, 2_000_000] {
+                    let mut geometry = Geometry { block_bytes: block, ..geometry(word, segments) };
+                    let mut buffer = buffer;
+                    let mut steps = 0;
+                    while let Err(error) = Wal::check(&geometry, buffer, live) {
+                        (refused, steps) = (refused + 1, steps + 1);
+                        assert!(steps < 5, "{geometry:?}, {buffer}, {live}: {error:?}");
+                        match error {
+                            GeometryError::Segments { min, .. } => geometry.segments = min,
+                            GeometryError::BufferBytes { min } => buffer = min,
+                            GeometryError::SegmentBytes { min, max } => {
+                                assert!(min <= max);
+                                geometry.blocks_per_segment = min.div_ceil(block) as u16;
+                            }
+                            other => panic!("{other:?}"),
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(refused > 300, "{refused}");
+}
+
 #[test]
 fn a_buffer_that_is_too_short_for_the_records_is_refused_with_the_length() {
     let mut board = lived(4);
