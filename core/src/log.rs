@@ -6,6 +6,7 @@
 
 use crate::entry::{Entries, Entry, HEAD_BYTES_MAX, Head, Kind};
 use crate::types::{EntryId, Index, Term};
+use crate::wire::COUNT_MAX;
 
 /// Places remembered in the ring, so that reading on is one step: one for flash and one for peers that are at the same
 /// place. Applying, and what a snapshot covers, have one of their own.
@@ -210,7 +211,7 @@ impl Log {
         EntryId::new(found.index.previous(), found.prev_term)
     }
 
-    /// Appends one entry of the leader's own.
+    /// Appends one entry of the leader's own. There is no room, either, for one behind the last index of all.
     pub fn append(&mut self, term: Term, kind: Kind, data: &[u8]) -> Result<EntryId, Full> {
         let id = EntryId::new(self.last.index.next(), term);
         let new_term = (term != self.last.term).then_some(term);
@@ -218,7 +219,8 @@ impl Log {
         let (head, head_bytes) = Head::encode(kind, new_term, data_bytes);
         let bytes_needed = head_bytes.saturating_add(data.len());
         let bytes_free = self.bytes_free();
-        if bytes_needed > bytes_free || usize::from(data_bytes) != data.len() {
+        let too_long = bytes_needed > bytes_free || usize::from(data_bytes) != data.len();
+        if too_long || id.index.0 > COUNT_MAX {
             return Err(Full { bytes_needed, bytes_free });
         }
         self.push(head.get(..head_bytes).unwrap_or_default());

@@ -468,6 +468,9 @@ impl<S: Storage> Node<[u8], S> {
             Reading::Send { to } => {
                 self.reading = Reading::None;
                 self.raft.snapshot_sent(to);
+                if piece.is_empty() {
+                    self.raft.begin_snapshot_anew(to);
+                }
                 match self.send_piece(to, offset, piece, frame) {
                     Some(output) => Flow::Out(output),
                     None => Flow::Again,

@@ -82,8 +82,8 @@ impl Raft {
         log: &mut Log,
     ) {
         let last = log.last().index;
-        // Nobody can hold more than the log has (a forged or a past life's answer).
-        if received > last {
+        // Nobody can hold more than the log has, or have heard what was not said yet (a forged or a past life's answer).
+        if received > last || round > self.round {
             return;
         }
         let Some(progress) = self.progress.iter_mut().find(|p| p.id == Some(from)) else {
@@ -335,6 +335,13 @@ impl Raft {
         let getting = self.progress.iter().filter(|p| p.state == ProgressState::Snapshot);
         let leads = self.role == Role::Leader;
         getting.filter(|_| leads).map(|p| p.snapshot_offset).reduce(u32::saturating_add)
+    }
+
+    /// There is no such piece: what the member is said to have got is not of this snapshot.
+    pub(crate) fn begin_snapshot_anew(&mut self, to: NodeId) {
+        if let Some(progress) = self.progress.iter_mut().find(|p| p.id == Some(to)) {
+            progress.snapshot_offset = 0;
+        }
     }
 
     /// That piece went out.

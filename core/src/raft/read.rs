@@ -150,7 +150,9 @@ impl Raft {
 
     /// Has a quorum heard this round, or a later one?
     fn has_answered(&self, round: u32) -> bool {
-        let heard = self.progress.iter().filter(|p| p.round_heard >= round);
+        // The last round of a term may be begun more than once.
+        let once = round < u32::MAX;
+        let heard = self.progress.iter().filter(|p| once && p.round_heard >= round);
         let heard: NodeSet = heard.filter_map(|p| p.id).chain(self.id).collect();
         self.membership.has_quorum(heard)
     }
@@ -242,5 +244,49 @@ impl Raft {
         let (context, lease) = (read.context, read.lease);
         let message = Message::ReadIndex { term: self.term, context, lease };
         Some(Outgoing::plain(NodeSet::one(lead), message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Events;
+    use crate::membership::Membership;
+
+    /// A leader of three whose next round of heartbeats is this one.
+    fn leader(next_round: u32) -> Raft {
+        let mut raft = Raft::new();
+        let ids = [1, 2, 3].map(|n| NodeId::new(n).unwrap());
+        (raft.id, raft.lead, raft.role) = (Some(ids[0]), Some(ids[0]), Role::Leader);
+        raft.membership = Membership::of_voters(ids.into_iter().collect());
+        raft.reset_progress(Index(1));
+        raft.round = next_round - 1;
+        raft
+    }
+
+    #[test]
+    fn the_last_round_of_a_term_confirms_nothing_and_the_next_beat_ends_the_term() {
+        let mut log = crate::log::Log::<[u8; 64]>::new();
+        let log: &mut Log = &mut log;
+        let mut raft = leader(u32::MAX - 1);
+        let heard = |raft: &mut Raft, log: &mut Log| {
+            let said = raft.poll_leader_reads(log);
+            let from = NodeId::new(2).unwrap();
+            let round = raft.round;
+            raft.handle_reply(from, Index::ZERO, Index::ZERO, round, None, None, log);
+            said.is_some()
+        };
+        let first = raft.read(Instant::ZERO, false).unwrap();
+        assert!(heard(&mut raft, log));
+        assert_eq!(raft.poll_read(), Some(first));
+        // The last one may have been begun by the first of two reads, and heard before the second was.
+        for _ in 0..2 {
+            raft.read(Instant::ZERO, false).unwrap();
+            assert!(heard(&mut raft, log));
+            assert_eq!((raft.round, raft.poll_read()), (u32::MAX, None));
+        }
+        raft.handle_timeout(Instant::from_millis(1), log, &mut Events::new());
+        assert_eq!(raft.role(), Role::Follower);
+        assert!(raft.reads.iter().all(|read| read.step == Step::Ask));
     }
 }
