@@ -77,6 +77,8 @@ pub struct Raft {
     /// Leader: something has changed since a look at all members found nothing to send.
     looks: bool,
     owes_snapshot: NodeSet,
+    /// Leader: who was told how far the log is committed.
+    told: NodeSet,
     reply: OwedReply,
     /// A follower's wish, for its leader.
     transfer_wanted: Option<NodeId>,
@@ -156,6 +158,7 @@ impl Raft {
             owes_append: NodeSet::EMPTY,
             looks: false,
             owes_snapshot: NodeSet::EMPTY,
+            told: NodeSet::EMPTY,
             reply: OwedReply { owed: false, round: 0, reject: None, full: false },
             transfer_wanted: None,
             transferred: false,
@@ -545,6 +548,8 @@ impl Raft {
         for progress in &mut self.progress {
             progress.reset(ids.next(), next);
         }
+        // Of no commit at all nobody has to be told.
+        self.told = if self.commit == Index::ZERO { NodeSet::ALL } else { NodeSet::EMPTY };
         self.count_slots();
     }
 
