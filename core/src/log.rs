@@ -360,13 +360,25 @@ impl Log {
 
     /// Copies the data of entry `index` into `out`: what it is, its term, and how many bytes.
     pub fn read(&mut self, index: Index, out: &mut [u8]) -> Option<(Kind, Term, usize)> {
+        self.read_behind(index, 0, out)
+    }
+
+    /// The same without the first `skip` bytes of the data.
+    pub(crate) fn read_behind(
+        &mut self,
+        index: Index,
+        skip: usize,
+        out: &mut [u8],
+    ) -> Option<(Kind, Term, usize)> {
         let (cursor, head) = self.find(index)?;
-        let at = self.wrap((cursor.at as usize).saturating_add(head.head_bytes));
-        self.copy_out(at, out.get_mut(..head.data_bytes)?);
+        let data_bytes = head.data_bytes.checked_sub(skip)?;
+        let before = head.head_bytes.saturating_add(skip);
+        let at = self.wrap((cursor.at as usize).saturating_add(before));
+        self.copy_out(at, out.get_mut(..data_bytes)?);
         let mut next = cursor;
         self.step(&mut next, &head);
         self.next_read = next;
-        Some((head.kind, head.term.unwrap_or(cursor.prev_term), head.data_bytes))
+        Some((head.kind, head.term.unwrap_or(cursor.prev_term), data_bytes))
     }
 
     /// What entry `index` is, and the bytes of its data.

@@ -128,9 +128,7 @@ impl<S: Storage> Node<[u8], S> {
             return;
         }
         let flash_bytes = flash.len();
-        let Some(geometry) = self.config.first().map(|c| c.flash.geometry) else {
-            return;
-        };
+        let geometry = self.geometry;
         let opened = match self.identity {
             Some(identity) if self.founding => {
                 self.storage.format(geometry, flash_bytes, identity, self.erase_anyway)
@@ -246,19 +244,18 @@ impl<S: Storage> Node<[u8], S> {
         let (true, Some(cluster), Some(own)) = (all, self.recovery, self.identity) else {
             return false;
         };
-        let Some(geometry) = self.config.first().map(|c| c.flash.geometry) else {
-            return false;
-        };
-        self.roster.retain(|member| member.id == own.node);
+        self.dismiss(NodeSet::one(own.node));
         for member in &mut self.roster {
             *member = Member { address: member.address.clone(), ..Member::new(own.node) };
         }
         let identity = Identity { cluster, generation: Generation(1), ..own };
         (self.identity, self.generations) = (Some(identity), Generation(1));
         (self.founding, self.phase) = (true, Phase::Opening);
+        let options = *self.raft.options();
         self.raft = Raft::new();
+        self.raft.set_options(options);
         self.log.reset(EntryId::ZERO);
-        if let Err(error) = self.storage.format(geometry, flash.len(), identity, true) {
+        if let Err(error) = self.storage.format(self.geometry, flash.len(), identity, true) {
             self.stop(Fault::Geometry(error));
         }
         true

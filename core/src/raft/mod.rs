@@ -86,7 +86,7 @@ pub struct Raft {
     transferred: bool,
     /// Leader: whom leadership is being handed to.
     transfer: Transfer,
-    reads: heapless::Vec<Read, READS_MAX>,
+    reads: [Read; READS_MAX],
     read_context: u32,
     /// Drawn at the start, not 0: tells this life of the node from others.
     life: u32,
@@ -163,7 +163,7 @@ impl Raft {
             transfer_wanted: None,
             transferred: false,
             transfer: Transfer::NONE,
-            reads: heapless::Vec::new(),
+            reads: [Read::NONE; READS_MAX],
             read_context: 0,
             life: 0,
             owes_round: false,
@@ -192,10 +192,7 @@ impl Raft {
     ) {
         *self = Self::new();
         self.id = Some(id);
-        self.options = options;
-        if !options.check_quorum {
-            self.options.lease_ms = 0;
-        }
+        self.set_options(options);
         // One that has heard of no term has heard of no leader.
         if restored.term > Term::ZERO {
             self.silent_until = now.after(options.silent_ms);
@@ -215,6 +212,19 @@ impl Raft {
         // No late answer to an earlier life is taken for one to this.
         self.life = self.rng as u32 | 1;
         self.read_context = self.life;
+    }
+
+    /// How it behaves from its start on.
+    pub(crate) const fn set_options(&mut self, options: Options) {
+        self.options = options;
+        if !options.check_quorum {
+            self.options.lease_ms = 0;
+        }
+    }
+
+    /// How it behaves.
+    pub(crate) const fn options(&self) -> &Options {
+        &self.options
     }
 
     /// A number that tells this life of the node from others; not 0.
@@ -496,8 +506,7 @@ impl Raft {
         let asked = self.owes_vote_request.union(self.owes_vote_refusal);
         let asked = asked.union(self.owes_pre_grant).union(self.owes_pre_refusal);
         let owed = asked.union(self.owes_term).union(self.owes_heartbeat);
-        let others =
-            self.owes_vote_grant | self.reply.owed | !self.reads.is_empty() | self.owes_round;
+        let others = self.owes_vote_grant | self.reply.owed | self.has_reads() | self.owes_round;
         let rare = self.transfer_wanted.is_some() | self.transfer.is_some();
         owed.is_empty() & !(others | rare | self.looks | self.membership.auto_leave)
     }
