@@ -93,8 +93,9 @@ pub struct Node<B: ?Sized = [u8], S = Wal> {
     task: Task,
     reading: Reading,
     forward: Forward,
-    /// The newest change of membership that was applied.
+    /// The newest change of membership that is committed and durable, as far as the log was looked at for such.
     change_at: Index,
+    looked_at: Index,
     /// Entry that was handed out to be applied.
     applying: Option<EntryId>,
     /// Flash had nothing to do, and nothing has come in since.
@@ -141,6 +142,7 @@ impl<const N: usize, S: Storage> Node<[u8; N], S> {
             reading: Reading::None,
             forward: Forward::NONE,
             change_at: Index::ZERO,
+            looked_at: Index::ZERO,
             applying: None,
             rests: false,
             newer_schema: None,
@@ -558,6 +560,7 @@ impl<S: Storage> Node<[u8], S> {
             membership: Membership::default(),
         };
         self.raft.start(now, mounted.identity.node, options, &restored, &self.log);
+        (self.change_at, self.looked_at) = (Index::ZERO, Index::ZERO);
         self.identity = Some(mounted.identity);
         self.note_own();
         let torn = mounted.tail != Tail::Clean;
@@ -568,21 +571,19 @@ impl<S: Storage> Node<[u8], S> {
     /// would stand with a log that holds the next change and an idea of the members from before the last, and two such steps
     /// are quorums apart. So the commit of the newest change has to be durable, and entries behind one that is not
     /// durable itself have to wait.
-    fn commit_needed(&mut self) -> Index {
-        let (mut needed, mut upto) = (self.change_at, Index::ZERO);
-        let mut index = self.raft.applied();
-        while index < self.raft.commit() {
-            index = index.next();
-            if !matches!(self.log.kind(index), Some((Kind::Membership, _))) {
-                continue;
-            }
-            if index > self.log.durable() {
+    fn look_for_changes(&mut self) {
+        let mut upto = Index::ZERO;
+        self.looked_at = self.looked_at.max(self.raft.applied());
+        while upto == Index::ZERO && self.looked_at < self.raft.commit() {
+            let index = self.looked_at.next();
+            let changes = matches!(self.log.kind(index), Some((Kind::Membership, _)));
+            if changes && index > self.log.durable() {
                 upto = index;
-                break;
+            } else {
+                self.looked_at = index;
+                self.change_at = if changes { index } else { self.change_at };
             }
-            needed = index;
         }
         self.log.write_upto(upto);
-        needed
     }
 }

@@ -153,7 +153,7 @@ impl<S: Storage> Node<[u8], S> {
             self.poll_reading();
         }
         let idle = now >= self.idle_at;
-        let commit_needed = self.commit_needed();
+        self.look_for_changes();
         let want = Want {
             hard_state: HardState {
                 term: self.raft.term(),
@@ -163,9 +163,9 @@ impl<S: Storage> Node<[u8], S> {
             },
             // What no seal has taken along is worth a record of its own in the end.
             commit_needed: if idle && self.kept_up {
-                commit_needed.max(self.raft.commit().min(self.log.durable()))
+                self.change_at.max(self.raft.commit().min(self.log.durable()))
             } else {
-                commit_needed
+                self.change_at
             },
             idle,
             allow_erase: !self.erases_held,
@@ -341,7 +341,6 @@ impl<S: Storage> Node<[u8], S> {
             Some((kind, _, len)) => {
                 self.raft.set_applied(next);
                 if kind == Kind::Membership {
-                    self.change_at = next;
                     self.apply_change(now, frame.get(..len).unwrap_or_default());
                 }
                 Flow::Again
