@@ -120,6 +120,11 @@ where
         &mut self.parts.app
     }
 
+    /// Both, for an application that proposes.
+    pub const fn node_and_app(&mut self) -> (&mut Node, &mut A) {
+        (self.parts.node, &mut self.parts.app)
+    }
+
     /// The link.
     pub const fn link(&mut self) -> &mut L {
         &mut self.parts.link
