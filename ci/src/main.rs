@@ -8,6 +8,7 @@ mod differential;
 mod embedded;
 mod fuzz;
 mod planted;
+mod qemu;
 mod readme;
 mod sim;
 mod size;
@@ -69,6 +70,8 @@ enum Task {
     Fuzz(FuzzArgs),
     /// Plant bugs in a copy of the tree, one at a time, and see the simulator catch each.
     Planted(PlantedArgs),
+    /// Run boards under QEMU, on a serial wire with faults, through resets and power cuts.
+    Qemu(QemuArgs),
     /// Measure what the core costs a board in code and RAM, and compare it with the budgets.
     Size(SizeArgs),
     /// Make the tables of figures in README.md and core/docs/figures.md anew.
@@ -112,6 +115,22 @@ struct FuzzArgs {
     seconds: u32,
     /// The targets; without any, all.
     targets: Vec<String>,
+}
+
+#[derive(Args)]
+struct QemuArgs {
+    /// What chance follows from, as far as it is the host's.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// As many runs, each with the next seed.
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
+    /// How many boards; without it, three and then five.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(3..=7))]
+    boards: Option<u8>,
+    /// Keep the boards' logs and flash images in this folder.
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -175,6 +194,10 @@ fn main() -> ExitCode {
             Run::only("planted"),
             Options { planted_seeds: args.seeds, planted_names: args.patches, ..Options::full() },
         ),
+        Some(Task::Qemu(QemuArgs { seed, seeds, boards, keep })) => {
+            let qemu = qemu::Campaign { seed, seeds, boards, keep };
+            (Run::only("qemu"), Options { qemu, ..Options::default() })
+        }
         Some(Task::Size(SizeArgs { functions, image, update })) => {
             let size = size::Wishes { functions, image, update };
             (Run::only("size"), Options { size, ..Options::default() })
