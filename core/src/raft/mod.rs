@@ -178,6 +178,12 @@ impl Raft {
         }
     }
 
+    /// Back to all zeros, in place: on the way through the stack of a small board this would be the deepest it ever gets.
+    #[inline(never)]
+    pub(crate) fn clear(&mut self) {
+        *self = const { Self::new() };
+    }
+
     /// Starts as a follower from what storage held (SM10). `log` is loaded, and all of it durable.
     pub fn start(
         &mut self,
@@ -187,7 +193,7 @@ impl Raft {
         restored: &Restored,
         log: &Log,
     ) {
-        *self = Self::new();
+        self.clear();
         self.id = Some(id);
         self.options = options;
         if !options.check_quorum {
