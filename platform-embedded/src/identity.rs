@@ -222,6 +222,8 @@ impl Page {
     }
 
     /// Starts a board that has no log, in the way that it has to. `nonce` is drawn by hardware, anew at each call.
+    // On its own, so that the members lie on the stack no longer than that.
+    #[inline(never)]
     pub fn boot_without_log<R>(&self, nonce: u32, start: impl FnOnce(Boot<'_>) -> R) -> R {
         let Self { cluster, node, limits, .. } = *self;
         if !self.founds() {

@@ -80,7 +80,10 @@ fn one(context: &Context, plan: &Plan, image: &Path) -> Result<Report, Trouble> 
     let folder = Folder::new(plan, context.options.qemu.keep.as_deref())?;
     println!("{} boards, seed {} …", plan.boards, plan.seed);
     let begun = Instant::now();
-    let ended = run::run(plan, image, &context.root, &folder.path);
+    // A copy: it may be built anew meanwhile.
+    let own = folder.path.join(format!("{IMAGE}.elf"));
+    fs::copy(image, &own).map_err(|error| at(image, error))?;
+    let ended = run::run(plan, &own, &context.root, &folder.path);
     let took = begun.elapsed().as_secs_f32();
     match ended {
         Ok(report) => {
@@ -147,7 +150,8 @@ impl Folder {
         fs::create_dir_all(dir)?;
         for entry in fs::read_dir(&self.path)? {
             let path = entry?.path();
-            if path.extension().is_some_and(|end| end == "defmt" || end == "load") {
+            let kept = ["defmt", "load", "elf"];
+            if path.extension().is_some_and(|end| kept.iter().any(|kept| end == *kept)) {
                 fs::copy(&path, dir.join(path.file_name().unwrap_or_default()))?;
             }
         }

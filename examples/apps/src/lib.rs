@@ -83,6 +83,7 @@ impl<'a> App<'a> {
     ///
     /// # Errors
     /// This can't be asked for now; the button can be pressed again.
+    #[inline(never)]
     pub fn press(&self, node: &mut Node, now: Instant) -> Result<ProposalId, ForwardError> {
         let expected = self.map.item(LAMP).map_or(0, |lamp| lamp.revision);
         let on = !self.settings().lamp;

@@ -51,8 +51,17 @@ static FRAME: ConstStaticCell<[u8; FRAME_BYTES]> = ConstStaticCell::new([0; _]);
 static BUFFER: ConstStaticCell<[u8; flash_buffer_bytes_min(FRAME_BYTES as u16)]> =
     ConstStaticCell::new([0; _]);
 
-#[entry]
-fn main() -> ! {
+type Board = SuperLoop<
+    'static,
+    App<'static>,
+    Console<Serial<'static, Uart>>,
+    Nvmc,
+    CounterClock<fn() -> u32>,
+>;
+
+/// What is needed for starting alone is off the stack afterwards.
+#[inline(never)]
+fn start() -> (Board, Pins) {
     let chip = Peripherals::take().unwrap();
     timer::start(chip.TIMER0);
     let mut pins = Pins::new(chip.GPIO);
@@ -67,7 +76,7 @@ fn main() -> ! {
         app: App::new(MAP.take()).unwrap(),
         link: Console::new(Serial::new_shared(Uart::new(chip.UART0), LINE.take(), fresh)),
         flash: Partition::new(flash, LOG, 0..quorate_embedded::program_end!(0), &GEOMETRY).unwrap(),
-        clock: CounterClock::new(timer::now_us, 32, 16_000_000, 16).unwrap(),
+        clock: CounterClock::new(timer::now_us as fn() -> u32, 32, 16_000_000, 16).unwrap(),
         frame: FRAME.take(),
         buffer: BUFFER.take(),
         power: None,
@@ -79,6 +88,12 @@ fn main() -> ! {
         Err(error) => panel::halt("can't start", error),
     }
     board.node().remember(reset::POWER_ON);
+    (board, pins)
+}
+
+#[entry]
+fn main() -> ! {
+    let (mut board, mut pins) = start();
     loop {
         let until = turn(&mut board, &mut pins);
         pins.look(board.node_and_app());
