@@ -19,11 +19,11 @@ mod tools;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use steps::{Options, Run};
-use tools::Context;
+use tools::{Context, Trouble};
 
 /// Formats, lints, tests, builds for microcontrollers and simulates: what CI does, by hand.
 #[derive(Parser)]
@@ -72,6 +72,11 @@ enum Task {
     Planted(PlantedArgs),
     /// Run boards under QEMU, on a serial wire with faults, through resets and power cuts.
     Qemu(QemuArgs),
+    /// Show three boards under QEMU to a person, as `cargo run` in examples/microbit does.
+    Show {
+        /// The firmware's image; without it, it is built.
+        image: Option<PathBuf>,
+    },
     /// Measure what the core costs a board in code and RAM, and compare it with the budgets.
     Size(SizeArgs),
     /// Make the tables of figures in README.md and core/docs/figures.md anew.
@@ -161,6 +166,9 @@ fn main() -> ExitCode {
         steps::list();
         return ExitCode::SUCCESS;
     }
+    if let Some(Task::Show { image }) = &cli.command {
+        return show(image.as_deref());
+    }
     let (run, options) = match cli.command {
         None if cli.steps.is_empty() => (Run::Default, Options::default()),
         None => (Run::Named(cli.steps), Options::default()),
@@ -168,6 +176,8 @@ fn main() -> ExitCode {
         Some(Task::Conformance { dir }) => {
             (Run::only("conformance"), Options { conformance: Some(dir), ..Options::default() })
         }
+        // Dealt with before: it is no step.
+        Some(Task::Show { .. }) => return ExitCode::FAILURE,
         Some(Task::Full) => (Run::Full, Options::full()),
         Some(Task::Cuts(args)) => {
             let CutsArgs { count, seed, cells, session } = args;
@@ -208,9 +218,16 @@ fn main() -> ExitCode {
     };
     match Context::new(options) {
         Ok(context) => steps::run(&context, &run),
-        Err(trouble) => {
-            eprintln!("cargo ci: {}", trouble.text());
-            ExitCode::FAILURE
-        }
+        Err(trouble) => complain(&trouble),
     }
+}
+
+fn show(image: Option<&Path>) -> ExitCode {
+    let shown = Context::new(Options::default()).and_then(|context| qemu::show(&context, image));
+    shown.map_or_else(|trouble| complain(&trouble), |()| ExitCode::SUCCESS)
+}
+
+fn complain(trouble: &Trouble) -> ExitCode {
+    eprintln!("cargo ci: {}", trouble.text());
+    ExitCode::FAILURE
 }

@@ -10,8 +10,10 @@ mod cluster;
 mod hub;
 mod image;
 mod judge;
+mod logs;
 pub(crate) mod machine;
 mod run;
+mod show;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -131,7 +133,23 @@ impl Report {
     }
 }
 
-/// A run's files: sockets have short paths, so they lie where the system keeps what is temporary.
+/// A folder for files of one run. Sockets have short paths: it lies where the system keeps what is temporary.
+fn temporary(what: &str) -> Result<PathBuf, Trouble> {
+    let path = std::env::temp_dir().join(format!("quorate-{}-{what}", std::process::id()));
+    fs::create_dir(&path).map_err(|error| at(&path, error))?;
+    Ok(path)
+}
+
+/// Shows boards to a person: with this image, or the firmware as it is.
+pub(crate) fn show(context: &Context, image: Option<&Path>) -> Result<(), Trouble> {
+    machine::install(context)?;
+    match image {
+        Some(image) => show::show(image),
+        None => show::show(&firmware(context)?),
+    }
+}
+
+/// A run's files.
 struct Folder {
     path: PathBuf,
     keep: Option<PathBuf>,
@@ -139,9 +157,7 @@ struct Folder {
 
 impl Folder {
     fn new(plan: &Plan, keep: Option<&Path>) -> Result<Self, Trouble> {
-        let name = format!("quorate-{}-{}-{}", std::process::id(), plan.boards, plan.seed);
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).map_err(|error| at(&path, error))?;
+        let path = temporary(&format!("{}-{}", plan.boards, plan.seed))?;
         let keep = keep.map(|dir| dir.join(format!("{}-boards-seed-{}", plan.boards, plan.seed)));
         Ok(Self { path, keep })
     }
