@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use object::{Object, ObjectSymbol};
+use object::{Object, ObjectSection, ObjectSymbol};
 
 use crate::tools::{Trouble, at, failed};
 
@@ -17,7 +17,14 @@ pub(crate) struct Addresses {
     /// The end of all variables, and of memory: the stack grows from there to here.
     pub(crate) stack_end: u32,
     pub(crate) stack_start: u32,
+    /// Bytes of flash, and of variables.
+    pub(crate) flash: u64,
+    pub(crate) variables: u64,
 }
+
+/// The sections of cortex-m-rt that take flash, and those that take RAM; the initial values of variables take both.
+const IN_FLASH: &[&str] = &[".vector_table", ".text", ".rodata", ".data"];
+const IN_RAM: &[&str] = &[".data", ".bss", ".uninit"];
 
 impl Addresses {
     /// Looks them up.
@@ -31,7 +38,13 @@ impl Addresses {
                 None => failed(format!("{}: has no symbol {name}", path.display())),
             }
         };
+        let size = |names: &[&str]| {
+            let sections = names.iter().filter_map(|name| file.section_by_name(name));
+            sections.map(|section| section.size()).sum()
+        };
         Ok(Self {
+            flash: size(IN_FLASH),
+            variables: size(IN_RAM),
             watch: find("WATCH")?,
             stack_end: find("_stack_end")?,
             stack_start: find("_stack_start")?,

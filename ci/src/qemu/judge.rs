@@ -120,3 +120,75 @@ impl Judge {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_std::config_file::ConfigFile;
+    use quorate_std::replicate;
+
+    /// What the flash of five boards was at two times.
+    fn images() -> [Vec<Vec<u8>>; 2] {
+        let content = |text: &str| ConfigFile::parse("test", text).unwrap().content().clone();
+        let run = |text, from| replicate::run(&content(text), from, 1, &mut |_| {}).unwrap().images;
+        let first = run("a = 1\nb = 2\n", None);
+        let second = run("a = 5\nb = 2\n", Some(first.clone()));
+        [first, second]
+            .map(|images| images.iter().map(|log| [&vec![0xff; LOG][..], log].concat()).collect())
+    }
+
+    #[test]
+    fn what_is_forgotten_lost_or_wrong_is_told() {
+        let [first, second] = images();
+        let mut judge = Judge::default();
+        judge.took_effect("a", Value::Int(1));
+        judge.took_effect("b", Value::Int(2));
+        for (id, flash) in (1..).zip(&first) {
+            let board = judge.look(id, flash).unwrap().unwrap();
+            assert_eq!(judge.is_complete(&board), Ok(()), "{id}");
+        }
+        let wrong = judge.look(1, &first[1]).unwrap_err();
+        assert!(wrong.contains("has the log of board 2"), "{wrong}");
+
+        let later = judge.look(1, &second[0]).unwrap().unwrap();
+        let wrong = judge.is_complete(&later).unwrap_err();
+        assert!(wrong.contains("a is Some(Int(5))"), "{wrong}");
+        judge.may_take_effect("a", Value::Int(5));
+        assert_eq!(judge.is_complete(&later), Ok(()), "it may have");
+        judge.took_effect("c", Value::Int(1));
+        let wrong = judge.is_complete(&later).unwrap_err();
+        assert!(wrong.contains("c is None"), "{wrong}");
+
+        let wrong = judge.look(1, &first[0]).unwrap_err();
+        assert!(wrong.contains("board 1 has forgotten"), "{wrong}");
+        assert_eq!(judge.dumps, 8);
+    }
+
+    #[test]
+    fn a_board_that_had_a_log_must_have_one_unless_it_was_wiped() {
+        let [first, _] = images();
+        let blank = vec![0xff; first[0].len()];
+        let mut judge = Judge::default();
+        assert!(judge.look(1, &blank).unwrap().is_none(), "not founded yet");
+        judge.look(1, &first[0]).unwrap();
+        let wrong = judge.look(1, &blank).unwrap_err();
+        assert!(wrong.contains("can't be mounted"), "{wrong}");
+        judge.wiped(1);
+        assert!(judge.look(1, &blank).unwrap().is_none());
+        let mut rotten = first[1].clone();
+        let used = rotten.iter().skip(LOG).position(|byte| *byte != 0xff).unwrap() + LOG;
+        rotten[used + 20..used + 60].fill(0);
+        assert!(judge.look(2, &rotten).is_err());
+    }
+
+    #[test]
+    fn two_configurations_at_one_revision_are_told() {
+        let content = |text: &str| ConfigFile::parse("test", text).unwrap().content().clone();
+        let run = |text| replicate::run(&content(text), None, 1, &mut |_| {}).unwrap().images;
+        let flash = |log: &[u8]| [&vec![0xff; LOG][..], log].concat();
+        let mut judge = Judge::default();
+        judge.look(1, &flash(&run("a = 1")[0])).unwrap();
+        let wrong = judge.look(2, &flash(&run("a = 2")[1])).unwrap_err();
+        assert!(wrong.contains("another configuration at revision 1"), "{wrong}");
+    }
+}

@@ -21,6 +21,7 @@ use std::time::Instant;
 
 use crate::embedded::Toolchain;
 use crate::tools::{Context, Trouble, at, failed};
+use image::Addresses;
 use run::{Plan, Report};
 
 /// What a caller wants.
@@ -64,17 +65,32 @@ pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
         Some(boards) => vec![usize::from(boards)],
         None => vec![3, 5],
     };
-    let mut inside = 0;
-    let mut runs = 0;
+    let addresses = Addresses::of(&image)?;
+    let (mut inside, mut runs, mut stack) = (0, 0, 0);
     for seed in campaign.seed..campaign.seed.saturating_add(campaign.seeds) {
         for boards in &counts {
             let plan = Plan { boards: *boards, seed, cuts: 12 };
             let report = one(context, &plan, &image)?;
             inside += report.tally.in_writes + report.tally.in_erases;
+            stack = stack.max(report.stack.0);
             runs += 1;
         }
     }
+    println!("{}", footprint(&addresses, stack));
     Ok(format!("{runs} runs, {inside} power cuts inside flash operations"))
+}
+
+/// What the application is to take at most, in bytes: a goal, not enforced.
+const FLASH_GOAL: u64 = 48 * 1024;
+const RAM_GOAL: u64 = 8 * 1024;
+
+/// What the whole application takes.
+fn footprint(addresses: &Addresses, stack: usize) -> String {
+    let (flash, variables) = (addresses.flash, addresses.variables);
+    let ram = variables + stack as u64;
+    format!(
+        "the application: {flash} bytes of flash (goal {FLASH_GOAL}), {ram} of RAM (goal {RAM_GOAL}): {variables} of variables, {stack} of stack at the deepest"
+    )
 }
 
 /// One run, in a folder of its own.
