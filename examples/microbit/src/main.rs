@@ -25,7 +25,7 @@ use quorate_embedded::identity::Page;
 use quorate_embedded::link::Serial;
 use quorate_embedded::power::reset;
 use quorate_embedded::runner::{Parts, SuperLoop};
-use static_cell::ConstStaticCell;
+use static_cell::{ConstStaticCell, StaticCell};
 use uart::Uart;
 
 const PAGE: u32 = 0x3_0000;
@@ -51,6 +51,8 @@ static FRAME: ConstStaticCell<[u8; FRAME_BYTES]> = ConstStaticCell::new([0; _]);
 static BUFFER: ConstStaticCell<[u8; flash_buffer_bytes_min(FRAME_BYTES as u16)]> =
     ConstStaticCell::new([0; _]);
 
+static BOARD: StaticCell<Board> = StaticCell::new();
+
 type Board = SuperLoop<
     'static,
     App<'static>,
@@ -61,7 +63,7 @@ type Board = SuperLoop<
 
 /// What is needed for starting alone is off the stack afterwards.
 #[inline(never)]
-fn start() -> (Board, Pins) {
+fn start() -> (&'static mut Board, Pins) {
     let chip = Peripherals::take().unwrap();
     timer::start(chip.TIMER0);
     let mut pins = Pins::new(chip.GPIO);
@@ -71,7 +73,7 @@ fn start() -> (Board, Pins) {
         Err(error) => panel::halt("no identity", error),
     };
     let (nonce, fresh) = (panel::random(&chip.RNG), panel::random(&chip.RNG));
-    let mut board = SuperLoop::new(Parts {
+    let board = BOARD.init(SuperLoop::new(Parts {
         node: NODE.take(),
         app: App::new(MAP.take()).unwrap(),
         link: Console::new(Serial::new_shared(Uart::new(chip.UART0), LINE.take(), fresh)),
@@ -80,7 +82,7 @@ fn start() -> (Board, Pins) {
         frame: FRAME.take(),
         buffer: BUFFER.take(),
         power: None,
-    });
+    }));
     let config = page.config(FLASH, fresh.into());
     let mark = || Page::mark(&mut page_flash, PAGE, GEOMETRY.erased).is_ok();
     match board.boot(&config, &page, nonce, mark) {
@@ -93,12 +95,12 @@ fn start() -> (Board, Pins) {
 
 #[entry]
 fn main() -> ! {
-    let (mut board, mut pins) = start();
+    let (board, mut pins) = start();
     loop {
-        let until = turn(&mut board, &mut pins);
+        let until = turn(board, &mut pins);
         pins.look(board.node_and_app());
         let now = board.now();
-        pins.ask(&mut board, now);
+        pins.ask(board, now);
         timer::sleep(until.since(now), uart::has_come);
     }
 }
