@@ -216,7 +216,7 @@ impl Log {
         let bytes_needed = head_bytes.saturating_add(data.len());
         let bytes_free = self.bytes_free();
         let too_long = bytes_needed > bytes_free || usize::from(data_bytes) != data.len();
-        if too_long || id.index.0 > COUNT_MAX {
+        if too_long || self.last().index.0 >= COUNT_MAX {
             return Err(Full { bytes_needed, bytes_free });
         }
         self.push(head.get(..head_bytes).unwrap_or_default());

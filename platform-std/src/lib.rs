@@ -7,6 +7,7 @@ pub mod content;
 pub mod data_dir;
 pub mod fit;
 pub mod image;
+pub mod provision;
 pub mod recover;
 pub mod replicate;
 pub mod script;

@@ -29,7 +29,7 @@ use crate::membership::{MEMBERS_MAX, Member, Membership};
 use crate::raft::{Options, Raft, Restored, Role, Stepped, TransferRefused};
 use crate::storage::Storage;
 use crate::types::{ClusterId, EntryId, Generation, Index, Instant, NodeId};
-use crate::wal::{Mounted, Tail, Wal};
+use crate::wal::{MountError, Mounted, Tail, Wal};
 use crate::wire::{self, Message};
 use forward::Forward;
 pub(crate) use forward::Tag;
@@ -165,7 +165,8 @@ impl<const N: usize, S: Storage> Default for Node<[u8; N], S> {
 }
 
 impl<S: Storage> Node<[u8], S> {
-    /// Starts a node that is off. What comes of it is polled.
+    /// Starts a node that is off, or one that has found no log to mount ([`MountError::Unformatted`]): that one knows nothing and
+    /// has said nothing. What comes of it is polled.
     ///
     /// # Errors
     /// The configuration can't work, with what would.
@@ -175,7 +176,10 @@ impl<S: Storage> Node<[u8], S> {
         config: &Config,
         boot: Boot<'_>,
     ) -> Result<(), StartError> {
-        if self.phase != Phase::Off {
+        let unformatted = Fault::Mount(MountError::Unformatted);
+        let found_nothing =
+            self.phase == Phase::Stopped && self.fault.first() == Some(&unformatted);
+        if self.phase != Phase::Off && !found_nothing {
             return Err(StartError::Started);
         }
         config.check().map_err(StartError::Config)?;
@@ -195,6 +199,8 @@ impl<S: Storage> Node<[u8], S> {
             self.erase_anyway = founding.erase_anyway;
         }
         self.phase = Phase::Boot;
+        self.fault.clear();
+        self.recovery = None;
         if let Boot::Join { cluster, node, nonce } = boot {
             self.identity = Some(Identity { cluster, node, generation: Generation(0) });
             self.request = Some(Request { nonce, again_at: now });
@@ -534,11 +540,8 @@ impl<S: Storage> Node<[u8], S> {
             let (bytes_given, bytes_needed) = (given as u32, needed as u32);
             self.stop(Fault::Buffers { bytes_given, bytes_needed });
         }
-        if let Some(config) = self.config.first() {
-            let capacity = self.log.bytes_capacity() as u32;
-            let geometry = &config.flash.geometry;
-            self.storage.reserve(live_bytes(capacity, &self.limits, geometry));
-        }
+        let capacity = self.log.bytes_capacity() as u32;
+        self.storage.reserve(live_bytes(capacity, &self.limits, &self.geometry));
         short.is_none()
     }
 

@@ -5,7 +5,6 @@ use crate::entry::Kind;
 use crate::event::Fault;
 use crate::identity::Identity;
 use crate::membership::Member;
-use crate::raft::Raft;
 use crate::storage::Storage;
 use crate::types::{EntryId, Generation, Index, Instant, NodeSet};
 use crate::wal::{HardState, Mounted, Progress, Tail, Want};
@@ -251,9 +250,7 @@ impl<S: Storage> Node<[u8], S> {
         let identity = Identity { cluster, generation: Generation(1), ..own };
         (self.identity, self.generations) = (Some(identity), Generation(1));
         (self.founding, self.phase) = (true, Phase::Opening);
-        let options = *self.raft.options();
-        self.raft = Raft::new();
-        self.raft.set_options(options);
+        self.raft.clear();
         self.log.reset(EntryId::ZERO);
         if let Err(error) = self.storage.format(self.geometry, flash.len(), identity, true) {
             self.stop(Fault::Geometry(error));

@@ -181,6 +181,14 @@ impl Raft {
         }
     }
 
+    /// Back to the beginning, but for the options, in place: on the way through the stack of a small board this would be the deepest it ever gets.
+    #[inline(never)]
+    pub(crate) fn clear(&mut self) {
+        let options = self.options;
+        *self = const { Self::new() };
+        self.options = options;
+    }
+
     /// Starts as a follower from what storage held (SM10). `log` is loaded, and all of it durable.
     pub fn start(
         &mut self,
@@ -190,7 +198,7 @@ impl Raft {
         restored: &Restored,
         log: &Log,
     ) {
-        *self = Self::new();
+        self.clear();
         self.id = Some(id);
         self.set_options(options);
         // One that has heard of no term has heard of no leader.
