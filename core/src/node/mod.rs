@@ -514,6 +514,11 @@ impl<S: Storage> Node<[u8], S> {
             let (bytes_given, bytes_needed) = (given as u32, needed as u32);
             self.stop(Fault::Buffers { bytes_given, bytes_needed });
         }
+        if let Some(config) = self.config.first() {
+            let capacity = self.log.bytes_capacity() as u32;
+            let geometry = &config.flash.geometry;
+            self.storage.reserve(live_bytes(capacity, &self.limits, geometry));
+        }
         short.is_none()
     }
 

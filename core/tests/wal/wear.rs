@@ -80,6 +80,28 @@ fn a_first_record_that_is_told_to_have_failed_and_stands_all_the_same_hides_noth
     assert_eq!(shown(board.flash).unwrap().log.len(), 70);
 }
 
+/// In the middle of a snapshot a record is told to have failed and stands: the next segment goes on before it.
+#[test]
+fn a_snapshot_is_read_past_a_record_that_was_told_to_have_failed_and_stands() {
+    let mut board = founded(4, 6);
+    let (id, content) = (EntryId::ZERO, [[7; 100], [8; 100]].concat());
+    board.wal.begin_snapshot(id);
+    assert!(board.put_chunk(0, &content[..100]).unwrap());
+    board.set_hard_state(5, None);
+    let mut fails = 1;
+    settle_by(&mut board, &mut |_, op, done| {
+        let lie = fails > 0 && matches!(op, FlashOp::Write { .. });
+        fails -= u32::from(lie);
+        if lie { FlashDone::Failed } else { done }
+    });
+    assert_eq!((fails, board.wal.status().segments_retired), (0, 1));
+    assert!(board.put_chunk(100, &content[100..]).unwrap());
+    assert!(board.end_snapshot(id, &content, false).unwrap());
+    assert_eq!(board.read_snapshot().unwrap(), content);
+    board.mount().unwrap();
+    assert_eq!(board.read_snapshot().unwrap(), content);
+}
+
 #[test]
 fn whatever_snapshot_a_ring_is_accepted_for_entries_go_on() {
     for segments in 3..=12 {
