@@ -178,7 +178,7 @@ fn a_geometry_too_small_is_refused_with_numbers_that_do() {
                     let mut steps = 0;
                     while let Err(error) = Wal::check(&geometry, buffer, live) {
                         (refused, steps) = (refused + 1, steps + 1);
-                        assert!(steps < 5, "{geometry:?}, {buffer}, {live}: {error:?}");
+                        assert!(steps < 8, "{geometry:?}, {buffer}, {live}: {error:?}");
                         match error {
                             GeometryError::Segments { min, .. } => geometry.segments = min,
                             GeometryError::BufferBytes { min } => buffer = min,
