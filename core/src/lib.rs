@@ -78,6 +78,7 @@
 
 pub mod change;
 pub mod check;
+mod codec;
 pub mod config;
 mod encode;
 pub mod entry;

@@ -14,6 +14,7 @@ pub struct NodeId(core::num::NonZeroU8);
 impl NodeId {
     /// The largest member number.
     pub const MAX: u8 = 31;
+    pub(crate) const LEAST: Self = Self(core::num::NonZeroU8::MIN);
 
     /// `None` unless `id` is 1 to 31.
     pub const fn new(id: u8) -> Option<Self> {

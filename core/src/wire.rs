@@ -16,7 +16,8 @@ pub const VERSION: u8 = 1;
 pub const FRAME_BYTES_MIN: usize = 96;
 
 /// The largest term and index: six bytes as a varint. An entry each millisecond reaches it in 139 years.
-/// A frame that claims more is refused, so that no forged term can bring the counters to their end.
+/// A frame that claims more is refused; a node at the end stands for no election and takes no entry, so that it never
+/// says what others refuse.
 pub const COUNT_MAX: u64 = (1 << 42) - 1;
 
 /// The check behind each frame.

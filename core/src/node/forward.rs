@@ -8,7 +8,8 @@
 
 use super::snapshot::Task;
 use super::{Node, Output, Phase};
-use crate::entry::{Kind, decode_varint, encode_varint};
+use crate::codec::Coded;
+use crate::entry::Kind;
 use crate::raft::Role;
 use crate::storage::Storage;
 use crate::types::{EntryId, Instant, NodeId, NodeSet, Term};
@@ -131,31 +132,10 @@ impl Forward {
 /// What stands before a command: whose it is, in which session, and its number; session 0 opens one, and the number is
 /// the opener's own.
 #[derive(Clone, Copy)]
-struct Tag {
-    origin: NodeId,
-    session: u32,
-    number: u32,
-}
-
-impl Tag {
-    /// The tag and what is behind it.
-    fn decode(data: &[u8]) -> Option<(Self, &[u8])> {
-        let (&origin, rest) = data.split_first()?;
-        let (session, rest) = decode_varint(rest)?;
-        let (number, rest) = decode_varint(rest)?;
-        let origin = NodeId::new(origin)?;
-        let (session, number) = (u32::try_from(session).ok()?, u32::try_from(number).ok()?);
-        Some((Self { origin, session, number }, rest))
-    }
-
-    fn encode(&self) -> ([u8; TAG_BYTES_MAX], usize) {
-        let mut bytes = [0; TAG_BYTES_MAX];
-        let mut at = 0;
-        for number in [u32::from(self.origin.get()), self.session, self.number] {
-            encode_varint(u64::from(number), &mut bytes, &mut at);
-        }
-        (bytes, at)
-    }
+pub(crate) struct Tag {
+    pub(crate) origin: NodeId,
+    pub(crate) session: u32,
+    pub(crate) number: u32,
 }
 
 impl<S: Storage> Node<[u8], S> {
@@ -244,8 +224,7 @@ impl<S: Storage> Node<[u8], S> {
             return None;
         }
         let number = if opens { self.raft.life() } else { number };
-        let (tag, tag_bytes) = Tag { origin, session, number }.encode();
-        let tag = tag.get(..tag_bytes)?;
+        let tag = Tag { origin, session, number };
         let lead = self.raft.lead()?;
         let head = if lead == origin {
             0
@@ -254,7 +233,7 @@ impl<S: Storage> Node<[u8], S> {
         };
         // The frame buffer is as long as any entry.
         let place = frame.get_mut(head..)?;
-        crate::log::copy(place, tag);
+        let tag_bytes = tag.put(place)?.len();
         let rest = place.get_mut(tag_bytes..)?;
         let len = if opens { 0 } else { self.log.read_aside(rest).unwrap_or(0) };
         let end = head.saturating_add(tag_bytes).saturating_add(len);
@@ -285,7 +264,7 @@ impl<S: Storage> Node<[u8], S> {
 
     /// A leader: a member's command, or the wish for a session; false if it can't be appended now, and has to be sent again.
     pub(super) fn accept_forwarded(&mut self, from: NodeId, data: &[u8]) -> bool {
-        let Some((tag, _)) = Tag::decode(data).filter(|(tag, _)| tag.origin == from) else {
+        let Some((tag, _)) = Tag::take(data).filter(|(tag, _)| tag.origin == from) else {
             return false;
         };
         let key = (tag.session, tag.number);
@@ -303,15 +282,15 @@ impl<S: Storage> Node<[u8], S> {
         accepted
     }
 
-    /// Applies an entry whose data is in `frame[..len]`; the bytes of the command that takes effect, moved to the front.
+    /// Applies an entry whose data is in `frame[..len]`; the bytes of the command that takes effect, which it puts there.
     pub(super) fn apply_once(
         &mut self,
         id: EntryId,
         len: usize,
         frame: &mut [u8],
     ) -> Option<usize> {
-        let (tag, command) = Tag::decode(frame.get(..len)?)?;
-        let (at, command_bytes) = (len.saturating_sub(command.len()), command.len());
+        let (tag, command) = Tag::take(frame.get(..len)?)?;
+        let tag_bytes = len.saturating_sub(command.len());
         let own = self.identity.is_some_and(|own| own.node == tag.origin);
         let member = self.roster.iter_mut().find(|member| member.id == tag.origin)?;
         if tag.session == 0 {
@@ -329,11 +308,10 @@ impl<S: Storage> Node<[u8], S> {
             return None;
         }
         member.commands = tag.number;
-        frame.copy_within(at..len, 0);
         if own {
             self.look_for_own_command(Some(id));
         }
-        Some(command_bytes)
+        self.log.read_behind(id.index, tag_bytes, frame).map(|(.., command_bytes)| command_bytes)
     }
 
     /// Has this board's command been applied?

@@ -128,9 +128,7 @@ impl<S: Storage> Node<[u8], S> {
             return;
         }
         let flash_bytes = flash.len();
-        let Some(geometry) = self.config.first().map(|c| c.flash.geometry) else {
-            return;
-        };
+        let geometry = self.geometry;
         let opened = match self.identity {
             Some(identity) if self.founding => {
                 self.storage.format(geometry, flash_bytes, identity, self.erase_anyway)
@@ -155,7 +153,7 @@ impl<S: Storage> Node<[u8], S> {
             self.poll_reading();
         }
         let idle = now >= self.idle_at;
-        let commit_needed = self.commit_needed();
+        self.look_for_changes();
         let want = Want {
             hard_state: HardState {
                 term: self.raft.term(),
@@ -165,9 +163,9 @@ impl<S: Storage> Node<[u8], S> {
             },
             // What no seal has taken along is worth a record of its own in the end.
             commit_needed: if idle && self.kept_up {
-                commit_needed.max(self.raft.commit().min(self.log.durable()))
+                self.change_at.max(self.raft.commit().min(self.log.durable()))
             } else {
-                commit_needed
+                self.change_at
             },
             idle,
             allow_erase: !self.erases_held,
@@ -246,10 +244,7 @@ impl<S: Storage> Node<[u8], S> {
         let (true, Some(cluster), Some(own)) = (all, self.recovery, self.identity) else {
             return false;
         };
-        let Some(geometry) = self.config.first().map(|c| c.flash.geometry) else {
-            return false;
-        };
-        self.roster.retain(|member| member.id == own.node);
+        self.dismiss(NodeSet::one(own.node));
         for member in &mut self.roster {
             *member = Member { address: member.address.clone(), ..Member::new(own.node) };
         }
@@ -258,7 +253,7 @@ impl<S: Storage> Node<[u8], S> {
         (self.founding, self.phase) = (true, Phase::Opening);
         self.raft.clear();
         self.log.reset(EntryId::ZERO);
-        if let Err(error) = self.storage.format(geometry, flash.len(), identity, true) {
+        if let Err(error) = self.storage.format(self.geometry, flash.len(), identity, true) {
             self.stop(Fault::Geometry(error));
         }
         true
@@ -344,7 +339,6 @@ impl<S: Storage> Node<[u8], S> {
             Some((kind, _, len)) => {
                 self.raft.set_applied(next);
                 if kind == Kind::Membership {
-                    self.change_at = next;
                     self.apply_change(now, frame.get(..len).unwrap_or_default());
                 }
                 Flow::Again

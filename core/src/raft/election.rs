@@ -6,11 +6,12 @@ use crate::event::{Event, Events};
 use crate::log::Log;
 use crate::membership::VoteResult;
 use crate::types::{EntryId, Index, Instant, NodeId, NodeSet, Term};
-use crate::wire::Message;
+use crate::wire::{COUNT_MAX, Message};
 
 impl Raft {
     /// Stands for election, or asks about it first. Nothing happens on a leader, on a node without a
-    /// vote, and while a membership change is committed but not applied (CC12, B2).
+    /// vote, while a membership change is committed but not applied (CC12, B2), and at the end of all terms: others
+    /// would refuse what it says of one more.
     pub fn campaign(&mut self, now: Instant, log: &mut Log, events: &mut Events) {
         if !self.may_campaign(now, log) {
             return;
@@ -35,7 +36,7 @@ impl Raft {
         if self.role == Role::Leader || !self.is_promotable() {
             return false;
         }
-        let free = !self.has_unapplied_membership(log);
+        let free = self.term.0 < COUNT_MAX && !self.has_unapplied_membership(log);
         if !free {
             self.reset_timer(now);
         }

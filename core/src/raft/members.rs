@@ -58,6 +58,7 @@ impl Raft {
         for progress in self.progress.iter_mut().filter(|p| p.id == Some(id)) {
             progress.reset(Some(id), next);
         }
+        self.told.remove(id);
         self.looks = self.role == Role::Leader;
     }
 
@@ -83,6 +84,7 @@ impl Raft {
                 if let Some(free) = self.progress.iter_mut().find(|p| p.id.is_none()) {
                     free.reset(Some(id), log.last().index.next());
                 }
+                self.told.remove(id);
                 // Else check-quorum would count it as gone before it could answer (CC6).
                 self.recent_active.insert(id);
             }

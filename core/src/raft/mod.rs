@@ -77,6 +77,8 @@ pub struct Raft {
     /// Leader: something has changed since a look at all members found nothing to send.
     looks: bool,
     owes_snapshot: NodeSet,
+    /// Leader: who was told how far the log is committed.
+    told: NodeSet,
     reply: OwedReply,
     /// A follower's wish, for its leader.
     transfer_wanted: Option<NodeId>,
@@ -84,7 +86,7 @@ pub struct Raft {
     transferred: bool,
     /// Leader: whom leadership is being handed to.
     transfer: Transfer,
-    reads: heapless::Vec<Read, READS_MAX>,
+    reads: [Read; READS_MAX],
     read_context: u32,
     /// Drawn at the start, not 0: tells this life of the node from others.
     life: u32,
@@ -156,11 +158,12 @@ impl Raft {
             owes_append: NodeSet::EMPTY,
             looks: false,
             owes_snapshot: NodeSet::EMPTY,
+            told: NodeSet::EMPTY,
             reply: OwedReply { owed: false, round: 0, reject: None, full: false },
             transfer_wanted: None,
             transferred: false,
             transfer: Transfer::NONE,
-            reads: heapless::Vec::new(),
+            reads: [Read::NONE; READS_MAX],
             read_context: 0,
             life: 0,
             owes_round: false,
@@ -178,10 +181,12 @@ impl Raft {
         }
     }
 
-    /// Back to all zeros, in place: on the way through the stack of a small board this would be the deepest it ever gets.
+    /// Back to the beginning, but for the options, in place: on the way through the stack of a small board this would be the deepest it ever gets.
     #[inline(never)]
     pub(crate) fn clear(&mut self) {
+        let options = self.options;
         *self = const { Self::new() };
+        self.options = options;
     }
 
     /// Starts as a follower from what storage held (SM10). `log` is loaded, and all of it durable.
@@ -195,10 +200,7 @@ impl Raft {
     ) {
         self.clear();
         self.id = Some(id);
-        self.options = options;
-        if !options.check_quorum {
-            self.options.lease_ms = 0;
-        }
+        self.set_options(options);
         // One that has heard of no term has heard of no leader.
         if restored.term > Term::ZERO {
             self.silent_until = now.after(options.silent_ms);
@@ -218,6 +220,19 @@ impl Raft {
         // No late answer to an earlier life is taken for one to this.
         self.life = self.rng as u32 | 1;
         self.read_context = self.life;
+    }
+
+    /// How it behaves from its start on.
+    pub(crate) const fn set_options(&mut self, options: Options) {
+        self.options = options;
+        if !options.check_quorum {
+            self.options.lease_ms = 0;
+        }
+    }
+
+    /// How it behaves.
+    pub(crate) const fn options(&self) -> &Options {
+        &self.options
     }
 
     /// A number that tells this life of the node from others; not 0.
@@ -499,8 +514,7 @@ impl Raft {
         let asked = self.owes_vote_request.union(self.owes_vote_refusal);
         let asked = asked.union(self.owes_pre_grant).union(self.owes_pre_refusal);
         let owed = asked.union(self.owes_term).union(self.owes_heartbeat);
-        let others =
-            self.owes_vote_grant | self.reply.owed | !self.reads.is_empty() | self.owes_round;
+        let others = self.owes_vote_grant | self.reply.owed | self.has_reads() | self.owes_round;
         let rare = self.transfer_wanted.is_some() | self.transfer.is_some();
         owed.is_empty() & !(others | rare | self.looks | self.membership.auto_leave)
     }
@@ -551,6 +565,8 @@ impl Raft {
         for progress in &mut self.progress {
             progress.reset(ids.next(), next);
         }
+        // Of no commit at all nobody has to be told.
+        self.told = if self.commit == Index::ZERO { NodeSet::ALL } else { NodeSet::EMPTY };
         self.count_slots();
     }
 

@@ -426,6 +426,9 @@ impl Wal {
             if self.boot_matters {
                 let before = Place { offset: self.boot_from, ..last };
                 self.matter = if last.offset == 0 { self.mount.link } else { before.link() };
+            } else {
+                // The log is the same without it.
+                (self.boot_after, self.written) = (None, None);
             }
         }
         io.log.write_begins(io.log.last().index);
