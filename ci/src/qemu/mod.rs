@@ -30,15 +30,17 @@ pub(crate) struct Campaign {
     pub(crate) seeds: u64,
     /// How many boards; without it, three and five.
     pub(crate) boards: Option<u8>,
+    /// Power cuts of a run, beside those that every run has.
+    pub(crate) cuts: u32,
     /// Where logs and flash images are kept.
     pub(crate) keep: Option<PathBuf>,
 }
 
 impl Campaign {
     /// For a plain `cargo ci`.
-    pub(crate) const SHORT: Self = Self { seed: 1, seeds: 1, boards: None, keep: None };
+    pub(crate) const SHORT: Self = Self { seed: 1, seeds: 1, boards: None, cuts: 8, keep: None };
     /// For a full one.
-    pub(crate) const LONG: Self = Self { seed: 1, seeds: 10, boards: None, keep: None };
+    pub(crate) const LONG: Self = Self { seed: 1, seeds: 10, boards: None, cuts: 16, keep: None };
 }
 
 /// The firmware's folder, and its image below the folder of built firmware.
@@ -69,7 +71,7 @@ pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
     let (mut inside, mut runs, mut stack) = (0, 0, 0);
     for seed in campaign.seed..campaign.seed.saturating_add(campaign.seeds) {
         for boards in &counts {
-            let plan = Plan { boards: *boards, seed, cuts: 12 };
+            let plan = Plan { boards: *boards, seed, cuts: campaign.cuts };
             let report = one(context, &plan, &image)?;
             inside += report.tally.in_writes + report.tally.in_erases;
             stack = stack.max(report.stack.0);

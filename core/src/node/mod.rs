@@ -266,6 +266,7 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// Takes a frame from the link, whatever its bytes are.
+    #[inline(never)] // As `poll_output`.
     pub fn handle_frame(&mut self, now: Instant, frame: &[u8]) {
         let (Phase::Running | Phase::Restoring | Phase::Joining, Some(own)) =
             (self.phase, self.identity)

@@ -23,6 +23,7 @@ pub(super) enum Flow {
 impl<S: Storage> Node<[u8], S> {
     /// The next thing to do; call it until it says [`Output::Wait`]. While a flash operation is out it goes
     /// on with whatever does not depend on it, and leaves `flash` alone.
+    #[inline(never)] // Small boards: what it takes of the stack and of flash would be its caller's too.
     pub fn poll_output(&mut self, now: Instant, frame: &mut [u8], flash: &mut [u8]) -> Output {
         if let Some(id) = self.applying.take() {
             self.raft.set_applied(id.index);

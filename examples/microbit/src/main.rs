@@ -11,7 +11,7 @@ mod watch;
 
 use console::Console;
 use cortex_m_rt::entry;
-use nrf51_pac::Peripherals;
+use nrf51_pac::{Peripherals, RNG};
 use nvmc::Nvmc;
 use panel::Pins;
 use quorate::config::Flash;
@@ -61,41 +61,47 @@ type Board = SuperLoop<
     CounterClock<fn() -> u32>,
 >;
 
-/// What is needed for starting alone is off the stack afterwards.
+/// What the board is made of. What that takes is off the stack afterwards.
 #[inline(never)]
-fn start() -> (&'static mut Board, Pins) {
+fn make() -> (&'static mut Board, Pins, RNG) {
     let chip = Peripherals::take().unwrap();
     timer::start(chip.TIMER0);
-    let mut pins = Pins::new(chip.GPIO);
-    let (mut flash, mut page_flash) = (Nvmc::new(&chip.NVMC), Nvmc::new(&chip.NVMC));
-    let page = match Page::read(&mut flash, PAGE, GEOMETRY.erased) {
-        Ok(page) => page,
-        Err(error) => panel::halt("no identity", error),
-    };
-    let (nonce, fresh) = (panel::random(&chip.RNG), panel::random(&chip.RNG));
+    let flash = Nvmc::new(&chip.NVMC);
+    let seed = panel::random(&chip.RNG);
     let board = BOARD.init(SuperLoop::new(Parts {
         node: NODE.take(),
         app: App::new(MAP.take()).unwrap(),
-        link: Console::new(Serial::new_shared(Uart::new(chip.UART0), LINE.take(), fresh)),
+        link: Console::new(Serial::new_shared(Uart::new(chip.UART0), LINE.take(), seed)),
         flash: Partition::new(flash, LOG, 0..quorate_embedded::program_end!(0), &GEOMETRY).unwrap(),
         clock: CounterClock::new(timer::now_us as fn() -> u32, 32, 16_000_000, 16).unwrap(),
         frame: FRAME.take(),
         buffer: BUFFER.take(),
         power: None,
     }));
-    let config = page.config(FLASH, fresh.into());
-    let mark = || Page::mark(&mut page_flash, PAGE, GEOMETRY.erased).is_ok();
-    match board.boot(&config, &page, nonce, mark) {
+    (board, Pins::new(chip.GPIO), chip.RNG)
+}
+
+/// Becomes who the identity page says.
+#[inline(never)]
+fn boot(board: &mut Board, pins: &mut Pins, rng: &RNG) {
+    let mut flash = Nvmc::again();
+    let page = match Page::read(&mut flash, PAGE, GEOMETRY.erased) {
+        Ok(page) => page,
+        Err(error) => panel::halt("no identity", error),
+    };
+    let config = page.config(FLASH, panel::random(rng).into());
+    let mark = || Page::mark(&mut flash, PAGE, GEOMETRY.erased).is_ok();
+    match board.boot(&config, &page, panel::random(rng), mark) {
         Ok(booted) => pins.booted(&page, booted),
         Err(error) => panel::halt("can't start", error),
     }
     board.node().remember(reset::POWER_ON);
-    (board, pins)
 }
 
 #[entry]
 fn main() -> ! {
-    let (board, mut pins) = start();
+    let (board, mut pins, rng) = make();
+    boot(board, &mut pins, &rng);
     loop {
         let until = turn(board, &mut pins);
         pins.look(board.node_and_app());

@@ -42,6 +42,11 @@ impl Nvmc {
         Self(())
     }
 
+    /// The same once more, for the identity page: outside of an operation the controller has no state.
+    pub fn again() -> Self {
+        Self(())
+    }
+
     fn controller(&self) -> &nrf51_pac::nvmc::RegisterBlock {
         // SAFETY: only this driver touches it, on the only thread; no interrupt does.
         unsafe { &*NVMC::ptr() }

@@ -63,6 +63,7 @@ impl Pins {
     }
 
     /// Has a command that came by the wire proposed, whichever board leads.
+    #[inline(never)]
     pub fn ask<
         L: Link,
         F: embedded_storage::nor_flash::NorFlash,
