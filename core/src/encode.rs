@@ -88,7 +88,6 @@ impl Serializer for &mut Writer<'_> {
         serialize_char(char) => |to, v| text(to, v.encode_utf8(&mut [0; 4]).as_bytes());
         serialize_str(&str) => |to, v| text(to, v.as_bytes());
         serialize_bytes(&[u8]) => |to, v| text(to, v);
-        serialize_unit_struct(&'static str) => |_to, _name| ();
     }
 
     fn serialize_none(self) -> Result<(), Refused> {
@@ -102,6 +101,10 @@ impl Serializer for &mut Writer<'_> {
     }
 
     fn serialize_unit(self) -> Result<(), Refused> {
+        Ok(())
+    }
+
+    fn serialize_unit_struct(self, _: &'static str) -> Result<(), Refused> {
         Ok(())
     }
 
