@@ -189,16 +189,15 @@ impl Coded for Address {
 
 impl Coded for What {
     fn write(&self, to: &mut Writer<'_>) {
-        match self {
-            Self::AddVoter => to.number(0),
-            Self::AddLearner => to.number(1),
-            Self::Remove => to.number(2),
-            Self::Update => to.number(3),
-            Self::Admit { nonce } => {
-                to.number(4);
-                nonce.write(to);
-            }
-        }
+        let (number, nonce) = match self {
+            Self::AddVoter => (0, None),
+            Self::AddLearner => (1, None),
+            Self::Remove => (2, None),
+            Self::Update => (3, None),
+            Self::Admit { nonce } => (4, Some(nonce)),
+        };
+        to.number(number);
+        nonce.into_iter().for_each(|nonce| nonce.write(to));
     }
 
     fn read(from: &mut Reader<'_>) -> Self {

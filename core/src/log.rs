@@ -138,6 +138,11 @@ impl Log {
         self.index(self.durable)
     }
 
+    /// Does flash hold all of it?
+    pub(crate) const fn is_durable(&self) -> bool {
+        self.durable == self.end.entries
+    }
+
     /// The last entry that flash may hold as of now: those between [`Log::durable`] and this are to be written.
     pub fn due(&self) -> Index {
         let entries = self.end.entries;
