@@ -289,8 +289,11 @@ impl Wal {
         self.mount.last_try = seq == next;
         self.mount.step = Step::Suspect;
         self.mount.walk.begin(at, salt(seq), 0);
-        let records = self.all.record_max.min(self.buffer_bytes).wrapping_mul(3);
-        self.mount.walk.reach = OPEN_BYTES_MAX.wrapping_add(records);
+        // Without a whole first record it is not known how long records are.
+        if self.mount.newest.is_some() {
+            let records = self.all.record_max.min(self.buffer_bytes).wrapping_mul(3);
+            self.mount.walk.reach = OPEN_BYTES_MAX.wrapping_add(records);
+        }
         Ok(())
     }
 
