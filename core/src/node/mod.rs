@@ -282,9 +282,10 @@ impl<S: Storage> Node<[u8], S> {
         if frame.len() > usize::from(self.limits.frame_bytes) && !joining {
             return self.refuse_frame(FrameRefusal::TooLong);
         }
-        let frame = match wire::decode(frame) {
+        let decoded = wire::decode(frame);
+        let frame = match &decoded {
             Ok(frame) => frame,
-            Err(error) => return self.refuse_frame(FrameRefusal::Unreadable(error)),
+            Err(error) => return self.refuse_frame(FrameRefusal::Unreadable(*error)),
         };
         let wire::Envelope { cluster, to, from, generation, ref message, .. } = frame.envelope;
         if cluster != own.cluster {
@@ -449,10 +450,13 @@ impl<S: Storage> Node<[u8], S> {
     /// Drops entries that a durable snapshot covers, the oldest first, until `bytes` and a quarter of the
     /// log are free: who is a little behind shall find its entries here.
     fn make_room(&mut self, bytes: usize) {
-        let wanted = bytes.max(self.log.bytes_capacity().wrapping_shr(2));
-        let Some(missing) = wanted.checked_sub(self.log.bytes_free()).filter(|m| *m > 0) else {
+        let (capacity, free) = (self.log.bytes_capacity(), self.log.bytes_free());
+        let wanted = bytes.max(capacity.wrapping_shr(2));
+        if free >= wanted {
             return;
-        };
+        }
+        // And a little more: it is a walk through what is dropped.
+        let missing = wanted.saturating_add(capacity.wrapping_shr(4)).saturating_sub(free);
         let covered = self.raft.snapshot().index;
         if self.log.base().index < covered {
             let (kept_back, _) = self.log.fit(self.log.base().index, covered, missing);

@@ -49,9 +49,7 @@ impl<S: Storage> Node<[u8], S> {
                 Phase::Opening | Phase::Restoring | Phase::Recovering => {}
                 Phase::Running if self.is_silent() => {}
                 Phase::Running => {
-                    self.return_votes();
-                    let output = self.poll_read().or_else(|| self.poll_forward(frame));
-                    if let Some(output) = output.or_else(|| self.poll_message(frame)) {
+                    if let Some(output) = self.poll_saying(frame) {
                         return output;
                     }
                 }
@@ -71,6 +69,18 @@ impl<S: Storage> Node<[u8], S> {
                 Flow::Rest => return Output::Wait { until: self.deadline(now) },
             }
         }
+    }
+
+    /// What is to be said, to the application or to others.
+    fn poll_saying(&mut self, frame: &mut [u8]) -> Option<Output> {
+        self.return_votes();
+        if let Some(read) = self.poll_read() {
+            return Some(read);
+        }
+        if let Some(output) = self.poll_forward(frame) {
+            return Some(output);
+        }
+        self.poll_message(frame)
     }
 
     /// Is there certainly nothing to say? Most looks find that.
@@ -114,6 +124,7 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// The first poll: now the buffers are known.
+    #[cold]
     fn open(&mut self, frame: &[u8], flash: &[u8]) {
         self.phase = Phase::Opening;
         if self.founding && !self.check_buffers(frame, flash) {
@@ -215,6 +226,7 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// All that is here has been applied: it becomes the state that a cluster of this board alone begins with.
+    #[cold]
     fn found_alone(&mut self, flash: &[u8]) -> bool {
         let all = self.raft.applied() == self.log.last().index && self.newer_schema.is_none();
         let (true, Some(cluster), Some(own), Some(geometry)) =

@@ -82,7 +82,7 @@ impl Raft {
             return;
         };
         self.recent_active.insert(from);
-        progress.set_room(room);
+        (progress.is_full, progress.room) = (room.is_some(), room.unwrap_or_default());
         progress.round_heard = progress.round_heard.max(round);
         let news = progress.acknowledged(matched);
         let lost = progress.has_lost(round, received);

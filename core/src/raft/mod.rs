@@ -517,8 +517,10 @@ impl Raft {
     }
 
     fn look_for_message(&mut self, log: &mut Log) -> Option<Outgoing> {
-        let own = self.poll_vote_message(log).or_else(|| self.poll_reply(log));
-        if let Some((to, message)) = own {
+        if let Some((to, message)) = self.poll_vote_message(log) {
+            return Some(Outgoing::plain(to, message));
+        }
+        if let Some((to, message)) = self.poll_reply(log) {
             return Some(Outgoing::plain(to, message));
         }
         if self.role == Role::Leader {
