@@ -16,10 +16,11 @@ use quorate::plan;
 use quorate::typed::{ConfigMap, MapLimits};
 use quorate::wal::MountError;
 use quorate::{ClusterId, Generation, Instant, NodeId, NodeSet};
-use quorate_embedded::clock::CounterClock;
+use quorate_embedded::clock::{AsyncClock, Clock, CounterClock};
 use quorate_embedded::flash::Partition;
 use quorate_embedded::identity::{PAGE_BYTES, Page, PageError};
-use quorate_embedded::runner::{BootError, Booted, Parts, SuperLoop};
+use quorate_embedded::link::AsyncLink;
+use quorate_embedded::runner::{BootError, Booted, Commands, Desk, Parts, Runner, SuperLoop};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::task::Poll;
@@ -199,6 +200,56 @@ impl quorate_embedded::link::Link for Alone {
     }
 }
 
+impl AsyncLink for Alone {
+    async fn send(&mut self, _: NodeSet, frame: &[u8]) {
+        self.0.borrow_mut().push(frame.to_vec());
+    }
+    async fn receive(&mut self) -> &[u8] {
+        std::future::pending().await
+    }
+}
+
+/// As the one above, for the async runner; its flash does all at once.
+impl embedded_storage_async::nor_flash::ReadNorFlash for Memory {
+    const READ_SIZE: usize = 4;
+    async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), NorFlashErrorKind> {
+        ReadNorFlash::read(self, offset, bytes)
+    }
+    fn capacity(&self) -> usize {
+        ReadNorFlash::capacity(self)
+    }
+}
+
+impl embedded_storage_async::nor_flash::NorFlash for Memory {
+    const WRITE_SIZE: usize = 4;
+    const ERASE_SIZE: usize = 1024;
+    async fn erase(&mut self, from: u32, to: u32) -> Result<(), NorFlashErrorKind> {
+        NorFlash::erase(self, from, to)
+    }
+    async fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), NorFlashErrorKind> {
+        NorFlash::write(self, offset, bytes)
+    }
+}
+
+/// A millisecond passes with each look.
+#[derive(Clone, Default)]
+struct Looks(u64);
+
+impl Clock for Looks {
+    fn now(&mut self) -> Instant {
+        self.0 += 1;
+        Instant::from_millis(self.0)
+    }
+}
+
+impl AsyncClock for Looks {
+    async fn wait_until(&mut self, until: Instant) {
+        while self.now() < until {
+            embassy_futures::yield_now().await;
+        }
+    }
+}
+
 type Loop = SuperLoop<
     'static,
     &'static mut ConfigMap,
@@ -266,7 +317,7 @@ fn a_founder_founds_once_then_mounts_and_never_founds_again() {
     assert_eq!(board.boot(true), (Ok(Booted::Mounted), false));
     assert_eq!(board.run.node().status().generation, Generation(1));
     // Its log is lost; the page is not.
-    flash.clone().erase(START, START + GEOMETRY.bytes()).unwrap();
+    NorFlash::erase(&mut flash.clone(), START, START + GEOMETRY.bytes()).unwrap();
     let mut board = power_on(&flash);
     assert_eq!(board.boot(true), (Ok(Booted::Joins), false));
     let _ = board.run.poll();
@@ -329,6 +380,65 @@ fn other_data_in_the_place_of_the_log_is_not_touched() {
 #[test]
 fn a_page_beyond_the_flash_can_t_be_read() {
     let mut flash = chip(alone(2, 3));
-    let beyond = flash.capacity() as u32 - 32;
+    let beyond = ReadNorFlash::capacity(&flash) as u32 - 32;
     assert_eq!(Page::read(&mut flash, beyond, 0xff), Err(PageError::Unreadable));
+}
+
+/// Power comes to a board with the async runner, which boots; what it came to, whether the page was marked, and what it says in the
+/// first looks at its clock.
+fn async_boot(flash: &Memory, marks: bool) -> (Result<Booted, BootError>, bool, usize) {
+    let app: &'static mut ConfigMap = Box::leak(Box::new(ConfigMap::<[u8; 600]>::new()));
+    let limits = MapLimits { keys: 8, key_bytes: 12, value_bytes: 16, bytes: 500 };
+    app.start(limits, 1, None).unwrap();
+    let node: &'static mut Node = Box::leak(Box::new(Node::<[u8; 1200]>::new()));
+    let desk: &'static Desk = Box::leak(Box::new(Desk::<Commands<48>>::new()));
+    let part = Partition::new_async(flash.clone(), START, 0..START, &GEOMETRY).unwrap();
+    let leak = |bytes: usize| Vec::leak(vec![0; bytes]);
+    let (frame, buffer) = (leak(256), leak(512));
+    let (said, clock) = (Alone::default(), Looks::default());
+    let link = said.clone();
+    let parts = Parts { node, app, link, flash: part, clock, frame, buffer, power: None };
+    let mut run = Runner::new(parts, desk);
+    let page = Page::read(&mut flash.clone(), PAGE, 0xff).unwrap();
+    let (config, mut marked) = (page.config(FLASH, 0), false);
+    let mut own = flash.clone();
+    let booted = embassy_futures::block_on(run.boot(&config, &page, 77, || {
+        marked = marks && Page::mark(&mut own, PAGE, 0xff).is_ok();
+        marked
+    }));
+    assert!(said.0.borrow().is_empty(), "it spoke before");
+    if booted.is_ok() {
+        let mut task = std::pin::pin!(run.run(|_| {}));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        for _ in 0..10_000 {
+            assert!(task.as_mut().poll(&mut context).is_pending());
+        }
+    }
+    let said = said.0.borrow().len();
+    (booted, marked, said)
+}
+
+#[test]
+fn the_async_runner_boots_by_its_page_in_the_same_way() {
+    // One of three, so that it has to speak to anybody.
+    let flash = chip(golden());
+    assert_eq!(async_boot(&flash, false), (Err(BootError::Mark), false, 0));
+    let (booted, marked, said) = async_boot(&flash, true);
+    assert_eq!((booted, marked), (Ok(Booted::Mounted), true));
+    assert!(said > 0, "it stands for election");
+    let (booted, marked, _) = async_boot(&flash, true);
+    assert_eq!((booted, marked), (Ok(Booted::Mounted), false));
+    // What one runner has founded the other one mounts.
+    assert_eq!(power_on(&flash).boot(true), (Ok(Booted::Mounted), false));
+    let fresh = chip(golden());
+    let (booted, marked, said) = async_boot(&fresh, true);
+    assert_eq!((booted, marked), (Ok(Booted::Founded), true));
+    assert!(said > 0);
+    NorFlash::erase(&mut flash.clone(), START, START + GEOMETRY.bytes()).unwrap();
+    let (booted, marked, said) = async_boot(&flash, true);
+    assert_eq!((booted, marked), (Ok(Booted::Joins), false));
+    assert!(said > 0, "it asks for its place");
+    fresh.bytes.borrow_mut()[..PAGE_BYTES].copy_from_slice(&alone(3, 3));
+    let (booted, ..) = async_boot(&fresh, true);
+    assert!(matches!(booted, Err(BootError::OtherLog { .. })));
 }

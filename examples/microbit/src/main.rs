@@ -2,20 +2,8 @@
 #![no_main]
 //! Quorate on a BBC micro:bit: the log in the chip's own flash, the other boards on a serial wire.
 
-mod console;
-mod nvmc;
-mod panel;
-mod timer;
-mod uart;
-mod watch;
-
-use console::Console;
 use cortex_m_rt::entry;
 use nrf51_pac::{Peripherals, RNG};
-use nvmc::Nvmc;
-use panel::Pins;
-use quorate::config::Flash;
-use quorate::flash::Geometry;
 use quorate::node::{Node, flash_buffer_bytes_min};
 use quorate::typed::ConfigMap;
 use quorate_apps::{App, MAP_BYTES, turn};
@@ -25,23 +13,12 @@ use quorate_embedded::identity::Page;
 use quorate_embedded::link::Serial;
 use quorate_embedded::power::reset;
 use quorate_embedded::runner::{Parts, SuperLoop};
+use quorate_microbit::console::Console;
+use quorate_microbit::nvmc::Nvmc;
+use quorate_microbit::panel::Pins;
+use quorate_microbit::uart::Uart;
+use quorate_microbit::{FLASH, FRAME_BYTES, GEOMETRY, LOG, PAGE, panel, timer, uart};
 use static_cell::{ConstStaticCell, StaticCell};
-use uart::Uart;
-
-const PAGE: u32 = 0x3_0000;
-const LOG: u32 = 0x3_8000;
-const GEOMETRY: Geometry = Geometry {
-    word_bytes: 4,
-    erased: 0xff,
-    page_bytes: 4,
-    block_bytes: 1024,
-    blocks_per_segment: 2,
-    segments: 16,
-};
-const FLASH: Flash =
-    Flash { geometry: GEOMETRY, word_us: nvmc::WORD_US, erase_ms_max: 22, stalls: true };
-/// The longest frame that a cluster of such boards can be founded with.
-const FRAME_BYTES: usize = 112;
 
 static NODE: ConstStaticCell<Node<[u8; 2048]>> = ConstStaticCell::new(Node::new());
 static MAP: ConstStaticCell<ConfigMap<[u8; MAP_BYTES]>> = ConstStaticCell::new(ConfigMap::new());

@@ -4,18 +4,20 @@ use core::future::poll_fn;
 use core::pin::pin;
 use core::task::Poll;
 
-use super::{BootError, Desk, POWER_AGAIN_MS, Parts, Sending};
+use super::{BootError, Booted, Desk, POWER_AGAIN_MS, Parts, Sending};
 use crate::clock::AsyncClock;
+use crate::identity::Page;
 use crate::link::AsyncLink;
 use crate::power::PowerFail;
 use embassy_futures::select::{Either, Either3, Either4, select, select3, select4};
 use embedded_storage_async::nor_flash::NorFlash;
 use quorate::Instant;
 use quorate::config::Config;
-use quorate::event::Event;
+use quorate::event::{Event, Fault};
 use quorate::flash::{FlashDone, FlashOp};
 use quorate::node::{Boot, Node, Output};
 use quorate::typed::{StateMachine, serve};
+use quorate::wal::MountError;
 
 /// A board that runs as a task, and is asked by the [`Handle`](super::Handle)s of its [`Desk`].
 ///
@@ -55,6 +57,59 @@ where
     /// The configuration can't work, with what would.
     pub fn start(&mut self, config: &Config, boot: Boot<'_>) -> Result<(), BootError> {
         self.parts.start(config, boot)
+    }
+
+    /// Starts the node as its identity page says, as [`SuperLoop::boot`](super::SuperLoop::boot) does. If the future is dropped, the
+    /// board is not to run.
+    ///
+    /// # Errors
+    /// The board is not to go on, and why.
+    pub async fn boot(
+        &mut self,
+        config: &Config,
+        page: &Page,
+        nonce: u32,
+        mark: impl FnOnce() -> bool,
+    ) -> Result<Booted, BootError> {
+        self.start(config, Boot::Mount)?;
+        let mut booted = Booted::Mounted;
+        loop {
+            let (now, mut seen) = (self.parts.clock.now(), None);
+            let next = self.next(now, &mut |event: &Event| match event {
+                Event::Started { .. } | Event::Stopped(_) => seen = Some(*event),
+                _ => {}
+            });
+            match seen {
+                Some(Event::Stopped(Fault::Mount(MountError::Unformatted)))
+                    if booted == Booted::Mounted =>
+                {
+                    page.boot_without_log(nonce, |boot| self.start(config, boot))?;
+                    booted = Booted::Founded;
+                    if !page.founds() {
+                        return Ok(Booted::Joins);
+                    }
+                    continue;
+                }
+                Some(Event::Stopped(fault)) => return Err(BootError::Stopped(fault)),
+                Some(_) => {
+                    // It restores its state next, when it runs; before, it has nothing to say.
+                    if let Next::Flash(op) = next {
+                        self.op = Some(op);
+                    }
+                    self.parts.started(page, mark)?;
+                    return Ok(booted);
+                }
+                None => {}
+            }
+            match next {
+                Next::Flash(op) => {
+                    let done = self.parts.flash.perform_async(op, self.parts.buffer).await;
+                    self.parts.node.handle_flash(self.parts.clock.now(), done);
+                }
+                Next::Send(_) => {}
+                Next::Wait(_) => self.parts.clock.wait_until(now.after(POWER_AGAIN_MS)).await,
+            }
+        }
     }
 
     /// The node, while it does not run.
