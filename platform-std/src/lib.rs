@@ -9,6 +9,7 @@ pub mod disk;
 pub mod fit;
 pub mod flash_file;
 pub mod image;
+pub mod node;
 pub mod recover;
 pub mod replicate;
 pub mod script;
