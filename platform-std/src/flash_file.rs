@@ -76,9 +76,25 @@ impl<D: Disk> FlashFile<D> {
         &mut self.disk
     }
 
+    /// The same, with another erased value.
+    #[must_use]
+    pub fn with_erased(self, erased: u8) -> Self {
+        Self { erased, ..self }
+    }
+
     /// What it was asked to do.
     pub const fn figures(&self) -> Figures {
         self.figures
+    }
+
+    /// The whole image.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn read_all(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(self.disk.bytes()?).map_err(io::Error::other)?];
+        self.disk.read_at(0, &mut bytes)?;
+        Ok(bytes)
     }
 
     /// Carries out an operation; what it reads or writes is at the beginning of `buffer`. When this returns, it is durable.
@@ -147,16 +163,6 @@ impl FlashFile {
             .map_err(failed(path, "can't open this image"))?;
         lock(path, &file)?;
         Ok(Self::new(file, erased))
-    }
-
-    /// The whole image.
-    ///
-    /// # Errors
-    /// It can't be read.
-    pub fn read_all(&self) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; usize::try_from(self.disk.bytes()?).map_err(io::Error::other)?];
-        self.disk.read_at(0, &mut bytes)?;
-        Ok(bytes)
     }
 }
 

@@ -1,6 +1,7 @@
-//! Quorate on a PC: the deterministic simulator of whole boards, and the `quorate` program.
+//! Quorate on a PC: real nodes (`node`), the deterministic simulator of whole boards ([`sim`]), and the `quorate` program.
 
 pub mod boards;
+mod boxed;
 pub mod cli;
 pub mod config_file;
 pub mod content;
@@ -9,6 +10,7 @@ pub mod disk;
 pub mod fit;
 pub mod flash_file;
 pub mod image;
+#[cfg(feature = "node")]
 pub mod node;
 pub mod recover;
 pub mod replicate;

@@ -1,17 +1,17 @@
 //! The connections that peers make: they bring frames and questions, and take answers.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use quorate::{ClusterId, NodeId};
+use quorate::{ClusterId, NodeId, NodeSet};
 use tokio::io::{AsyncWriteExt, BufReader, BufWriter};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
-use super::codec::{Hello, Message, VERSION, Welcome};
+use super::codec::{Hello, Message, VERSION, Verdict, Welcome};
 use super::{Arrived, Asked};
 
 /// Whoever dials has to say hello in this time.
@@ -26,10 +26,19 @@ const ANSWERS_MAX: usize = 4096;
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Who is called here.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Own {
     pub(super) cluster: ClusterId,
     pub(super) node: NodeId,
+    /// Who was a member and is none any more, as far as this process has seen it.
+    pub(super) gone: Arc<Mutex<NodeSet>>,
+}
+
+impl Own {
+    fn is_gone(&self, id: u8) -> bool {
+        let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        NodeId::new(id).is_some_and(|id| gone.contains(id))
+    }
 }
 
 /// Accepts connections, for ever.
@@ -52,7 +61,7 @@ pub(super) async fn run(listener: TcpListener, own: Own, arrived: mpsc::Sender<A
         let Ok(place) = places.clone().try_acquire_owned() else {
             continue;
         };
-        let arrived = arrived.clone();
+        let (own, arrived) = (own.clone(), arrived.clone());
         connections.spawn(async move {
             if let Err(error) = serve(stream, own, arrived).await {
                 tracing::debug!(%address, "connection ended: {error}");
@@ -72,15 +81,16 @@ async fn serve(mut stream: TcpStream, own: Own, arrived: mpsc::Sender<Arrived>) 
             return Err(error);
         }
     };
-    let refusal = refusal(own, hello);
-    if !refusal.is_empty() {
-        tracing::warn!(address = ?stream.peer_addr().ok(), "refused a connection: {refusal}");
+    let (verdict, reason) = judge(&own, hello);
+    if verdict == Verdict::Refused {
+        tracing::warn!(address = ?stream.peer_addr().ok(), "refused a connection: {reason}");
     }
-    let welcome = Welcome { cluster: own.cluster, refusal };
-    welcome.write(&mut stream).await?;
-    if !welcome.refusal.is_empty() || hello.is_question() {
+    Welcome { cluster: own.cluster, verdict, reason }.write(&mut stream).await?;
+    let (Verdict::Welcome, false, Some(from)) =
+        (verdict, hello.is_question(), NodeId::new(hello.from))
+    else {
         return stream.shutdown().await;
-    }
+    };
     let (read, write) = stream.into_split();
     let (back, answers) = mpsc::channel(ANSWERS_MAX);
     let (pongs, pings) = mpsc::channel(4);
@@ -99,6 +109,7 @@ async fn serve(mut stream: TcpStream, own: Own, arrived: mpsc::Sender<Arrived>) 
                 let _ = pongs.try_send(number);
                 continue;
             }
+            Message::Removed => Arrived::Removed(from),
             Message::Pong(_) | Message::Answer(..) => {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
@@ -112,25 +123,28 @@ async fn serve(mut stream: TcpStream, own: Own, arrived: mpsc::Sender<Arrived>) 
     }
 }
 
-/// Why whoever says that is not talked to; empty if it is.
-fn refusal(own: Own, hello: Hello) -> String {
+/// Is whoever says that talked to? If not, why not.
+fn judge(own: &Own, hello: Hello) -> (Verdict, String) {
     let Hello { version, from, to, cluster } = hello;
-    if version != VERSION {
-        return format!("you speak version {version} of the link, this node version {VERSION}");
-    }
-    if NodeId::new(from).is_none() {
-        return format!("{from} is no number of a node");
-    }
-    if to != own.node.get() {
-        return format!("this is node {}, you wanted node {to}", own.node);
-    }
-    if from == to {
-        return format!("this is node {to}, and so you say you are");
-    }
-    if !hello.is_question() && cluster != own.cluster {
-        return format!("this is cluster {:?}, you are of cluster {cluster:?}", own.cluster);
-    }
-    String::new()
+    let refusal = if version != VERSION {
+        format!("you speak version {version} of the link, this node version {VERSION}")
+    } else if NodeId::new(from).is_none() {
+        format!("{from} is no number of a node")
+    } else if to != own.node.get() {
+        format!("this is node {}, you wanted node {to}", own.node)
+    } else if from == to {
+        format!("this is node {to}, and so you say you are")
+    } else if hello.is_question() {
+        return (Verdict::Welcome, String::new());
+    } else if cluster != own.cluster {
+        format!("this is cluster {:?}, you are of cluster {cluster:?}", own.cluster)
+    } else if own.is_gone(from) {
+        let why = format!("node {from} was taken out of the cluster");
+        return (Verdict::Removed, why);
+    } else {
+        return (Verdict::Welcome, String::new());
+    };
+    (Verdict::Refused, refusal)
 }
 
 async fn answer(
@@ -162,15 +176,19 @@ mod tests {
     #[test]
     fn each_mismatch_is_refused_with_what_is_here_and_what_was_said() {
         let id = |id| NodeId::new(id).unwrap();
-        let own = Own { cluster: ClusterId([1; 4]), node: id(1) };
+        let gone = Arc::new(Mutex::new(NodeSet::one(id(4))));
+        let own = Own { cluster: ClusterId([1; 4]), node: id(1), gone };
         let good = Hello::new(own.cluster, id(2), id(1));
         let told = |change: fn(&mut Hello)| {
             let mut hello = good;
             change(&mut hello);
-            refusal(own, hello)
+            let (verdict, reason) = judge(&own, hello);
+            assert_eq!(verdict == Verdict::Welcome, reason.is_empty());
+            reason
         };
         assert_eq!(told(|_| {}), "");
         assert_eq!(told(|h| h.cluster = ClusterId([0; 4])), "");
+        assert_eq!(told(|h| h.from = 4), "node 4 was taken out of the cluster");
         assert_eq!(
             told(|h| h.cluster = ClusterId([2; 4])),
             "this is cluster 01010101, you are of cluster 02020202"

@@ -12,7 +12,7 @@ pub(super) const VERSION: u16 = 1;
 /// A longer message is no message: the longest frame, and room for a question around a command.
 const MESSAGE_BYTES_MAX: usize = 0x1_0000 + 256;
 /// A longer reason is cut.
-const REASON_BYTES_MAX: usize = 512;
+const REASON_BYTES_MAX: usize = u8::MAX as usize;
 
 /// The cluster that a node names which does not know it yet.
 const UNKNOWN: ClusterId = ClusterId([0; 4]);
@@ -28,6 +28,8 @@ pub(super) enum Message<B> {
     /// Something for the leader to do, and its number.
     Ask(u64, B),
     Answer(u64, B),
+    /// Whom this is for is no member any more.
+    Removed,
 }
 
 impl<B: AsRef<[u8]>> Message<B> {
@@ -38,6 +40,7 @@ impl<B: AsRef<[u8]>> Message<B> {
             Self::Pong(number) => (2, Some(*number), &[]),
             Self::Ask(number, bytes) => (3, Some(*number), bytes.as_ref()),
             Self::Answer(number, bytes) => (4, Some(*number), bytes.as_ref()),
+            Self::Removed => (5, None, &[]),
         }
     }
 
@@ -77,6 +80,7 @@ impl Message<Vec<u8>> {
             2 => Self::Pong(number()?),
             3 => Self::Ask(number()?, bytes),
             4 => Self::Answer(number()?, bytes),
+            5 => Self::Removed,
             _ => return Err(garbage(format!("a message of the kind {kind}"))),
         })
     }
@@ -133,25 +137,38 @@ impl Hello {
     }
 }
 
+/// Does the other side talk to us?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Yes.
+    Welcome,
+    /// No.
+    Refused,
+    /// No: we are no member any more.
+    Removed,
+}
+
 /// What the other side answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Welcome {
     /// Its cluster.
     pub(super) cluster: ClusterId,
-    /// Why it does not talk to us; empty if it does.
-    pub(super) refusal: String,
+    pub(super) verdict: Verdict,
+    /// Why, in words.
+    pub(super) reason: String,
 }
 
 impl Welcome {
     pub(super) async fn write(&self, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
-        let end = (0..=self.refusal.len().min(REASON_BYTES_MAX)).rev();
-        let end = end.into_iter().find(|end| self.refusal.is_char_boundary(*end)).unwrap_or(0);
-        let reason = &self.refusal.as_bytes()[..end];
+        let mut end = self.reason.len().min(REASON_BYTES_MAX);
+        while !self.reason.is_char_boundary(end) {
+            end -= 1;
+        }
         let mut bytes = MAGIC.to_vec();
         bytes.extend(VERSION.to_be_bytes());
         bytes.extend(self.cluster.0);
-        bytes.extend((reason.len() as u16).to_be_bytes());
-        bytes.extend(reason);
+        bytes.extend([self.verdict as u8, end as u8]);
+        bytes.extend(&self.reason.as_bytes()[..end]);
         to.write_all(&bytes).await?;
         to.flush().await
     }
@@ -162,13 +179,17 @@ impl Welcome {
         if bytes[..8] != MAGIC {
             return Err(garbage("what answers there is no node".into()));
         }
-        // The version is in the refusal, if it matters.
-        let [.., c0, c1, c2, c3, l0, l1] = bytes;
-        let len = usize::from(u16::from_be_bytes([l0, l1])).min(REASON_BYTES_MAX);
-        let mut reason = vec![0; len];
+        // Where the version matters, the reason says so.
+        let [.., c0, c1, c2, c3, verdict, len] = bytes;
+        let verdict = match verdict {
+            0 => Verdict::Welcome,
+            2 => Verdict::Removed,
+            _ => Verdict::Refused,
+        };
+        let mut reason = vec![0; usize::from(len)];
         from.read_exact(&mut reason).await?;
-        let refusal = String::from_utf8_lossy(&reason).into_owned();
-        Ok(Self { cluster: ClusterId([c0, c1, c2, c3]), refusal })
+        let reason = String::from_utf8_lossy(&reason).into_owned();
+        Ok(Self { cluster: ClusterId([c0, c1, c2, c3]), verdict, reason })
     }
 }
 
@@ -188,6 +209,7 @@ mod tests {
             Message::Pong(u64::MAX),
             Message::Ask(3, b"put".to_vec()),
             Message::Answer(4, Vec::new()),
+            Message::Removed,
         ];
         block_on(async {
             let mut bytes = Vec::new();
@@ -226,16 +248,19 @@ mod tests {
             assert_eq!(Hello::read(&mut &bytes[..]).await.unwrap(), hello);
             assert!(Hello::question(one, two).is_question() && !hello.is_question());
             let long = "ä".repeat(400);
-            for refusal in ["", "no", &long] {
-                let welcome = Welcome { cluster: hello.cluster, refusal: refusal.into() };
+            for (verdict, reason) in [
+                (Verdict::Welcome, ""),
+                (Verdict::Refused, "no"),
+                (Verdict::Removed, long.as_str()),
+            ] {
+                let cluster = hello.cluster;
+                let welcome = Welcome { cluster, verdict, reason: reason.into() };
                 let mut bytes = Vec::new();
                 welcome.write(&mut bytes).await.unwrap();
                 let read = Welcome::read(&mut &bytes[..]).await.unwrap();
-                assert_eq!(read.cluster, hello.cluster);
-                assert!(
-                    refusal.starts_with(&read.refusal)
-                        && read.refusal.len() >= refusal.len().min(511)
-                );
+                assert_eq!((read.cluster, read.verdict), (cluster, verdict));
+                let cut = &reason[..reason.len().min(254)];
+                assert_eq!(read.reason, cut);
             }
         });
     }

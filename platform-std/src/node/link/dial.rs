@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::Arrived;
-use super::codec::{Hello, Message, Welcome};
+use super::codec::{Hello, Message, Verdict, Welcome};
 use super::health::Health;
 
 /// A connection, with its hello, has to be made in this time.
@@ -83,13 +83,11 @@ impl Dial {
 
     async fn connect(&self) -> io::Result<TcpStream> {
         let (stream, welcome) = introduce(self.hello, self.address).await?;
-        if welcome.refusal.is_empty() {
-            return Ok(stream);
+        if welcome.verdict == Verdict::Removed {
+            // If the node has no ear for it now: it is told at the next attempt.
+            let _ = self.arrived.try_send(Arrived::Removed(self.id));
         }
-        Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            format!("refused: {}", welcome.refusal),
-        ))
+        accepted(&welcome).map(|()| stream)
     }
 
     /// Until the connection is lost.
@@ -121,10 +119,15 @@ pub(super) async fn ask_for_cluster(
     address: SocketAddr,
 ) -> io::Result<ClusterId> {
     let (_, welcome) = introduce(Hello::question(own, peer), address).await?;
-    if welcome.refusal.is_empty() {
-        return Ok(welcome.cluster);
+    accepted(&welcome).map(|()| welcome.cluster)
+}
+
+fn accepted(welcome: &Welcome) -> io::Result<()> {
+    if welcome.verdict == Verdict::Welcome {
+        return Ok(());
     }
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, welcome.refusal))
+    let what = format!("refused: {}", welcome.reason);
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, what))
 }
 
 /// Half of it to three halves of it.

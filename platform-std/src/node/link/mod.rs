@@ -49,6 +49,8 @@ pub enum Arrived {
     Answered(u64, Vec<u8>),
     /// The connection to that member was lost, with all that was on its way.
     Unreachable(NodeId),
+    /// That member says that this node is none any more.
+    Removed(NodeId),
 }
 
 /// A question, and where its answer goes.

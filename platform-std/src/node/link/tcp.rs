@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use quorate::{ClusterId, NodeId, NodeSet};
 use tokio::net::TcpListener;
@@ -19,6 +20,8 @@ use super::{Arrived, Task};
 const LANE_MAX: usize = 256;
 /// Pieces of a snapshot that are not sent yet.
 const BULK_MAX: usize = 4;
+/// How long a connection to somebody who is no peer any more is kept.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// The number of the message that brings a piece of a snapshot (`core/docs/wire-format.md`).
 const SNAPSHOT: u8 = 5;
 
@@ -38,6 +41,8 @@ pub struct Tcp {
     node: NodeId,
     peers: BTreeMap<NodeId, Peer>,
     arrived: mpsc::Sender<Arrived>,
+    /// Who was a peer and is none any more.
+    gone: Arc<Mutex<NodeSet>>,
     _accepting: Task,
 }
 
@@ -53,14 +58,33 @@ impl Tcp {
         arrived: mpsc::Sender<Arrived>,
     ) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
-        let accepting = accept::run(listener, Own { cluster, node }, arrived.clone());
-        let (peers, _accepting) = (BTreeMap::new(), Task::spawn(accepting));
-        Ok(Self { cluster, node, peers, arrived, _accepting })
+        let gone = Arc::new(Mutex::new(NodeSet::EMPTY));
+        let own = Own { cluster, node, gone: gone.clone() };
+        let accepting = Task::spawn(accept::run(listener, own, arrived.clone()));
+        let peers = BTreeMap::new();
+        Ok(Self { cluster, node, peers, arrived, gone, _accepting: accepting })
     }
 
     pub(super) fn set_peers(&mut self, peers: &[(NodeId, SocketAddr)]) {
-        let is = |id: NodeId, address| peers.contains(&(id, address));
-        self.peers.retain(|id, peer| is(*id, peer.address));
+        let ids: NodeSet = peers.iter().map(|(id, _)| *id).collect();
+        let known: NodeSet = self.peers.keys().copied().collect();
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        *gone = gone.union(known).difference(ids);
+        drop(gone);
+        for id in known.iter() {
+            let at = self.peers.get(&id).map(|peer| peer.address);
+            if peers.iter().any(|(other, address)| *other == id && Some(*address) == at) {
+                continue;
+            }
+            if let Some(peer) = self.peers.remove(&id).filter(|_| !ids.contains(id)) {
+                peer.put(&peer.lane, Message::Removed);
+                // It is told, and then let go.
+                tokio::spawn(async move {
+                    tokio::time::sleep(FAREWELL).await;
+                    drop(peer);
+                });
+            }
+        }
         for (id, address) in peers.iter().copied().filter(|(id, _)| *id != self.node) {
             let hello = Hello::new(self.cluster, self.node, id);
             let arrived = &self.arrived;
@@ -122,8 +146,8 @@ impl Peer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::codec::{Verdict, Welcome};
     use super::*;
-    use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
     use tokio::time::timeout;
@@ -254,6 +278,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_is_no_peer_any_more_is_told_now_and_whenever_it_comes_again() {
+        let mut one = end(1, CLUSTER, free_address()).await;
+        let mut two = end(2, CLUSTER, free_address()).await;
+        one.tcp.set_peers(&[(id(2), two.address)]);
+        one.send_until_taken(&mut two, b"up").await;
+        one.tcp.set_peers(&[]);
+        let told = async |two: &mut End| {
+            loop {
+                if let Some(Arrived::Removed(by)) = two.arrivals.recv().await {
+                    return by;
+                }
+            }
+        };
+        assert_eq!(timeout(SOON, told(&mut two)).await.unwrap(), id(1));
+        two.tcp.set_peers(&[(id(1), one.address)]);
+        assert_eq!(timeout(SOON, told(&mut two)).await.unwrap(), id(1));
+        assert_eq!(two.error_of(1).await, "refused: node 2 was taken out of the cluster");
+        one.tcp.set_peers(&[(id(2), two.address)]);
+        two.send_until_taken(&mut one, b"back").await;
+    }
+
+    #[tokio::test]
     async fn a_peer_that_does_not_read_costs_frames_and_no_time() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut one = end(1, CLUSTER, free_address()).await;
@@ -261,7 +307,8 @@ mod tests {
         let (mut deaf, _) = listener.accept().await.unwrap();
         let mut hello = [0; 16];
         deaf.read_exact(&mut hello).await.unwrap();
-        let welcome = super::super::codec::Welcome { cluster: CLUSTER, refusal: String::new() };
+        let (verdict, reason) = (Verdict::Welcome, String::new());
+        let welcome = Welcome { cluster: CLUSTER, verdict, reason };
         welcome.write(&mut deaf).await.unwrap();
         let to = NodeSet::one(id(2));
         let frame = vec![0; 60_000];

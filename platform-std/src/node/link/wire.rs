@@ -108,7 +108,11 @@ async fn keep_open(
                 }
             }
             WireAddress::Tcp(at) => match TcpStream::connect(at).await {
-                Ok(stream) => serve(stream, &mut frames, &arrived).await,
+                Ok(stream) => {
+                    // A line that waits for more to send is only slower.
+                    let _ = stream.set_nodelay(true);
+                    serve(stream, &mut frames, &arrived).await
+                }
                 Err(error) => error,
             },
             #[cfg(unix)]
@@ -186,7 +190,7 @@ mod tests {
         let device = |path: &str, baud| WireAddress::Device { path: path.into(), baud };
         for (text, address) in [
             ("/dev/ttyUSB0@9600", device("/dev/ttyUSB0", 9600)),
-            ("unix:/tmp/q.sock", WireAddress::Unix("/tmp/q.sock".into())),
+            ("unix:run/q.sock", WireAddress::Unix("run/q.sock".into())),
             ("tcp:127.0.0.1:4444", WireAddress::Tcp("127.0.0.1:4444".into())),
         ] {
             assert_eq!(text.parse(), Ok(address.clone()));
