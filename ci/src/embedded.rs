@@ -86,7 +86,18 @@ impl Toolchain {
         context: &Context,
         arguments: &[&str],
     ) -> Result<PathBuf, Trouble> {
+        self.firmware_with(context, arguments, &[])
+    }
+
+    /// The same, with variables set for its build.
+    pub(crate) fn firmware_with(
+        &self,
+        context: &Context,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Result<PathBuf, Trouble> {
         let mut command = self.cargo(context, &[&["build", "--release"], arguments].concat());
+        command.envs(variables.iter().copied());
         run(&mut command)?;
         let folder = command.get_envs().find(|(name, _)| *name == "CARGO_TARGET_DIR");
         let folder = folder.and_then(|(_, value)| value).map(PathBuf::from).unwrap_or_default();

@@ -8,6 +8,7 @@ mod differential;
 mod embedded;
 mod fuzz;
 mod planted;
+mod qemu;
 mod readme;
 mod sim;
 mod size;
@@ -18,11 +19,11 @@ mod tools;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use steps::{Options, Run};
-use tools::Context;
+use tools::{Context, Trouble};
 
 /// Formats, lints, tests, builds for microcontrollers and simulates: what CI does, by hand.
 #[derive(Parser)]
@@ -69,6 +70,13 @@ enum Task {
     Fuzz(FuzzArgs),
     /// Plant bugs in a copy of the tree, one at a time, and see the simulator catch each.
     Planted(PlantedArgs),
+    /// Run boards under QEMU, on a serial wire with faults, through resets and power cuts.
+    Qemu(QemuArgs),
+    /// Show three boards under QEMU to a person, as `cargo run` in examples/microbit does.
+    Show {
+        /// The firmware's image; without it, it is built.
+        image: Option<PathBuf>,
+    },
     /// Measure what the core costs a board in code and RAM, and compare it with the budgets.
     Size(SizeArgs),
     /// Make the tables of figures in README.md and core/docs/figures.md anew.
@@ -115,6 +123,25 @@ struct FuzzArgs {
 }
 
 #[derive(Args)]
+struct QemuArgs {
+    /// What chance follows from, as far as it is the host's.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// As many runs, each with the next seed.
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
+    /// How many boards; without it, three and then five.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(3..=7))]
+    boards: Option<u8>,
+    /// Power cuts of each run, beside those that every run has.
+    #[arg(long, default_value_t = 12)]
+    cuts: u32,
+    /// Keep the boards' logs and flash images in this folder.
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+}
+
+#[derive(Args)]
 struct SizeArgs {
     /// So many of the largest functions of an image, too.
     #[arg(long, default_value_t = 0)]
@@ -142,6 +169,9 @@ fn main() -> ExitCode {
         steps::list();
         return ExitCode::SUCCESS;
     }
+    if let Some(Task::Show { image }) = &cli.command {
+        return show(image.as_deref());
+    }
     let (run, options) = match cli.command {
         None if cli.steps.is_empty() => (Run::Default, Options::default()),
         None => (Run::Named(cli.steps), Options::default()),
@@ -149,6 +179,8 @@ fn main() -> ExitCode {
         Some(Task::Conformance { dir }) => {
             (Run::only("conformance"), Options { conformance: Some(dir), ..Options::default() })
         }
+        // Dealt with before: it is no step.
+        Some(Task::Show { .. }) => return ExitCode::FAILURE,
         Some(Task::Full) => (Run::Full, Options::full()),
         Some(Task::Cuts(args)) => {
             let CutsArgs { count, seed, cells, session } = args;
@@ -175,6 +207,10 @@ fn main() -> ExitCode {
             Run::only("planted"),
             Options { planted_seeds: args.seeds, planted_names: args.patches, ..Options::full() },
         ),
+        Some(Task::Qemu(QemuArgs { seed, seeds, boards, cuts, keep })) => {
+            let qemu = qemu::Campaign { seed, seeds, boards, cuts, keep };
+            (Run::only("qemu"), Options { qemu, ..Options::default() })
+        }
         Some(Task::Size(SizeArgs { functions, image, update })) => {
             let size = size::Wishes { functions, image, update };
             (Run::only("size"), Options { size, ..Options::default() })
@@ -185,9 +221,16 @@ fn main() -> ExitCode {
     };
     match Context::new(options) {
         Ok(context) => steps::run(&context, &run),
-        Err(trouble) => {
-            eprintln!("cargo ci: {}", trouble.text());
-            ExitCode::FAILURE
-        }
+        Err(trouble) => complain(&trouble),
     }
+}
+
+fn show(image: Option<&Path>) -> ExitCode {
+    let shown = Context::new(Options::default()).and_then(|context| qemu::show(&context, image));
+    shown.map_or_else(|trouble| complain(&trouble), |()| ExitCode::SUCCESS)
+}
+
+fn complain(trouble: &Trouble) -> ExitCode {
+    eprintln!("cargo ci: {}", trouble.text());
+    ExitCode::FAILURE
 }

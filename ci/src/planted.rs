@@ -1,5 +1,5 @@
 //! The step `planted`: bugs planted in a copy of the tree, each caught by the simulator, by a campaign
-//! of the flash log, or by a script.
+//! of the flash log, by a script, or by a test of the core.
 //!
 //! A patch under `ci/planted/` is one bug; `ci/planted/README.md` has the format.
 
@@ -38,6 +38,8 @@ struct Planted {
     campaign: Vec<String>,
     /// The script that catches it, if it is neither.
     script: Option<String>,
+    /// The test of the core that does, if it is none of these: the program, and the test's name.
+    test: Vec<String>,
     /// Caught so soon that every `cargo ci` plants it.
     quick: bool,
     diff: String,
@@ -55,6 +57,7 @@ impl Planted {
             sweep: Vec::new(),
             campaign: Vec::new(),
             script: None,
+            test: Vec::new(),
             quick: false,
             diff: diff.to_owned(),
         };
@@ -68,12 +71,14 @@ impl Planted {
                 "Sweep" => patch.sweep = words.collect(),
                 "Campaign" => patch.campaign = words.collect(),
                 "Script" => patch.script = Some(value.trim().to_owned()),
+                "Test" => patch.test = words.collect(),
                 "Quick" => patch.quick = value.trim() == "yes",
                 _ => return Err(format!("head line `{field}:` is not known")),
             }
         }
-        if patch.bug.is_empty() || patch.expect.is_empty() == patch.script.is_none() {
-            return Err("the head needs `Bug:`, and `Expect:` or `Script:`".to_owned());
+        let ways = [!patch.expect.is_empty(), patch.script.is_some(), !patch.test.is_empty()];
+        if patch.bug.is_empty() || ways.iter().filter(|way| **way).count() != 1 {
+            return Err("the head needs `Bug:`, and `Expect:`, `Script:` or `Test:`".to_owned());
         }
         Ok(patch)
     }
@@ -167,6 +172,7 @@ pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
         println!("\nplanting {}: {}", patch.name, patch.bug);
         let result = tree.plant(patch).and_then(|program| match &patch.script {
             Some(name) => script(name, &program, &tree.root),
+            None if !patch.test.is_empty() => tree.test(patch),
             None if patch.campaign.is_empty() => hunt(context, patch, &program),
             None => campaign(context, patch, &program, &tree.root),
         });
@@ -310,6 +316,9 @@ impl<'a> Tree<'a> {
             self.put(&path, text.as_bytes())?;
         }
         let folder = self.context.target.join(BUILT);
+        if !patch.test.is_empty() {
+            return Ok(folder);
+        }
         // Only what the bug touches is built again, and without the last optimisations.
         let (package, program) = match patch.campaign.is_empty() {
             true => ("quorate-std", "release/quorate"),
@@ -326,6 +335,20 @@ impl<'a> Tree<'a> {
         build.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
         run(&mut build)?;
         Ok(folder.join(program))
+    }
+
+    /// Runs the test that the bug has to turn red.
+    fn test(&self, patch: &Planted) -> Result<Caught, Trouble> {
+        let mut command = self.context.cargo(&["test", "-q", "-p", "quorate", "--test"]);
+        command.args(&patch.test).args(["--", "--exact"]).current_dir(&self.root);
+        command.env("CARGO_TARGET_DIR", self.context.target.join(BUILT));
+        let printed = output_within(&mut command, SWEEP_MAX)?;
+        let name = patch.test.join(" ");
+        // It may also not have been built, or be of another name.
+        if printed.out.contains("test result: FAILED. 0 passed; 1 failed") {
+            return Ok(Caught { by: format!("test {name}"), red: BTreeSet::new() });
+        }
+        failed(format!("the test {name} did not turn red\n{}{}", printed.out, printed.err))
     }
 
     fn put(&self, path: &Path, bytes: &[u8]) -> Result<(), Trouble> {
@@ -374,6 +397,14 @@ mod tests {
         let patch = Planted::parse("x", &patch).unwrap();
         assert_eq!(patch.script.as_deref(), Some("forgetting"));
         assert!(Planted::parse("x", &PATCH.replace("Sweep: --boards 3", "Script: it")).is_err());
+    }
+
+    #[test]
+    fn a_test_stands_in_for_numbers() {
+        let patch = PATCH.replace("Expect: I1 C2\nSweep: --boards 3", "Test: wal wear::it_lasts");
+        assert_eq!(Planted::parse("x", &patch).unwrap().test, ["wal", "wear::it_lasts"]);
+        let both = patch.replace("Test:", "Script: it\nTest:");
+        assert!(Planted::parse("x", &both).is_err());
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::tools::{Context, Trouble};
 use crate::{
-    bench, checks, conformance, cuts, differential, embedded, fuzz, planted, readme, sim, size,
+    bench, checks, conformance, cuts, differential, embedded, fuzz, planted, qemu, readme, sim,
+    size,
 };
 
 /// When a step belongs to a run that names no step.
@@ -85,6 +86,12 @@ const STEPS: &[Step] = &[
         run: sim::job,
     },
     Step {
+        name: "qemu",
+        about: "boards under QEMU hold what they agreed on, through power cuts and a wire with faults",
+        when: When::Always,
+        run: qemu::step,
+    },
+    Step {
         name: "conformance",
         about: "published scripts lead to the published states",
         when: When::Asked,
@@ -158,6 +165,7 @@ pub(crate) struct Options {
     pub(crate) fuzz_targets: Vec<String>,
     pub(crate) planted_seeds: u32,
     pub(crate) planted_names: Vec<String>,
+    pub(crate) qemu: qemu::Campaign,
     pub(crate) readme_check: bool,
     pub(crate) size: size::Wishes,
     pub(crate) sweep_seeds: u32,
@@ -176,6 +184,7 @@ impl Default for Options {
             fuzz_targets: Vec::new(),
             planted_seeds: planted::SEEDS_MAX,
             planted_names: Vec::new(),
+            qemu: qemu::Campaign::SHORT,
             readme_check: true,
             size: size::Wishes::default(),
             sweep_seeds: 100,
@@ -192,6 +201,7 @@ impl Options {
             differential: differential::Campaign::LONG,
             history_length: cuts::exhaustive::LENGTH_FULL,
             fuzz_seconds: 300,
+            qemu: qemu::Campaign::LONG,
             sweep_seeds: 1000,
             full: true,
             ..Self::default()

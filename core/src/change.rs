@@ -1,9 +1,10 @@
 //! Changes of membership: simple ones of a single voter, and joint ones of many (Raft §6; thesis §4.1, §4.3).
 //!
-//! A change is an entry of [`Kind::Membership`](crate::entry::Kind): a [`Transition`], then its steps, as postcard
-//! writes them. It takes effect when it is applied, on every node at the same place in the log. Without steps it
+//! A change is an entry of [`Kind::Membership`](crate::entry::Kind): a [`Transition`], then its steps, as
+//! postcard would write them. It takes effect when it is applied, on every node at the same place in the log. Without steps it
 //! leaves a joint configuration.
 
+use crate::codec::{Coded, Writer};
 use crate::membership::{Address, MEMBERS_MAX, Membership};
 use crate::types::NodeId;
 use serde::{Deserialize, Serialize};
@@ -111,25 +112,18 @@ impl<'a> Change<'a> {
         if data.is_empty() {
             return Ok(Self { transition: Transition::Auto, steps: &[] });
         }
-        let (transition, steps) =
-            postcard::take_from_bytes(data).map_err(|_| ChangeError::Malformed)?;
+        let (transition, steps) = Transition::take(data).ok_or(ChangeError::Malformed)?;
         let change = Self { transition, steps };
-        if change.steps().any(|step| step.is_none()) {
-            Err(ChangeError::Malformed)
-        } else {
-            Ok(change)
-        }
+        let sound = change.steps().all(|step| step.is_some());
+        sound.then_some(change).ok_or(ChangeError::Malformed)
     }
 
     /// Writes a change into `out`; its length, or `None` if it does not fit.
     pub fn encode(transition: Transition, steps: &[Step], out: &mut [u8]) -> Option<usize> {
-        let room = out.len();
-        let mut rest = postcard::to_slice(&transition, out).ok()?.len();
-        for step in steps {
-            let used = postcard::to_slice(step, out.get_mut(rest..)?).ok()?.len();
-            rest = rest.saturating_add(used);
-        }
-        (rest <= room).then_some(rest)
+        let mut writer = Writer::new(out);
+        transition.write(&mut writer);
+        steps.iter().for_each(|step| step.write(&mut writer));
+        writer.end().map(|written| written.len())
     }
 
     /// What becomes of whom; `None` where it can't be read.
@@ -137,7 +131,7 @@ impl<'a> Change<'a> {
         let mut rest = Some(self.steps);
         core::iter::from_fn(move || {
             let bytes = rest.filter(|bytes| !bytes.is_empty())?;
-            let step = postcard::take_from_bytes(bytes).ok();
+            let step = Step::take(bytes);
             rest = step.as_ref().map(|(_, rest)| *rest);
             Some(step.map(|(step, _)| step))
         })

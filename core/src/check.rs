@@ -24,7 +24,7 @@ static TABLE: [u32; 16] = [
 ];
 
 /// CRC-32C of `bytes` behind whatever has the checksum `seed`; from zero it is the usual one.
-pub(crate) fn checksum(seed: u32, bytes: &[u8]) -> u32 {
+pub fn checksum(seed: u32, bytes: &[u8]) -> u32 {
     let mut crc = !seed;
     for byte in bytes {
         crc ^= u32::from(*byte);

@@ -7,51 +7,30 @@
 use core::fmt;
 use serde::ser::{self, Serialize, Serializer};
 
-use crate::entry::encode_varint;
-use crate::log::copy;
+use crate::codec::Writer;
 
 /// Writes `value` to the front of `out`; how many bytes. `None` if it does not fit or can't be written.
 pub(crate) fn to_slice(value: &(impl Serialize + ?Sized), out: &mut [u8]) -> Option<usize> {
-    let room = out.len();
-    let mut writer = Writer { out, at: 0 };
+    let mut writer = Writer::new(out);
     value.serialize(&mut writer).ok()?;
-    Some(writer.at).filter(|used| *used <= room)
+    writer.end().map(|written| written.len())
 }
 
 /// How many bytes `value` takes. `None` if it can't be written.
 pub(crate) fn size(value: &(impl Serialize + ?Sized)) -> Option<usize> {
-    let mut writer = Writer { out: &mut [], at: 0 };
+    let mut writer = Writer::new(&mut []);
     value.serialize(&mut writer).ok()?;
-    Some(writer.at)
+    Some(writer.len())
 }
 
-/// Writes what there is room for, and counts the rest.
-struct Writer<'a> {
-    out: &'a mut [u8],
-    at: usize,
+/// Numbers near zero are short, whatever their sign.
+const fn folded(number: i64) -> u64 {
+    (number.wrapping_shl(1) ^ number.wrapping_shr(63)) as u64
 }
 
-impl Writer<'_> {
-    fn bytes(&mut self, bytes: &[u8]) -> Result<(), Refused> {
-        copy(self.out.get_mut(self.at..).unwrap_or_default(), bytes);
-        self.at = self.at.saturating_add(bytes.len());
-        Ok(())
-    }
-
-    fn number(&mut self, number: u64) -> Result<(), Refused> {
-        encode_varint(number, self.out, &mut self.at);
-        Ok(())
-    }
-
-    /// Numbers near zero are short, whatever their sign.
-    fn signed(&mut self, number: i64) -> Result<(), Refused> {
-        self.number((number.wrapping_shl(1) ^ number.wrapping_shr(63)) as u64)
-    }
-
-    fn text(&mut self, bytes: &[u8]) -> Result<(), Refused> {
-        self.number(bytes.len() as u64)?;
-        self.bytes(bytes)
-    }
+fn text(to: &mut Writer<'_>, bytes: &[u8]) {
+    to.number(bytes.len() as u64);
+    to.bytes(bytes);
 }
 
 /// The value is of a kind that has no bytes, or refuses itself.
@@ -77,7 +56,8 @@ macro_rules! plain {
     ($($method:ident($kind:ty) => |$writer:ident, $value:ident| $write:expr;)*) => {
         $(fn $method(self, $value: $kind) -> Result<(), Refused> {
             let $writer = self;
-            $write
+            $write;
+            Ok(())
         })*
     };
 }
@@ -100,27 +80,31 @@ impl Serializer for &mut Writer<'_> {
         serialize_u32(u32) => |to, v| to.number(v.into());
         serialize_u64(u64) => |to, v| to.number(v);
         serialize_i8(i8) => |to, v| to.bytes(&v.to_le_bytes());
-        serialize_i16(i16) => |to, v| to.signed(v.into());
-        serialize_i32(i32) => |to, v| to.signed(v.into());
-        serialize_i64(i64) => |to, v| to.signed(v);
+        serialize_i16(i16) => |to, v| to.number(folded(v.into()));
+        serialize_i32(i32) => |to, v| to.number(folded(v.into()));
+        serialize_i64(i64) => |to, v| to.number(folded(v));
         serialize_f32(f32) => |to, v| to.bytes(&v.to_le_bytes());
         serialize_f64(f64) => |to, v| to.bytes(&v.to_le_bytes());
-        serialize_char(char) => |to, v| to.text(v.encode_utf8(&mut [0; 4]).as_bytes());
-        serialize_str(&str) => |to, v| to.text(v.as_bytes());
-        serialize_bytes(&[u8]) => |to, v| to.text(v);
-        serialize_unit_struct(&'static str) => |_to, _name| Ok(());
+        serialize_char(char) => |to, v| text(to, v.encode_utf8(&mut [0; 4]).as_bytes());
+        serialize_str(&str) => |to, v| text(to, v.as_bytes());
+        serialize_bytes(&[u8]) => |to, v| text(to, v);
     }
 
     fn serialize_none(self) -> Result<(), Refused> {
-        self.bytes(&[0])
+        self.bytes(&[0]);
+        Ok(())
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Refused> {
-        self.bytes(&[1])?;
+        self.bytes(&[1]);
         value.serialize(self)
     }
 
     fn serialize_unit(self) -> Result<(), Refused> {
+        Ok(())
+    }
+
+    fn serialize_unit_struct(self, _: &'static str) -> Result<(), Refused> {
         Ok(())
     }
 
@@ -130,7 +114,8 @@ impl Serializer for &mut Writer<'_> {
         variant: u32,
         _: &'static str,
     ) -> Result<(), Refused> {
-        self.number(variant.into())
+        self.number(variant.into());
+        Ok(())
     }
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(
@@ -148,12 +133,12 @@ impl Serializer for &mut Writer<'_> {
         _: &'static str,
         value: &T,
     ) -> Result<(), Refused> {
-        self.number(variant.into())?;
+        self.number(variant.into());
         value.serialize(self)
     }
 
     fn serialize_seq(self, len: Option<usize>) -> Result<Self, Refused> {
-        self.number(len.ok_or(Refused)? as u64)?;
+        self.number(len.ok_or(Refused)? as u64);
         Ok(self)
     }
 
@@ -180,7 +165,7 @@ impl Serializer for &mut Writer<'_> {
         _: &'static str,
         _: usize,
     ) -> Result<Self, Refused> {
-        self.number(variant.into())?;
+        self.number(variant.into());
         Ok(self)
     }
 

@@ -6,6 +6,7 @@
 //! from the entry before · data.
 
 use crate::types::{EntryId, Term};
+use crate::wire::COUNT_MAX;
 
 /// The longest head: tag, 16-bit length, 64-bit term.
 pub const HEAD_BYTES_MAX: usize = 14;
@@ -174,7 +175,8 @@ impl<'a> Entries<'a> {
         if term < self.prev.term || head.term == Some(self.prev.term) || term == Term::ZERO {
             return None;
         }
-        if self.prev.index.0 == u64::MAX {
+        // Nothing could be said of one behind the last.
+        if self.prev.index.0 >= COUNT_MAX {
             return None;
         }
         let id = EntryId::new(self.prev.index.next(), term);

@@ -202,7 +202,7 @@ impl Note {
 }
 
 /// Room for what one input can cause.
-const EVENTS_MAX: usize = 8;
+const EVENTS_MAX: usize = 4;
 
 /// Events that wait to be polled; the oldest give way, counted, if nobody polls.
 #[derive(Default)]

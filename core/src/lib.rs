@@ -57,7 +57,7 @@
 //!   [`change`] are who belongs to it, [`config`] and [`plan`] what suits a link and a flash part, [`event`] what it tells.
 //! - [`raft`]: the protocol alone, which knows what is durable but not where.
 //! - [`log`]: the log in RAM, of [`entry`]s. [`wire`]: what a frame holds.
-//! - [`storage`]: what keeps all that, [`wal`] by default: the log in [`flash`].
+//! - [`storage`]: what keeps all that, [`wal`] by default: the log in [`flash`]. [`check`]: the checksum of it all.
 //!
 //! # Features
 //!
@@ -77,7 +77,8 @@
 )]
 
 pub mod change;
-mod check;
+pub mod check;
+mod codec;
 pub mod config;
 mod encode;
 pub mod entry;

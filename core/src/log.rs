@@ -6,6 +6,7 @@
 
 use crate::entry::{Entries, Entry, HEAD_BYTES_MAX, Head, Kind};
 use crate::types::{EntryId, Index, Term};
+use crate::wire::COUNT_MAX;
 
 /// Places remembered in the ring, so that reading on is one step: one for flash and one for peers that are at the same
 /// place. Applying, and what a snapshot covers, have one of their own.
@@ -37,41 +38,52 @@ pub enum Appended {
     Malformed,
 }
 
-/// A kept place: entry `index` starts at `at`, and the entry before it has `prev_term`.
+/// A place in the log: so many entries, and their bytes, lie between `base` and it, and the one before it has that term.
 #[derive(Clone, Copy)]
-struct Cursor {
-    index: Index,
-    prev_term: Term,
-    at: u32,
+struct Place {
+    entries: u32,
+    bytes: u32,
+    term: Term,
 }
 
-impl Cursor {
-    /// Index 0 is never looked for: an unused place.
-    const UNUSED: Self = Self { index: Index::ZERO, prev_term: Term::ZERO, at: 0 };
+impl Place {
+    const START: Self = Self { entries: 0, bytes: 0, term: Term::ZERO };
+
+    /// The place behind an entry that lies here.
+    fn behind(self, head: &Head) -> Self {
+        Self {
+            entries: self.entries.saturating_add(1),
+            bytes: self.bytes.saturating_add(head.bytes() as u32),
+            term: head.term.unwrap_or(self.term),
+        }
+    }
 }
 
 /// A fixed-capacity log. Built as `Log<[u8; N]>`, used as `Log`.
+///
+/// What it remembers of entries is counted from `base`: 32 bits are enough, and half as long to compare.
 pub struct Log<B: ?Sized = [u8]> {
     base: EntryId,
-    last: EntryId,
-    durable: Index,
+    end: Place,
+    durable: u32,
     /// The newest entry of the flash write that is under way, cut back if it is overwritten meanwhile.
-    writing: Index,
+    writing: u32,
     /// Entries behind are not to be written yet; 0: all are.
-    upto: Index,
+    upto: u32,
+    /// Where the first entry lies in the ring.
     head: u32,
-    used: u32,
     /// Bytes put aside right before the first entry.
     aside: u32,
     /// Bytes that no entry may take.
     kept: u32,
-    cursors: [Cursor; CURSORS],
-    /// Those that were of use since each had its turn, a bit for each: another one gives way.
-    cursors_used: u8,
-    /// The entry behind the one that was read last.
-    next_read: Cursor,
+    /// Remembered places; the start of the log is one that is not in use.
+    cursors: [Place; CURSORS],
+    /// The place behind the entry that was read last.
+    next_read: Place,
     /// The place that [`Log::bytes_up_to`] was last asked about.
-    mark: Cursor,
+    mark: Place,
+    /// The cursors that were of use since each had its turn, a bit for each: another one gives way.
+    cursors_used: u8,
     ring: B,
 }
 
@@ -80,18 +92,17 @@ impl<const N: usize> Log<[u8; N]> {
     pub const fn new() -> Self {
         Self {
             base: EntryId::ZERO,
-            last: EntryId::ZERO,
-            durable: Index::ZERO,
-            writing: Index::ZERO,
-            upto: Index::ZERO,
+            end: Place::START,
+            durable: 0,
+            writing: 0,
+            upto: 0,
             head: 0,
-            used: 0,
             aside: 0,
             kept: 0,
-            cursors: [Cursor::UNUSED; CURSORS],
+            cursors: [Place::START; CURSORS],
+            next_read: Place::START,
+            mark: Place::START,
             cursors_used: 0,
-            next_read: Cursor::UNUSED,
-            mark: Cursor::UNUSED,
             ring: [0; N],
         }
     }
@@ -107,13 +118,9 @@ impl Log {
     /// Empties the log: the next entry follows `base`, which a snapshot covers. What was put aside stays.
     pub fn reset(&mut self, base: EntryId) {
         self.base = base;
-        self.last = base;
-        self.durable = base.index;
-        self.writing = base.index;
-        self.used = 0;
-        self.cursors = [Cursor::UNUSED; CURSORS];
-        self.next_read = Cursor::UNUSED;
-        self.mark = Cursor::UNUSED;
+        (self.durable, self.writing, self.upto) = (0, 0, 0);
+        let first = self.first();
+        self.places().for_each(|place| *place = first);
     }
 
     /// The last entry that is no longer here.
@@ -123,22 +130,28 @@ impl Log {
 
     /// The newest entry, or `base` if there is none.
     pub const fn last(&self) -> EntryId {
-        self.last
+        EntryId::new(self.index(self.end.entries), self.end.term)
     }
 
     /// The newest entry that flash is known to hold.
     pub const fn durable(&self) -> Index {
-        self.durable
+        self.index(self.durable)
+    }
+
+    /// Does flash hold all of it?
+    pub(crate) const fn is_durable(&self) -> bool {
+        self.durable == self.end.entries
     }
 
     /// The last entry that flash may hold as of now: those between [`Log::durable`] and this are to be written.
     pub fn due(&self) -> Index {
-        if self.upto == Index::ZERO { self.last.index } else { self.last.index.min(self.upto) }
+        let entries = self.end.entries;
+        self.index(if self.upto == 0 { entries } else { entries.min(self.upto) })
     }
 
     /// Entries behind `upto` have to wait until something else is durable; 0: none has to.
-    pub(crate) const fn write_upto(&mut self, upto: Index) {
-        self.upto = upto;
+    pub(crate) fn write_upto(&mut self, upto: Index) {
+        self.upto = self.entries_up_to(upto);
     }
 
     /// Bytes that entries can take: one of the ring stays free, so that its end never meets its beginning,
@@ -155,31 +168,26 @@ impl Log {
 
     /// Bytes that the entries here take, heads included.
     pub const fn bytes_used(&self) -> usize {
-        self.used as usize
+        self.end.bytes as usize
     }
 
     /// Bytes that are free for entries, heads included.
     pub const fn bytes_free(&self) -> usize {
-        self.bytes_capacity().saturating_sub(self.used as usize)
+        self.bytes_capacity().saturating_sub(self.end.bytes as usize)
     }
 
     /// Entries that are here.
     pub const fn count(&self) -> u64 {
-        self.last.index.since(self.base.index)
+        self.end.entries as u64
     }
 
     /// The term of entry `index`; `None` outside of `base..=last`, never a guess (LG3).
     pub fn term(&mut self, index: Index) -> Option<Term> {
-        if index == self.last.index {
-            return Some(self.last.term);
-        }
-        if index == self.base.index {
+        let entries = self.entries_here(index)?;
+        if entries == 0 {
             return Some(self.base.term);
         }
-        if index < self.base.index || index > self.last.index {
-            return None;
-        }
-        self.seek(index.next()).map(|next| next.prev_term)
+        self.seek(entries).map(|place| place.term)
     }
 
     /// Does the log hold exactly this entry, or end its compacted part with it?
@@ -190,41 +198,37 @@ impl Log {
     /// The newest entry at or below `id.index` whose term is at most `id.term`; entries below `base`
     /// count as fitting (LG4). By it a leader finds where logs part in one round for each term.
     pub fn find_conflict(&mut self, id: EntryId) -> EntryId {
-        let end = id.index.min(self.last.index);
-        if end < self.base.index {
-            return EntryId::new(end, Term::ZERO);
+        if id.index < self.base.index {
+            return EntryId::new(id.index, Term::ZERO);
         }
+        let max = self.entries_up_to(id.index);
         // Terms never fall along a log: one walk finds the first that is too new.
         let mut found = self.first();
-        while found.index <= end {
-            let mut next = found;
-            let Some(head) = self.head_at(found.at) else {
-                break;
-            };
-            self.step(&mut next, &head);
-            if next.prev_term > id.term {
-                break;
+        while found.entries < max {
+            match self.step(found) {
+                Some(next) if next.term <= id.term => found = next,
+                _ => break,
             }
-            found = next;
         }
-        EntryId::new(found.index.previous(), found.prev_term)
+        EntryId::new(self.index(found.entries), found.term)
     }
 
-    /// Appends one entry of the leader's own.
+    /// Appends one entry of the leader's own. There is no room, either, for one behind the last index of all.
     pub fn append(&mut self, term: Term, kind: Kind, data: &[u8]) -> Result<EntryId, Full> {
-        let id = EntryId::new(self.last.index.next(), term);
-        let new_term = (term != self.last.term).then_some(term);
+        let new_term = (term != self.end.term).then_some(term);
         let data_bytes = u16::try_from(data.len()).unwrap_or(u16::MAX);
         let (head, head_bytes) = Head::encode(kind, new_term, data_bytes);
         let bytes_needed = head_bytes.saturating_add(data.len());
         let bytes_free = self.bytes_free();
-        if bytes_needed > bytes_free || usize::from(data_bytes) != data.len() {
+        let too_long = bytes_needed > bytes_free || usize::from(data_bytes) != data.len();
+        if too_long || self.last().index.0 >= COUNT_MAX {
             return Err(Full { bytes_needed, bytes_free });
         }
         self.push(head.get(..head_bytes).unwrap_or_default());
         self.push(data);
-        self.last = id;
-        Ok(id)
+        self.end.entries = self.end.entries.saturating_add(1);
+        self.end.term = term;
+        Ok(self.last())
     }
 
     /// Takes over what a leader sent: `entries` follow an entry that the caller has found here. Entries
@@ -240,7 +244,7 @@ impl Log {
             let Ok((Entry { id, .. }, raw)) = next else {
                 return Appended::Malformed;
             };
-            if id.index <= self.last.index {
+            if id.index <= self.last().index {
                 match self.term(id.index) {
                     Some(term) if term != id.term => {
                         if id.index <= keep {
@@ -256,14 +260,15 @@ impl Log {
                 }
             }
             // An encoded entry means the same only behind the same one: a gap would corrupt the log.
-            if before != self.last {
+            if before != self.last() {
                 return Appended::Malformed;
             }
             if raw.len() > self.bytes_free() {
                 return Appended::FullAfter(upto);
             }
             self.push(raw);
-            self.last = id;
+            self.end.entries = self.end.entries.saturating_add(1);
+            self.end.term = id.term;
             upto = id.index;
         }
     }
@@ -271,78 +276,86 @@ impl Log {
     /// Takes over entries that are known to be whole and to end with `last`, if they follow this log and there is room
     /// for all of them: the most frequent case of [`Log::append_entries`], without a look at each.
     pub fn append_whole(&mut self, entries: &Entries<'_>, last: EntryId) -> bool {
-        let bytes = entries.bytes();
-        let fits = entries.prev() == self.last && bytes.len() <= self.bytes_free();
+        let (prev, bytes) = (entries.prev(), entries.bytes());
+        let fits = prev == self.last() && bytes.len() <= self.bytes_free();
         if fits && !bytes.is_empty() {
             self.push(bytes);
-            self.last = last;
+            let more = last.index.since(prev.index) as u32;
+            self.end.entries = self.end.entries.saturating_add(more);
+            self.end.term = last.term;
         }
         fits
     }
 
     /// Drops everything behind `last`.
     fn truncate(&mut self, last: Index) {
-        let Some((cursor, ..)) = self.locate(last.next()) else {
-            return;
-        };
-        self.used = self.distance(cursor.at);
-        self.last = EntryId::new(last, cursor.prev_term);
-        self.durable = self.durable.min(last);
-        self.writing = self.writing.min(last);
-        let kept = self.cursors.iter_mut().chain([&mut self.next_read, &mut self.mark]);
-        for cursor in kept.filter(|c| c.index > last.next()) {
-            *cursor = Cursor::UNUSED;
+        if let Some(entries) = self.entries_here(last)
+            && let Some((place, ..)) = self.locate(entries)
+        {
+            self.durable = self.durable.min(entries);
+            self.writing = self.writing.min(entries);
+            self.end = place;
+            let first = self.first();
+            for kept in self.places().filter(|kept| kept.entries > entries) {
+                *kept = first;
+            }
         }
     }
 
     /// Drops everything up to and including `index`; beyond `last` nothing happens.
     pub fn compact(&mut self, index: Index) {
-        let Some((cursor, ..)) = self.locate(index.next()) else {
-            return;
-        };
-        self.used = self.used.saturating_sub(self.distance(cursor.at));
-        self.move_head(cursor.at);
-        self.base = EntryId::new(index, cursor.prev_term);
-        self.durable = self.durable.max(index);
-        self.writing = self.writing.max(index);
+        if let Some(entries) = self.entries_here(index)
+            && let Some((to, ..)) = self.locate(entries)
+        {
+            self.base = EntryId::new(index, to.term);
+            self.move_head(self.wrap(to.bytes));
+            for count in [&mut self.durable, &mut self.writing, &mut self.upto] {
+                *count = count.saturating_sub(to.entries);
+            }
+            for place in self.places() {
+                if place.entries <= to.entries {
+                    place.term = to.term;
+                }
+                place.entries = place.entries.saturating_sub(to.entries);
+                place.bytes = place.bytes.saturating_sub(to.bytes);
+            }
+        }
+    }
+
+    /// All remembered places, the end of the log last.
+    fn places(&mut self) -> impl Iterator<Item = &mut Place> {
+        self.cursors.iter_mut().chain([&mut self.next_read, &mut self.mark, &mut self.end])
     }
 
     /// The entries behind `after`, as many whole ones as fit `bytes_max`, none behind `last_max`:
     /// the last of them, and the bytes they take.
     pub fn fit(&mut self, after: Index, last_max: Index, bytes_max: usize) -> (Index, usize) {
-        match self.seek(after.next()) {
-            Some(from) => self.fit_from(from, last_max, bytes_max),
-            None => (after, 0),
-        }
+        let from = self.entries_here(after).and_then(|entries| self.seek(entries));
+        from.map_or((after, 0), |from| self.fit_from(from, last_max, bytes_max))
     }
 
-    fn fit_from(&self, from: Cursor, last_max: Index, bytes_max: usize) -> (Index, usize) {
-        let mut cursor = from;
-        let mut bytes = self.used.saturating_sub(self.distance(cursor.at)) as usize;
-        if last_max >= self.last.index && bytes <= bytes_max {
-            return (self.last.index, bytes);
-        }
-        bytes = 0;
-        while cursor.index <= last_max.min(self.last.index) {
-            let Some(head) = self.head_at(cursor.at) else {
-                break;
-            };
-            let more = bytes.saturating_add(head.bytes());
-            if more > bytes_max {
-                break;
+    fn fit_from(&self, from: Place, last_max: Index, bytes_max: usize) -> (Index, usize) {
+        let entries_max = self.entries_up_to(last_max);
+        let bytes = |to: Place| to.bytes.saturating_sub(from.bytes) as usize;
+        let mut to = self.end;
+        if entries_max < to.entries || bytes(to) > bytes_max {
+            to = from;
+            while to.entries < entries_max {
+                match self.step(to) {
+                    Some(next) if bytes(next) <= bytes_max => to = next,
+                    _ => break,
+                }
             }
-            bytes = more;
-            self.step(&mut cursor, &head);
         }
-        (cursor.index.previous(), bytes)
+        (self.index(to.entries), bytes(to))
     }
 
     /// Copies the encoded entries behind `after` up to `last`, as [`Log::fit`] measured them; the
     /// number of bytes, or `None` if they are not here or do not fit.
     pub fn copy(&mut self, after: Index, last: Index, out: &mut [u8]) -> Option<usize> {
-        let from = self.seek(after.next())?.at;
-        let to = self.seek(last.next())?;
-        let bytes = (self.distance(to.at) as usize).checked_sub(self.distance(from) as usize)?;
+        let from = self.seek(self.entries_here(after)?)?.bytes;
+        let to = self.seek(self.entries_here(last)?)?.bytes;
+        let bytes = to.checked_sub(from)? as usize;
         self.copy_out(from, out.get_mut(..bytes)?);
         Some(bytes)
     }
@@ -350,23 +363,32 @@ impl Log {
     /// Copies the encoded entries behind `after`, as many whole ones as fit `out`, none behind `last_max`: the last of
     /// them, and the bytes they take.
     pub fn copy_fit(&mut self, after: Index, last_max: Index, out: &mut [u8]) -> (Index, usize) {
-        let Some(from) = self.seek(after.next()) else {
+        let Some(from) = self.entries_here(after).and_then(|entries| self.seek(entries)) else {
             return (after, 0);
         };
         let (last, bytes) = self.fit_from(from, last_max, out.len());
-        self.copy_out(from.at, out.get_mut(..bytes).unwrap_or_default());
+        self.copy_out(from.bytes, out.get_mut(..bytes).unwrap_or_default());
         (last, bytes)
     }
 
     /// Copies the data of entry `index` into `out`: what it is, its term, and how many bytes.
     pub fn read(&mut self, index: Index, out: &mut [u8]) -> Option<(Kind, Term, usize)> {
-        let (cursor, head) = self.find(index)?;
-        let at = self.wrap((cursor.at as usize).saturating_add(head.head_bytes));
-        self.copy_out(at, out.get_mut(..head.data_bytes)?);
-        let mut next = cursor;
-        self.step(&mut next, &head);
-        self.next_read = next;
-        Some((head.kind, head.term.unwrap_or(cursor.prev_term), head.data_bytes))
+        self.read_behind(index, 0, out)
+    }
+
+    /// The same without the first `skip` bytes of the data.
+    pub(crate) fn read_behind(
+        &mut self,
+        index: Index,
+        skip: usize,
+        out: &mut [u8],
+    ) -> Option<(Kind, Term, usize)> {
+        let (place, head) = self.find(index)?;
+        let data_bytes = head.data_bytes.checked_sub(skip)?;
+        let at = place.bytes.saturating_add(head.head_bytes.saturating_add(skip) as u32);
+        self.copy_out(at, out.get_mut(..data_bytes)?);
+        self.next_read = place.behind(&head);
+        Some((head.kind, self.next_read.term, data_bytes))
     }
 
     /// What entry `index` is, and the bytes of its data.
@@ -376,30 +398,26 @@ impl Log {
 
     /// Bytes of the encoded entries up to and including `index`; asked again about the same one, it costs no walk.
     pub fn bytes_up_to(&mut self, index: Index) -> usize {
-        if index <= self.base.index {
+        let Some(entries) = self.entries_here(index) else {
             return 0;
+        };
+        if self.mark.entries != entries
+            && let Some((place, ..)) = self.locate(entries)
+        {
+            self.mark = place;
         }
-        if self.mark.index != index.next() {
-            match self.locate(index.next()) {
-                Some((cursor, ..)) => self.mark = cursor,
-                None => return 0,
-            }
-        }
-        self.distance(self.mark.at) as usize
+        self.mark.bytes as usize
     }
 
     /// Bytes of the encoded entries behind `index`.
     pub fn bytes_behind(&mut self, index: Index) -> usize {
-        if index >= self.last.index {
-            return 0;
-        }
-        let before = self.seek(index.next()).map_or(0, |cursor| self.distance(cursor.at));
-        self.used.saturating_sub(before) as usize
+        let before = self.seek(self.entries_up_to(index)).map_or(0, |place| place.bytes);
+        self.end.bytes.saturating_sub(before) as usize
     }
 
     /// A flash write of the entries up to `last` begins.
     pub fn write_begins(&mut self, last: Index) {
-        self.writing = last.min(self.last.index);
+        self.writing = self.entries_up_to(last);
     }
 
     /// That write is done: what was not overwritten meanwhile is durable (B26).
@@ -410,7 +428,7 @@ impl Log {
     /// Puts bytes aside, in place of what was there, until they are dropped: a piece of a snapshot on its way from the link
     /// to flash, or a command on its way to the leader. `false` if they are more than is kept free for that.
     pub fn put_aside(&mut self, bytes: &[u8]) -> bool {
-        let taken = bytes.len().saturating_add(self.used as usize);
+        let taken = bytes.len().saturating_add(self.end.bytes as usize);
         let fits = bytes.len() <= self.kept as usize && taken < self.ring.len();
         if fits {
             self.aside = bytes.len() as u32;
@@ -422,7 +440,7 @@ impl Log {
     /// Copies what was put aside into `out`; `None` if that is nothing, or `out` is too short.
     pub fn read_aside(&self, out: &mut [u8]) -> Option<usize> {
         let len = self.aside as usize;
-        self.copy_out(self.aside_at(), out.get_mut(..len)?);
+        self.copy_from(self.aside_at(), out.get_mut(..len)?);
         Some(len).filter(|len| *len > 0)
     }
 
@@ -433,119 +451,120 @@ impl Log {
 
     /// Right before the first entry: no entry comes there, as that much is kept free.
     fn aside_at(&self) -> u32 {
-        let end = self.head as usize;
-        let before = end.checked_sub(self.aside as usize);
-        before.unwrap_or(end.saturating_add(self.ring.len()).saturating_sub(self.aside as usize))
-            as u32
+        let before = self.head.checked_sub(self.aside);
+        let end = self.head.saturating_add(self.ring.len() as u32);
+        before.unwrap_or(end.saturating_sub(self.aside))
     }
 
     /// The first entries are dropped; what was put aside goes along, the last byte first: the places may overlap.
     fn move_head(&mut self, head: u32) {
-        let from = self.aside_at() as usize;
+        let len = self.ring.len();
+        let place = |from: u32, i: u32| {
+            let at = from.saturating_add(i) as usize;
+            at.checked_sub(len).unwrap_or(at)
+        };
+        let from = self.aside_at();
         self.head = head;
-        let to = self.aside_at() as usize;
-        for i in (0..self.aside as usize).rev() {
-            let byte = self.ring.get(self.wrap(from.saturating_add(i)) as usize).copied();
-            let to = self.wrap(to.saturating_add(i)) as usize;
-            if let (Some(place), Some(byte)) = (self.ring.get_mut(to), byte) {
+        let to = self.aside_at();
+        for i in (0..self.aside).rev() {
+            let byte = self.ring.get(place(from, i)).copied();
+            if let (Some(place), Some(byte)) = (self.ring.get_mut(place(to, i)), byte) {
                 *place = byte;
             }
         }
     }
 
-    fn find(&mut self, index: Index) -> Option<(Cursor, Head)> {
-        if index <= self.base.index || index > self.last.index {
-            return None;
-        }
-        if self.next_read.index != index {
-            (self.next_read, ..) = self.locate(index)?;
-        }
-        let cursor = self.next_read;
-        Some((cursor, self.head_at(cursor.at)?))
+    /// The entry behind so many others.
+    const fn index(&self, entries: u32) -> Index {
+        Index(self.base.index.0.wrapping_add(entries as u64))
     }
 
-    /// Where entry `index` starts: one of those here, or the one that comes next. The place is remembered, as one that is
-    /// read on from.
-    fn seek(&mut self, index: Index) -> Option<Cursor> {
-        let (cursor, mut place, steps) = self.locate(index)?;
-        let bit = |place: usize| 1u8.wrapping_shl(place as u32);
-        if steps > 0 && (place == CURSORS || steps > WALK_STEPS_SHORT) {
-            let unused = (0..CURSORS).find(|i| self.cursors_used & bit(*i) == 0);
-            place = unused.unwrap_or_default();
+    /// How many entries there are up to `index`; `None` outside of `base..=last`.
+    fn entries_here(&self, index: Index) -> Option<u32> {
+        let entries = index.0.checked_sub(self.base.index.0)?;
+        (entries <= u64::from(self.end.entries)).then_some(entries as u32)
+    }
+
+    /// The same, none before `base` and all behind `last`.
+    fn entries_up_to(&self, index: Index) -> u32 {
+        index.since(self.base.index).min(u64::from(self.end.entries)) as u32
+    }
+
+    fn find(&mut self, index: Index) -> Option<(Place, Head)> {
+        let before = self.entries_here(index)?.checked_sub(1)?;
+        if self.next_read.entries != before {
+            (self.next_read, ..) = self.locate(before)?;
         }
-        if let Some(kept) = self.cursors.get_mut(place) {
-            *kept = cursor;
-            self.cursors_used |= bit(place);
+        Some((self.next_read, self.head_at(self.next_read)?))
+    }
+
+    /// The place behind so many entries. It is remembered, as one that is read on from.
+    fn seek(&mut self, entries: u32) -> Option<Place> {
+        let (found, mut cursor, steps) = self.locate(entries)?;
+        let bit = |cursor: usize| 1u8.wrapping_shl(cursor as u32);
+        if steps > 0 && (cursor == CURSORS || steps > WALK_STEPS_SHORT) {
+            let unused = (0..CURSORS).find(|i| self.cursors_used & bit(*i) == 0);
+            cursor = unused.unwrap_or_default();
+        }
+        if let Some(kept) = self.cursors.get_mut(cursor) {
+            *kept = found;
+            self.cursors_used |= bit(cursor);
             if self.cursors_used == bit(CURSORS).wrapping_sub(1) {
-                self.cursors_used = bit(place);
+                self.cursors_used = bit(cursor);
             }
         }
-        Some(cursor)
+        Some(found)
     }
 
-    /// The same, with the remembered place that the walk began at, or [`CURSORS`], and its steps.
-    fn locate(&self, index: Index) -> Option<(Cursor, usize, u32)> {
-        if index <= self.base.index || index > self.last.index.next() {
-            return None;
+    /// The same, with the cursor that the walk began at, or [`CURSORS`], and its steps.
+    fn locate(&self, entries: u32) -> Option<(Place, usize, u32)> {
+        if entries == self.end.entries {
+            return Some((self.end, CURSORS, 0));
         }
-        if index == self.last.index.next() {
-            let at = self.wrap((self.head as usize).saturating_add(self.used as usize));
-            return Some((Cursor { index, prev_term: self.last.term, at }, CURSORS, 0));
-        }
-        let mut cursor = self.first();
-        let mut place = CURSORS;
+        let mut place = self.first();
+        let mut cursor = CURSORS;
         for (i, kept) in self.cursors.iter().enumerate() {
-            if kept.index <= index && kept.index > cursor.index {
-                cursor = *kept;
-                place = i;
+            if kept.entries <= entries && kept.entries > place.entries {
+                place = *kept;
+                cursor = i;
             }
         }
         let mut steps = 0u32;
-        while cursor.index < index {
-            let head = self.head_at(cursor.at)?;
-            self.step(&mut cursor, &head);
+        while place.entries < entries {
+            place = self.step(place)?;
             steps = steps.saturating_add(1);
         }
-        Some((cursor, place, steps))
+        Some((place, cursor, steps))
     }
 
     /// The place of the first entry here.
-    const fn first(&self) -> Cursor {
-        Cursor { index: self.base.index.next(), prev_term: self.base.term, at: self.head }
+    const fn first(&self) -> Place {
+        Place { term: self.base.term, ..Place::START }
     }
 
-    fn step(&self, cursor: &mut Cursor, head: &Head) {
-        cursor.at = self.wrap((cursor.at as usize).saturating_add(head.bytes()));
-        cursor.index = cursor.index.next();
-        if let Some(term) = head.term {
-            cursor.prev_term = term;
-        }
+    fn step(&self, place: Place) -> Option<Place> {
+        self.head_at(place).map(|head| place.behind(&head))
     }
 
-    fn head_at(&self, at: u32) -> Option<Head> {
-        let start = at as usize;
+    fn head_at(&self, place: Place) -> Option<Head> {
+        let start = self.wrap(place.bytes) as usize;
         if let Some(bytes) = self.ring.get(start..start.saturating_add(HEAD_BYTES_MAX)) {
             return Head::decode(bytes);
         }
         let mut bytes = [0; HEAD_BYTES_MAX];
-        self.copy_out(at, &mut bytes);
+        self.copy_out(place.bytes, &mut bytes);
         Head::decode(&bytes)
     }
 
-    /// Bytes from the head of the ring to `at`, which lies in the used part or at its end.
-    fn distance(&self, at: u32) -> u32 {
-        let whole = self.ring.len() as u32;
-        at.checked_sub(self.head).unwrap_or(at.saturating_add(whole).saturating_sub(self.head))
-    }
-
-    fn wrap(&self, at: usize) -> u32 {
-        at.checked_sub(self.ring.len()).unwrap_or(at) as u32
+    /// Where in the ring the byte lies that is so far behind the first one.
+    fn wrap(&self, behind: u32) -> u32 {
+        let at = self.head.saturating_add(behind);
+        at.checked_sub(self.ring.len() as u32).unwrap_or(at)
     }
 
     fn push(&mut self, bytes: &[u8]) {
-        let at = self.wrap((self.head as usize).saturating_add(self.used as usize));
-        self.copy_in(at, bytes);
-        self.used = self.used.saturating_add(bytes.len() as u32);
+        self.copy_in(self.wrap(self.end.bytes), bytes);
+        self.end.bytes = self.end.bytes.saturating_add(bytes.len() as u32);
     }
 
     fn copy_in(&mut self, at: u32, bytes: &[u8]) {
@@ -556,7 +575,11 @@ impl Log {
         copy(&mut self.ring, second);
     }
 
-    fn copy_out(&self, at: u32, out: &mut [u8]) {
+    fn copy_out(&self, behind: u32, out: &mut [u8]) {
+        self.copy_from(self.wrap(behind), out);
+    }
+
+    fn copy_from(&self, at: u32, out: &mut [u8]) {
         let tail = self.ring.get(at as usize..).unwrap_or_default();
         let before_end = tail.len().min(out.len());
         let (first, second) = out.split_at_mut_checked(before_end).unwrap_or_default();

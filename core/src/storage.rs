@@ -91,6 +91,9 @@ pub trait Storage {
     /// See [`Wal::read_snapshot`].
     fn read_snapshot(&mut self, offset: u32, len_max: usize);
 
+    /// See [`Wal::reserve`]; what frees no segments has no use for it.
+    fn reserve(&mut self, _live_bytes: u32) {}
+
     /// See [`Wal::wants_snapshot`].
     fn wants_snapshot(&self) -> bool;
 
@@ -178,6 +181,10 @@ impl Storage for Wal {
 
     fn read_snapshot(&mut self, offset: u32, len_max: usize) {
         self.read_snapshot(offset, len_max);
+    }
+
+    fn reserve(&mut self, live_bytes: u32) {
+        self.reserve(live_bytes);
     }
 
     fn wants_snapshot(&self) -> bool {

@@ -7,6 +7,7 @@
 //! | [`link`] | serial lines over `embedded-io` and `embedded-io-async`; packet radios, also those with packets smaller than a frame |
 //! | [`flash`] | the log's partition over `embedded-storage` and `embedded-storage-async`, apart from the program |
 //! | [`clock`] | plain hardware timers, embassy-time |
+//! | [`identity`] | the page that tells a board who it is, from `quorate provision` |
 //! | [`power`] | the brown-out warning, reasons of a reset |
 //! | [`runner`] | [`SuperLoop`](runner::SuperLoop) for loops and RTIC, [`Runner`](runner::Runner) with [`Handle`](runner::Handle)s for async |
 //! | [`faulty`] | links and flash that misbehave by a seed, on a board as in a test |
@@ -134,6 +135,7 @@
 pub mod clock;
 pub mod faulty;
 pub mod flash;
+pub mod identity;
 pub mod link;
 pub mod power;
 pub mod runner;

@@ -12,6 +12,7 @@ pub mod flash_file;
 pub mod image;
 #[cfg(feature = "node")]
 pub mod node;
+pub mod provision;
 pub mod recover;
 pub mod replicate;
 pub mod script;

@@ -212,6 +212,7 @@ impl Board {
         let identity = Identity { cluster, node, generation: Generation(1) };
         board.wal.format(geometry, buffer_bytes, identity, false)?;
         board.settle()?;
+        board.wal.reserve(u32::try_from(live_bytes).unwrap_or(u32::MAX));
         board.snapshot()?;
         Ok(board)
     }

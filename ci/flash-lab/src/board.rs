@@ -41,6 +41,8 @@ pub struct Board {
     pub buf: Vec<u8>,
     /// The flash.
     pub flash: Flash,
+    /// Bytes of entries and of a snapshot at most, if the log is told.
+    pub live_bytes: Option<u32>,
     /// What the flash does where it may do this or that.
     pub random: Random,
     /// What the board wants of its log.
@@ -105,6 +107,7 @@ impl Board {
             log: Box::new(Log::<[u8; 4096]>::new()),
             buf: vec![0; buffer],
             flash,
+            live_bytes: None,
             random: Random(seed),
             want: Want {
                 hard_state: HardState::default(),
@@ -249,6 +252,9 @@ impl Board {
             Progress::Fault(fault) => return Err(Stop::Refused(MountError::Fault(fault))),
             other => panic!("F2: {other:?}"),
         };
+        if let Some(live_bytes) = self.live_bytes {
+            self.wal.reserve(live_bytes);
+        }
         self.check(&mounted);
         Ok(mounted)
     }

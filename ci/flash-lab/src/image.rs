@@ -33,7 +33,7 @@ pub fn founded(word: u8, segments: u8) -> Board {
 /// # Panics
 /// The log fails.
 pub fn lived(word: u8) -> Board {
-    let mut board = founded(word, 4);
+    let mut board = founded(word, 5);
     let say = |board: &mut Board, i: u64| {
         let term = board.log.last().term.0.max(1);
         board.append(term, &[i as u8; 40]);

@@ -95,6 +95,7 @@ impl Session {
         let mut tally = Tally { sessions: 1, ..Tally::default() };
         self.found(&mut board, &mut random, &mut tally);
         let load = Load::draw(&self.geometry, self.buffer, self.lies, &mut random);
+        board.live_bytes = Some(load.live).filter(|_| random.one_in(2));
         let (left, after, first) = (self.lies, random.below(60), random.one_in(2));
         board.flash.lies = Lies { left, after, first, told: 0 };
         let (mut in_a_row, mut boots) = (0, 0);

@@ -16,6 +16,8 @@ pub struct Load {
     pub entries: usize,
     /// Bytes of flash that the chunks of a snapshot take.
     pub snapshot: u32,
+    /// Of both at once.
+    pub live: u32,
     /// Bytes in a chunk; without it, any number.
     pub piece: Option<usize>,
     word: u32,
@@ -55,7 +57,8 @@ impl Load {
             _ => Some(piece_max.min(32 + random.below(200)) as usize),
         };
         let word = u32::from(geometry.word_bytes);
-        Self { entries: entries as usize, snapshot: live as u32 - entries, piece, word, piece_max }
+        let (live, snapshot) = (live as u32, live as u32 - entries);
+        Self { entries: entries as usize, snapshot, live, piece, word, piece_max }
     }
 
     /// Can so many bytes of one more entry be kept beside these?

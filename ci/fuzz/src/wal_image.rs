@@ -22,7 +22,7 @@ const fn part(word_bytes: u8, page_bytes: u16, block_bytes: u32, segments: u8) -
 /// So many times its bytes a mount may read of the partition, whatever stands there: once or twice, but damage that
 /// looks like cells which read now so and now so makes it begin anew, up to 32 times.
 const READ_TIMES_MAX: u32 = 100;
-/// A read has at least so many bytes: the head of a record.
+/// A read has at least so many bytes: the head of a record, or what is left of the segment for one.
 const READ_BYTES_MIN: u32 = 7;
 /// Besides, it writes and erases, each segment a few times.
 const CHANGES_MAX: u32 = 100;
@@ -114,8 +114,9 @@ fn mount(flash: &mut Nor, geometry: Geometry) -> Option<(Mounted, Vec<u8>)> {
                     assert!(offset as usize + len as usize <= flash.bytes.len(), "{op:?}");
                     assert!(len as usize <= buffer.len(), "{op:?}");
                 }
-                if let FlashOp::Read { len, .. } = op {
-                    assert!(len >= READ_BYTES_MIN, "{op:?}");
+                if let FlashOp::Read { offset, len } = op {
+                    let rest = geometry.segment_bytes() - offset % geometry.segment_bytes();
+                    assert!(len >= READ_BYTES_MIN.min(rest), "{op:?}");
                     bytes_read += len;
                     let bounded = bytes_read <= READ_TIMES_MAX * partition;
                     assert!(bounded, "{bytes_read} bytes were read of {partition}");

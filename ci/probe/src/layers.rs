@@ -105,6 +105,7 @@ fn wal_calls(wal: &mut Wal, log: &mut Log, bytes: &mut [u8]) {
         9 => wal.read_snapshot(word(), size()),
         10 => wal.set_note(word()),
         11 => show((wal.note(), wal.is_noted(), Wal::check(&geometry(), size(), word()))),
+        12 => wal.reserve(word()),
         _ => show((wal.wants_snapshot(), wal.bytes_until_pressure())),
     }
 }

@@ -24,6 +24,8 @@ const SNAPSHOT_BYTES: usize = 64;
 /// Bytes of the log in RAM, as large as the flash: what limits the log here is flash. And of the flash buffer.
 const LOG_BYTES: usize = BLOCK * BLOCKS;
 const BUFFER_BYTES: usize = 2048 + 256;
+/// What has to be written behind one another at a snapshot: it, and what is on its way.
+const LIVE_BYTES: u32 = (SNAPSHOT_BYTES + BUFFER_BYTES) as u32;
 
 /// A log of entries on a flash that counts.
 pub(super) trait Contestant {
@@ -61,6 +63,7 @@ impl<const W: usize> Ours<W> {
         let begun = ours.wal.format(Self::geometry(), BUFFER_BYTES, identity, false);
         begun.expect("a geometry that works");
         ours.until(|progress| *progress == Progress::Formatted);
+        ours.wal.reserve(LIVE_BYTES);
         ours.snapshot(EntryId::ZERO);
         ours
     }
@@ -146,6 +149,7 @@ impl<const W: usize> Contestant for Ours<W> {
         let before = self.flash.counts.bytes_read;
         self.wal.mount(Self::geometry(), BUFFER_BYTES).expect("a geometry that works");
         self.until(|progress| matches!(progress, Progress::Mounted(_)));
+        self.wal.reserve(LIVE_BYTES);
         self.flash.counts.bytes_read - before
     }
 

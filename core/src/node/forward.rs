@@ -8,11 +8,12 @@
 
 use super::snapshot::Task;
 use super::{Node, Output, Phase};
-use crate::entry::{Kind, decode_varint, encode_varint};
+use crate::codec::Coded;
+use crate::entry::Kind;
 use crate::raft::Role;
 use crate::storage::Storage;
 use crate::types::{EntryId, Instant, NodeId, NodeSet, Term};
-use crate::wire::Message;
+use crate::wire::{self, Message};
 
 /// The longest tag: member, session, number.
 pub(super) const TAG_BYTES_MAX: usize = 1 + 5 + 5;
@@ -131,31 +132,10 @@ impl Forward {
 /// What stands before a command: whose it is, in which session, and its number; session 0 opens one, and the number is
 /// the opener's own.
 #[derive(Clone, Copy)]
-struct Tag {
-    origin: NodeId,
-    session: u32,
-    number: u32,
-}
-
-impl Tag {
-    /// The tag and what is behind it.
-    fn decode(data: &[u8]) -> Option<(Self, &[u8])> {
-        let (&origin, rest) = data.split_first()?;
-        let (session, rest) = decode_varint(rest)?;
-        let (number, rest) = decode_varint(rest)?;
-        let origin = NodeId::new(origin)?;
-        let (session, number) = (u32::try_from(session).ok()?, u32::try_from(number).ok()?);
-        Some((Self { origin, session, number }, rest))
-    }
-
-    fn encode(&self) -> ([u8; TAG_BYTES_MAX], usize) {
-        let mut bytes = [0; TAG_BYTES_MAX];
-        let mut at = 0;
-        for number in [u32::from(self.origin.get()), self.session, self.number] {
-            encode_varint(u64::from(number), &mut bytes, &mut at);
-        }
-        (bytes, at)
-    }
+pub(crate) struct Tag {
+    pub(crate) origin: NodeId,
+    pub(crate) session: u32,
+    pub(crate) number: u32,
 }
 
 impl<S: Storage> Node<[u8], S> {
@@ -193,7 +173,7 @@ impl<S: Storage> Node<[u8], S> {
         if self.phase != Phase::Running {
             return Err(ForwardError::NotRunning);
         }
-        let own = self.identity.map(|own| own.node);
+        let own = self.raft.id();
         if own.is_none_or(|own| !self.raft.membership().members().contains(own)) {
             return Err(ForwardError::NotMember);
         }
@@ -238,23 +218,27 @@ impl<S: Storage> Node<[u8], S> {
         if !owed && sent_in == term {
             return None;
         }
-        let origin = self.identity?.node;
+        let origin = self.raft.id()?;
         let opens = session == 0;
         if !opens && !self.forward.has_bytes {
             return None;
         }
         let number = if opens { self.raft.life() } else { number };
-        let (tag, tag_bytes) = Tag { origin, session, number }.encode();
-        let tag = tag.get(..tag_bytes)?;
+        let tag = Tag { origin, session, number };
         let lead = self.raft.lead()?;
         let head = if lead == origin {
             0
         } else {
-            self.encode(NodeSet::one(lead), Message::Propose { term }, frame)?
+            wire::say(
+                self.identity.as_ref()?,
+                NodeSet::one(lead),
+                &Message::Propose { term },
+                frame,
+            )?
         };
         // The frame buffer is as long as any entry.
         let place = frame.get_mut(head..)?;
-        crate::log::copy(place, tag);
+        let tag_bytes = tag.put(place)?.len();
         let rest = place.get_mut(tag_bytes..)?;
         let len = if opens { 0 } else { self.log.read_aside(rest).unwrap_or(0) };
         let end = head.saturating_add(tag_bytes).saturating_add(len);
@@ -264,7 +248,7 @@ impl<S: Storage> Node<[u8], S> {
             return None;
         }
         self.forward.owed = false;
-        let len = crate::wire::seal(frame, end)?;
+        let len = wire::seal(frame, end)?;
         Some(Output::Transmit { to: NodeSet::one(lead), len })
     }
 
@@ -285,7 +269,7 @@ impl<S: Storage> Node<[u8], S> {
 
     /// A leader: a member's command, or the wish for a session; false if it can't be appended now, and has to be sent again.
     pub(super) fn accept_forwarded(&mut self, from: NodeId, data: &[u8]) -> bool {
-        let Some((tag, _)) = Tag::decode(data).filter(|(tag, _)| tag.origin == from) else {
+        let Some((tag, _)) = Tag::take(data).filter(|(tag, _)| tag.origin == from) else {
             return false;
         };
         let key = (tag.session, tag.number);
@@ -303,16 +287,16 @@ impl<S: Storage> Node<[u8], S> {
         accepted
     }
 
-    /// Applies an entry whose data is in `frame[..len]`; the bytes of the command that takes effect, moved to the front.
+    /// Applies an entry whose data is in `frame[..len]`; the bytes of the command that takes effect, which it puts there.
     pub(super) fn apply_once(
         &mut self,
         id: EntryId,
         len: usize,
         frame: &mut [u8],
     ) -> Option<usize> {
-        let (tag, command) = Tag::decode(frame.get(..len)?)?;
-        let (at, command_bytes) = (len.saturating_sub(command.len()), command.len());
-        let own = self.identity.is_some_and(|own| own.node == tag.origin);
+        let (tag, command) = Tag::take(frame.get(..len)?)?;
+        let tag_bytes = len.saturating_sub(command.len());
+        let own = self.raft.id() == Some(tag.origin);
         let member = self.roster.iter_mut().find(|member| member.id == tag.origin)?;
         if tag.session == 0 {
             // Not 0, which is none.
@@ -329,16 +313,15 @@ impl<S: Storage> Node<[u8], S> {
             return None;
         }
         member.commands = tag.number;
-        frame.copy_within(at..len, 0);
         if own {
             self.look_for_own_command(Some(id));
         }
-        Some(command_bytes)
+        self.log.read_behind(id.index, tag_bytes, frame).map(|(.., command_bytes)| command_bytes)
     }
 
     /// Has this board's command been applied?
     fn look_for_own_command(&mut self, id: Option<EntryId>) {
-        let own = self.identity.map(|own| own.node);
+        let own = self.raft.id();
         let Forward { session, number, .. } = self.forward;
         let applied = |m: &crate::membership::Member| {
             Some(m.id) == own && m.session == session && m.commands >= number
@@ -353,7 +336,7 @@ impl<S: Storage> Node<[u8], S> {
     /// A snapshot has taken the place of entries, this board's command among them, perhaps.
     pub(super) fn forward_restored(&mut self) {
         self.look_for_own_command(None);
-        let own = self.identity.map(|own| own.node);
+        let own = self.raft.id();
         let here = self.roster.iter().find(|member| Some(member.id) == own);
         let session = here.map_or(0, |member| member.session);
         if self.forward.session != 0 && self.forward.session != session {

@@ -8,7 +8,7 @@ use super::poll::Flow;
 use super::snapshot::Task;
 use super::{ChangeMembersError, Limits, Node, Output, Phase, ProposeError, RESERVE_BYTES};
 use crate::change::{Change, ChangeError, Step, Transition, What};
-use crate::encode::to_slice;
+use crate::codec::Coded;
 use crate::event::{Event, Fault};
 use crate::identity::Identity;
 use crate::membership::Member;
@@ -71,11 +71,22 @@ impl<S: Storage> Node<[u8], S> {
             return self.events.push(Event::ChangeVoid { error });
         };
         let members = self.raft.membership().members();
-        self.roster.retain(|member| members.contains(member.id));
+        self.dismiss(members);
         for step in change.steps().flatten().filter(|step| members.contains(step.id)) {
             self.take_step(step, voters);
         }
         self.look_for_own_place();
+    }
+
+    /// Keeps of the roster who is a member yet.
+    pub(super) fn dismiss(&mut self, members: NodeSet) {
+        while let Some(at) = self.roster.iter().position(|member| !members.contains(member.id))
+            && let Some(last) = self.roster.pop()
+        {
+            if let Some(gone) = self.roster.get_mut(at) {
+                gone.clone_from(&last);
+            }
+        }
     }
 
     fn take_step(&mut self, step: Step, voters: NodeSet) {
@@ -152,28 +163,27 @@ impl<S: Storage> Node<[u8], S> {
         let (nonce, generation) = (member.nonce, member.generation);
         let message = Message::Admitted { term: self.raft.term(), nonce, generation };
         let mut limits = [0; 24];
-        let len = to_slice(&self.limits, &mut limits)?;
-        self.transmit(NodeSet::one(to), message, limits.get(..len)?, frame)
+        let limits = self.limits.put(&mut limits)?;
+        self.transmit(NodeSet::one(to), &message, limits, frame)
     }
 
     /// This board, with blank flash, asks for its place, and asks again.
     pub(super) fn poll_join(&mut self, now: Instant, frame: &mut [u8]) -> Flow {
-        let every_ms = self.config.first().map_or(0, |config| config.election_ms);
+        let again_at = self.election_timeout_from(now);
         let Some(request) = self.request.as_mut().filter(|request| now >= request.again_at) else {
             return Flow::Rest;
         };
-        request.again_at = now.after(every_ms);
+        request.again_at = again_at;
         let message = Message::Join { nonce: request.nonce };
         let own = self.identity.map_or(NodeSet::EMPTY, |own| NodeSet::one(own.node));
         let to = NodeSet::ALL.difference(own);
-        self.transmit(to, message, &[], frame).map_or(Flow::Rest, Flow::Out)
+        self.transmit(to, &message, &[], frame).map_or(Flow::Rest, Flow::Out)
     }
 
     /// This board has a place, if the answer is to its own request: it founds its log in that life, as one that knows nobody.
     pub(super) fn handle_admitted(&mut self, nonce: u32, generation: Generation, limits: &[u8]) {
         let ours = self.request.is_some_and(|request| request.nonce == nonce);
-        let (true, Ok(limits), Some(own)) =
-            (ours, postcard::from_bytes::<Limits>(limits), self.identity)
+        let (true, Some((limits, _)), Some(own)) = (ours, Limits::take(limits), self.identity)
         else {
             return;
         };
@@ -185,12 +195,13 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// A board that knows nobody asks for a snapshot with every answer, also while it gets one: then it says how far that is.
-    pub(super) fn asks_for_snapshot(&self, message: Message) -> Message {
-        match (message, &self.task) {
-            (Message::SnapshotReply { term, .. }, Task::Receive { id, offset, .. }) => {
-                Message::SnapshotReply { term, id: *id, offset: *offset }
-            }
-            _ => message,
+    pub(super) fn ask_for_snapshot(&self, message: &mut Message) {
+        if let (
+            Message::SnapshotReply { id, offset, .. },
+            Task::Receive { id: of, offset: at, .. },
+        ) = (message, &self.task)
+        {
+            (*id, *offset) = (*of, *at);
         }
     }
 

@@ -22,18 +22,20 @@ pub use read::{ReadError, ReadId};
 use crate::config::Config;
 use crate::entry::{HEAD_BYTES_MAX, Kind};
 use crate::event::{Event, Events, Fault, FrameRefusal, Note};
-use crate::flash::FlashDone;
+use crate::flash::{FlashDone, Geometry};
 use crate::identity::Identity;
 use crate::log::Log;
 use crate::membership::{MEMBERS_MAX, Member, Membership};
 use crate::raft::{Options, Raft, Restored, Role, Stepped, TransferRefused};
 use crate::storage::Storage;
 use crate::types::{ClusterId, EntryId, Generation, Index, Instant, NodeId};
-use crate::wal::{Mounted, Tail, Wal};
+use crate::wal::{MountError, Mounted, Tail, Wal};
 use crate::wire::{self, Message};
 use forward::Forward;
+pub(crate) use forward::Tag;
 use limits::piece_bytes_max;
 use members::Request;
+pub(crate) use snapshot::Head;
 use snapshot::{Reading, Task};
 
 /// Log bytes that proposals leave free: 16 empty entries of leaders in a row, and a membership change
@@ -74,8 +76,9 @@ pub struct Node<B: ?Sized = [u8], S = Wal> {
     erase_anyway: bool,
     /// The cluster that is to be founded out of what is here.
     recovery: Option<ClusterId>,
-    /// One or none, as above.
-    config: heapless::Vec<Config, 1>,
+    geometry: Option<Geometry>,
+    /// The link's own limit.
+    link_frame_bytes: u16,
     limits: Limits,
     roster: heapless::Vec<Member, MEMBERS_MAX>,
     /// The highest generation that was given to anybody.
@@ -90,8 +93,9 @@ pub struct Node<B: ?Sized = [u8], S = Wal> {
     task: Task,
     reading: Reading,
     forward: Forward,
-    /// The newest change of membership that was applied.
+    /// The newest change of membership that is committed and durable, as far as the log was looked at for such.
     change_at: Index,
+    looked_at: Index,
     /// Entry that was handed out to be applied.
     applying: Option<EntryId>,
     /// Flash had nothing to do, and nothing has come in since.
@@ -124,7 +128,8 @@ impl<const N: usize, S: Storage> Node<[u8; N], S> {
             founding: false,
             erase_anyway: false,
             recovery: None,
-            config: heapless::Vec::new(),
+            geometry: None,
+            link_frame_bytes: 0,
             limits: Limits { frame_bytes: 0, entry_bytes: 0, log_bytes: 0, snapshot_bytes: 0 },
             roster: heapless::Vec::new(),
             generations: Generation(0),
@@ -137,6 +142,7 @@ impl<const N: usize, S: Storage> Node<[u8; N], S> {
             reading: Reading::None,
             forward: Forward::NONE,
             change_at: Index::ZERO,
+            looked_at: Index::ZERO,
             applying: None,
             rests: false,
             newer_schema: None,
@@ -159,7 +165,8 @@ impl<const N: usize, S: Storage> Default for Node<[u8; N], S> {
 }
 
 impl<S: Storage> Node<[u8], S> {
-    /// Starts a node that is off. What comes of it is polled.
+    /// Starts a node that is off, or one that has found no log to mount ([`MountError::Unformatted`]): that one knows nothing and
+    /// has said nothing. What comes of it is polled.
     ///
     /// # Errors
     /// The configuration can't work, with what would.
@@ -169,7 +176,10 @@ impl<S: Storage> Node<[u8], S> {
         config: &Config,
         boot: Boot<'_>,
     ) -> Result<(), StartError> {
-        if self.phase != Phase::Off {
+        let unformatted = Fault::Mount(MountError::Unformatted);
+        let found_nothing =
+            self.phase == Phase::Stopped && self.fault.first() == Some(&unformatted);
+        if self.phase != Phase::Off && !found_nothing {
             return Err(StartError::Started);
         }
         config.check().map_err(StartError::Config)?;
@@ -189,6 +199,8 @@ impl<S: Storage> Node<[u8], S> {
             self.erase_anyway = founding.erase_anyway;
         }
         self.phase = Phase::Boot;
+        self.fault.clear();
+        self.recovery = None;
         if let Boot::Join { cluster, node, nonce } = boot {
             self.identity = Some(Identity { cluster, node, generation: Generation(0) });
             self.request = Some(Request { nonce, again_at: now });
@@ -197,8 +209,19 @@ impl<S: Storage> Node<[u8], S> {
         if let Boot::Recover { cluster } = boot {
             self.recovery = Some(cluster);
         }
-        self.config.clear();
-        let _ = self.config.push(config.clone());
+        self.geometry = Some(config.flash.geometry);
+        self.link_frame_bytes = config.link.frame_bytes;
+        self.raft.options = Options {
+            election_ms: config.election_ms,
+            heartbeat_ms: config.heartbeat_ms,
+            pre_vote: config.pre_vote,
+            check_quorum: config.check_quorum,
+            step_down_on_removal: true,
+            check_changes: true,
+            lease_ms: config.lease_ms(),
+            silent_ms: config.election_ms,
+            seed: config.seed,
+        };
         self.idle_at = now;
         Ok(())
     }
@@ -243,6 +266,7 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// Takes a frame from the link, whatever its bytes are.
+    #[inline(never)] // As `poll_output`.
     pub fn handle_frame(&mut self, now: Instant, frame: &[u8]) {
         let (Phase::Running | Phase::Restoring | Phase::Joining, Some(own)) =
             (self.phase, self.identity)
@@ -312,6 +336,8 @@ impl<S: Storage> Node<[u8], S> {
             Stepped::Done => self.handle_forwarded(from, message, frame.payload),
             Stepped::WantsSnapshot => self.receive_snapshot(message, frame.payload),
         }
+        // A snapshot makes room.
+        self.rests &= !self.raft.is_short_of_room();
     }
 
     fn refuse_frame(&mut self, why: FrameRefusal) {
@@ -332,15 +358,14 @@ impl<S: Storage> Node<[u8], S> {
     /// The flash operation of the last [`Output::Flash`] has ended. What was read has to be in the flash
     /// buffer at the next poll.
     pub fn handle_flash(&mut self, now: Instant, done: FlashDone) {
-        self.put_upkeep_off(now);
+        self.idle_at = self.election_timeout_from(now);
         self.rests = false;
         self.storage.handle(done);
     }
 
-    fn put_upkeep_off(&mut self, now: Instant) {
-        if let Some(config) = self.config.first() {
-            self.idle_at = now.after(config.election_ms);
-        }
+    /// The shortest election timeout from now on: the patience that a node has with anything.
+    fn election_timeout_from(&self, now: Instant) -> Instant {
+        now.after(self.raft.options.election_ms)
     }
 
     /// Hands leadership to another voter, on the leader; on a follower the leader is asked to, once. Nothing can be proposed
@@ -503,9 +528,9 @@ impl<S: Storage> Node<[u8], S> {
     fn check_buffers(&mut self, frame: &[u8], flash: &[u8]) -> bool {
         let frame_bytes = self.limits.frame_bytes;
         self.log.keep_aside(piece_bytes_max(frame_bytes));
-        let link_bytes = self.config.first().map_or(0, |config| config.link.frame_bytes);
+        let link_bytes = usize::from(self.link_frame_bytes);
         let needed = [
-            (frame.len().min(usize::from(link_bytes)), usize::from(frame_bytes)),
+            (frame.len().min(link_bytes), usize::from(frame_bytes)),
             (flash.len(), flash_buffer_bytes_min(frame_bytes)),
             (self.log.bytes_capacity(), self.limits.log_bytes as usize),
         ];
@@ -513,6 +538,10 @@ impl<S: Storage> Node<[u8], S> {
         if let Some((given, needed)) = short {
             let (bytes_given, bytes_needed) = (given as u32, needed as u32);
             self.stop(Fault::Buffers { bytes_given, bytes_needed });
+        }
+        let capacity = self.log.bytes_capacity() as u32;
+        if let Some(geometry) = &self.geometry {
+            self.storage.reserve(live_bytes(capacity, &self.limits, geometry));
         }
         short.is_none()
     }
@@ -527,20 +556,7 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     fn start_raft(&mut self, now: Instant, mounted: &Mounted) {
-        let Some(config) = self.config.first() else {
-            return;
-        };
-        let options = Options {
-            election_ms: config.election_ms,
-            heartbeat_ms: config.heartbeat_ms,
-            pre_vote: config.pre_vote,
-            check_quorum: config.check_quorum,
-            step_down_on_removal: true,
-            check_changes: true,
-            lease_ms: config.lease_ms(),
-            silent_ms: config.election_ms,
-            seed: config.seed,
-        };
+        let options = self.raft.options;
         let restored = Restored {
             term: mounted.hard_state.term,
             vote: mounted.hard_state.vote,
@@ -553,6 +569,7 @@ impl<S: Storage> Node<[u8], S> {
             membership: Membership::default(),
         };
         self.raft.start(now, mounted.identity.node, options, &restored, &self.log);
+        (self.change_at, self.looked_at) = (Index::ZERO, Index::ZERO);
         self.identity = Some(mounted.identity);
         self.note_own();
         let torn = mounted.tail != Tail::Clean;
@@ -563,21 +580,19 @@ impl<S: Storage> Node<[u8], S> {
     /// would stand with a log that holds the next change and an idea of the members from before the last, and two such steps
     /// are quorums apart. So the commit of the newest change has to be durable, and entries behind one that is not
     /// durable itself have to wait.
-    fn commit_needed(&mut self) -> Index {
-        let (mut needed, mut upto) = (self.change_at, Index::ZERO);
-        let mut index = self.raft.applied();
-        while index < self.raft.commit() {
-            index = index.next();
-            if !matches!(self.log.kind(index), Some((Kind::Membership, _))) {
-                continue;
-            }
-            if index > self.log.durable() {
+    fn look_for_changes(&mut self) {
+        let mut upto = Index::ZERO;
+        self.looked_at = self.looked_at.max(self.raft.applied());
+        while upto == Index::ZERO && self.looked_at < self.raft.commit() {
+            let index = self.looked_at.next();
+            let changes = matches!(self.log.kind(index), Some((Kind::Membership, _)));
+            if changes && index > self.log.durable() {
                 upto = index;
-                break;
+            } else {
+                self.looked_at = index;
+                self.change_at = if changes { index } else { self.change_at };
             }
-            needed = index;
         }
         self.log.write_upto(upto);
-        needed
     }
 }

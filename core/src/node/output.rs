@@ -71,7 +71,7 @@ pub enum Boot<'a> {
 pub enum StartError {
     /// Timeouts, link and flash do not go together.
     Config(crate::config::ConfigError),
-    /// It is started, or was: a node starts once.
+    /// It is started, or was: a node starts once, unless it found no log to mount.
     Started,
     /// The flash can't hold the cluster's log and a snapshot.
     Geometry(crate::wal::GeometryError),

@@ -5,11 +5,10 @@ use crate::entry::Kind;
 use crate::event::Fault;
 use crate::identity::Identity;
 use crate::membership::Member;
-use crate::raft::Raft;
 use crate::storage::Storage;
 use crate::types::{EntryId, Generation, Index, Instant, NodeSet};
 use crate::wal::{HardState, Mounted, Progress, Tail, Want};
-use crate::wire::{self, Envelope, Message};
+use crate::wire::{self, Message};
 
 /// What one look at the flash log led to.
 pub(super) enum Flow {
@@ -24,9 +23,11 @@ pub(super) enum Flow {
 impl<S: Storage> Node<[u8], S> {
     /// The next thing to do; call it until it says [`Output::Wait`]. While a flash operation is out it goes
     /// on with whatever does not depend on it, and leaves `flash` alone.
+    #[inline(never)] // Small boards: what it takes of the stack and of flash would be its caller's too.
     pub fn poll_output(&mut self, now: Instant, frame: &mut [u8], flash: &mut [u8]) -> Output {
         if let Some(id) = self.applying.take() {
             self.raft.set_applied(id.index);
+            self.rests &= !self.wants_snapshot(now);
         }
         loop {
             if let Some(event) = self.events.pop() {
@@ -60,7 +61,7 @@ impl<S: Storage> Node<[u8], S> {
                 match self.poll_flash(now, frame, flash) {
                     Flow::Out(output) => return output,
                     Flow::Again => continue,
-                    Flow::Rest => self.rests = true,
+                    Flow::Rest => {}
                 }
             }
             match self.poll_apply(now, frame, looks) {
@@ -80,18 +81,9 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// Had flash nothing to do, and still has not?
-    fn flash_rests(&mut self, now: Instant) -> bool {
-        let running = self.phase == Phase::Running;
-        if !self.rests
-            || !running
-            || now >= self.idle_at
-            || self.log.durable() != self.log.last().index
-        {
-            return false;
-        }
-        let HardState { term, vote, .. } = self.storage.durable();
-        let held = (term, vote) == (self.raft.term(), self.raft.vote());
-        held && !self.raft.owes_snapshot() && !self.wants_snapshot(now)
+    fn flash_rests(&self, now: Instant) -> bool {
+        let rests = self.rests & self.log.is_durable() & !self.raft.owes_snapshot();
+        rests && self.phase == Phase::Running && now < self.idle_at && self.raft.is_vote_durable()
     }
 
     /// A node that has stopped has its flash remember why, and does nothing else.
@@ -128,7 +120,7 @@ impl<S: Storage> Node<[u8], S> {
             return;
         }
         let flash_bytes = flash.len();
-        let Some(geometry) = self.config.first().map(|c| c.flash.geometry) else {
+        let Some(geometry) = self.geometry else {
             return;
         };
         let opened = match self.identity {
@@ -155,7 +147,7 @@ impl<S: Storage> Node<[u8], S> {
             self.poll_reading();
         }
         let idle = now >= self.idle_at;
-        let commit_needed = self.commit_needed();
+        self.look_for_changes();
         let want = Want {
             hard_state: HardState {
                 term: self.raft.term(),
@@ -165,38 +157,25 @@ impl<S: Storage> Node<[u8], S> {
             },
             // What no seal has taken along is worth a record of its own in the end.
             commit_needed: if idle && self.kept_up {
-                commit_needed.max(self.raft.commit().min(self.log.durable()))
+                self.change_at.max(self.raft.commit().min(self.log.durable()))
             } else {
-                commit_needed
+                self.change_at
             },
             idle,
             allow_erase: !self.erases_held,
         };
-        self.rests = false;
-        let mut written = false;
-        let progress = loop {
-            let progress = self.storage.poll(&want, &mut self.log, flash);
-            if !matches!(progress, Progress::Durable) || written {
-                break progress;
-            }
-            let HardState { term, vote, .. } = self.storage.durable();
-            self.raft.set_durable(now, term, vote, &mut self.log, &mut self.events);
-            self.kept_up = false;
-            self.put_upkeep_off(now);
-            // Most often that was all.
-            written = true;
-        };
-        if !matches!(progress, Progress::Idle) {
-            self.kept_up = false;
-        }
+        let progress = self.storage.poll(&want, &mut self.log, flash);
+        let is_idle = matches!(progress, Progress::Idle);
+        self.rests = is_idle;
+        self.kept_up &= is_idle;
         match progress {
             Progress::Op(op) => return Flow::Out(Output::Flash(op)),
-            // Dealt with above; more of it is for the next look.
             Progress::Durable => {
                 let HardState { term, vote, .. } = self.storage.durable();
                 self.raft.set_durable(now, term, vote, &mut self.log, &mut self.events);
+                self.idle_at = self.election_timeout_from(now);
             }
-            Progress::Formatted => self.begin_founding_snapshot(),
+            Progress::Formatted => self.begin_snapshot(EntryId::ZERO),
             Progress::Mounted(mounted) => {
                 self.start_raft(now, &mounted);
                 self.begin_restore();
@@ -211,12 +190,7 @@ impl<S: Storage> Node<[u8], S> {
             Progress::Refused(error) => self.stop(Fault::Mount(error)),
             Progress::Fault(fault) => self.stop(Fault::Flash(fault)),
             Progress::Idle => {
-                self.rests = true;
-                // What has become durable is to be told first.
-                if written {
-                    return Flow::Again;
-                }
-                self.kept_up = self.kept_up || idle;
+                self.kept_up |= idle;
                 return Flow::Rest;
             }
         }
@@ -243,20 +217,19 @@ impl<S: Storage> Node<[u8], S> {
     /// All that is here has been applied: it becomes the state that a cluster of this board alone begins with.
     fn found_alone(&mut self, flash: &[u8]) -> bool {
         let all = self.raft.applied() == self.log.last().index && self.newer_schema.is_none();
-        let (true, Some(cluster), Some(own)) = (all, self.recovery, self.identity) else {
+        let (true, Some(cluster), Some(own), Some(geometry)) =
+            (all, self.recovery, self.identity, self.geometry)
+        else {
             return false;
         };
-        let Some(geometry) = self.config.first().map(|c| c.flash.geometry) else {
-            return false;
-        };
-        self.roster.retain(|member| member.id == own.node);
+        self.dismiss(NodeSet::one(own.node));
         for member in &mut self.roster {
             *member = Member { address: member.address.clone(), ..Member::new(own.node) };
         }
         let identity = Identity { cluster, generation: Generation(1), ..own };
         (self.identity, self.generations) = (Some(identity), Generation(1));
         (self.founding, self.phase) = (true, Phase::Opening);
-        self.raft = Raft::new();
+        self.raft.clear();
         self.log.reset(EntryId::ZERO);
         if let Err(error) = self.storage.format(geometry, flash.len(), identity, true) {
             self.stop(Fault::Geometry(error));
@@ -266,18 +239,18 @@ impl<S: Storage> Node<[u8], S> {
 
     fn poll_message(&mut self, frame: &mut [u8]) -> Option<Output> {
         if let Some((to, message)) = self.poll_snapshot_reply() {
-            return self.transmit(to, message, &[], frame);
+            return self.transmit(to, &message, &[], frame);
         }
         if let Some(output) = self.poll_admitted(frame) {
             return Some(output);
         }
-        let outgoing = self.raft.poll_message(&mut self.log)?;
+        let mut outgoing = self.raft.poll_message(&mut self.log)?;
         let Message::Append { prev, .. } = outgoing.message else {
-            let message = self.asks_for_snapshot(outgoing.message);
-            return self.transmit(outgoing.to, message, &[], frame);
+            self.ask_for_snapshot(&mut outgoing.message);
+            return self.transmit(outgoing.to, &outgoing.message, &[], frame);
         };
         let frame_bytes = usize::from(self.limits.frame_bytes).min(frame.len());
-        let head = self.encode(outgoing.to, outgoing.message, frame)?;
+        let head = wire::say(self.identity.as_ref()?, outgoing.to, &outgoing.message, frame)?;
         let room = wire::payload_bytes_max(frame_bytes, head).min(outgoing.entries_bytes_max);
         let place = frame.get_mut(head..head.saturating_add(room))?;
         let (last, bytes) = self.log.copy_fit(prev.index, outgoing.entries_upto, place);
@@ -287,27 +260,14 @@ impl<S: Storage> Node<[u8], S> {
         Some(Output::Transmit { to: outgoing.to, len })
     }
 
-    pub(super) fn encode(&self, to: NodeSet, message: Message, frame: &mut [u8]) -> Option<usize> {
-        let own = self.identity?;
-        let envelope = Envelope {
-            version: wire::VERSION,
-            cluster: own.cluster,
-            to,
-            from: own.node,
-            generation: own.generation,
-            message,
-        };
-        wire::encode(&envelope, frame)
-    }
-
     pub(super) fn transmit(
         &self,
         to: NodeSet,
-        message: Message,
+        message: &Message,
         payload: &[u8],
         frame: &mut [u8],
     ) -> Option<Output> {
-        let head = self.encode(to, message, frame)?;
+        let head = wire::say(self.identity.as_ref()?, to, message, frame)?;
         let end = head.saturating_add(payload.len());
         crate::log::copy(frame.get_mut(head..end)?, payload);
         let len = wire::seal(frame, end)?;
@@ -344,7 +304,6 @@ impl<S: Storage> Node<[u8], S> {
             Some((kind, _, len)) => {
                 self.raft.set_applied(next);
                 if kind == Kind::Membership {
-                    self.change_at = next;
                     self.apply_change(now, frame.get(..len).unwrap_or_default());
                 }
                 Flow::Again

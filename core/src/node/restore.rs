@@ -3,6 +3,7 @@
 use super::poll::Flow;
 use super::snapshot::{Head, Reading};
 use super::{Node, Output, Phase};
+use crate::codec::Coded;
 use crate::event::Fault;
 use crate::membership::Member;
 use crate::storage::Storage;
@@ -25,7 +26,7 @@ impl<S: Storage> Node<[u8], S> {
         let end = offset.saturating_add(piece.len() as u32);
         let mut rest = piece;
         if members.is_none() {
-            let Ok((head, after)) = postcard::take_from_bytes::<Head>(rest) else {
+            let Some((head, after)) = Head::take(rest) else {
                 return self.unsound_snapshot();
             };
             (self.limits, self.generations) = (head.limits, head.generations);
@@ -38,7 +39,7 @@ impl<S: Storage> Node<[u8], S> {
             rest = after;
         }
         while let Some(left) = members.filter(|left| *left > 0 && !rest.is_empty()) {
-            let Ok((member, after)) = postcard::take_from_bytes::<Member>(rest) else {
+            let Some((member, after)) = Member::take(rest) else {
                 return self.unsound_snapshot();
             };
             if self.roster.push(member).is_err() {

@@ -6,7 +6,7 @@
 
 use super::poll::Flow;
 use super::{Limits, Node, Output, Phase, piece_bytes_max};
-use crate::encode::to_slice;
+use crate::codec::Coded;
 use crate::event::{Event, Fault};
 use crate::membership::{MEMBERS_MAX, Member, Membership};
 use crate::raft::{ProgressState, Role};
@@ -14,16 +14,16 @@ use crate::storage::Storage;
 use crate::types::{EntryId, Generation, Instant, NodeId, NodeSet};
 use crate::wal::{SNAP_DATA_AT, WalFault};
 use crate::wire::Message;
-use serde::{Deserialize, Serialize};
 
 /// The first piece of a snapshot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Head {
-    pub(super) limits: Limits,
-    pub(super) membership: Membership,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Head {
+    pub(crate) limits: Limits,
+    pub(crate) membership: Membership,
     /// The highest generation that was given to anybody.
-    pub(super) generations: Generation,
-    pub(super) members: u8,
+    pub(crate) generations: Generation,
+    pub(crate) members: u8,
 }
 
 /// The most bytes that head and members take in a snapshot.
@@ -128,13 +128,15 @@ impl Task {
 }
 
 impl<S: Storage> Node<[u8], S> {
-    pub(super) fn begin_founding_snapshot(&mut self) {
-        self.begin_snapshot(EntryId::ZERO);
-    }
-
-    fn begin_snapshot(&mut self, id: EntryId) {
+    pub(super) fn begin_snapshot(&mut self, id: EntryId) {
         self.storage.begin_snapshot(id);
         self.task = Task::Take { id, offset: 0, stage: Stage::Head, writing: false };
+    }
+
+    fn begin_own_snapshot(&mut self) {
+        let applied = self.raft.applied();
+        let term = self.log.term(applied).unwrap_or_default();
+        self.begin_snapshot(EntryId::new(applied, term));
     }
 
     /// Is it time for a snapshot? When half of the log is applied and not covered by one, or when flash
@@ -171,8 +173,7 @@ impl<S: Storage> Node<[u8], S> {
     fn is_delivering(&mut self, now: Instant) -> bool {
         let delivered = self.raft.snapshot_delivered();
         if delivered != self.delivered {
-            let patience_ms = self.config.first().map_or(0, |config| config.election_ms);
-            (self.delivered, self.deliver_until) = (delivered, now.after(patience_ms));
+            (self.delivered, self.deliver_until) = (delivered, self.election_timeout_from(now));
         }
         delivered.is_some() && now < self.deliver_until
     }
@@ -191,9 +192,7 @@ impl<S: Storage> Node<[u8], S> {
             Task::None => {
                 let idle = matches!(self.reading, Reading::None) && self.applying.is_none();
                 if idle && self.wants_snapshot(now) {
-                    let applied = self.raft.applied();
-                    let term = self.log.term(applied).unwrap_or_default();
-                    self.begin_snapshot(EntryId::new(applied, term));
+                    self.begin_own_snapshot();
                     return Flow::Again;
                 }
                 Flow::Rest
@@ -223,7 +222,7 @@ impl<S: Storage> Node<[u8], S> {
                     generations: self.generations,
                     members: self.roster.len() as u8,
                 };
-                let len = to_slice(&head, place).unwrap_or_default();
+                let len = head.put(place).map_or(0, |bytes| bytes.len());
                 (len, Stage::Members(0))
             }
             Stage::Members(from) => {
@@ -231,10 +230,10 @@ impl<S: Storage> Node<[u8], S> {
                 let mut next = from;
                 for member in self.roster.iter().skip(usize::from(from)) {
                     let rest = place.get_mut(len..).unwrap_or_default();
-                    let Some(used) = to_slice(member, rest) else {
+                    let Some(put) = member.put(rest) else {
                         break;
                     };
-                    len = len.saturating_add(used);
+                    len = len.saturating_add(put.len());
                     next = next.saturating_add(1);
                 }
                 let more = usize::from(next) < self.roster.len();
@@ -409,9 +408,9 @@ impl<S: Storage> Node<[u8], S> {
     pub(super) fn snapshot_lost(&mut self, now: Instant) {
         self.task = Task::None;
         // What did not fit now will not fit at once.
-        self.snapshot_after = now.after(self.config.first().map_or(0, |config| config.election_ms));
+        self.snapshot_after = self.election_timeout_from(now);
         if self.founding {
-            self.begin_founding_snapshot();
+            self.begin_snapshot(EntryId::ZERO);
         }
     }
 
@@ -468,6 +467,9 @@ impl<S: Storage> Node<[u8], S> {
             Reading::Send { to } => {
                 self.reading = Reading::None;
                 self.raft.snapshot_sent(to);
+                if piece.is_empty() {
+                    self.raft.begin_snapshot_anew(to);
+                }
                 match self.send_piece(to, offset, piece, frame) {
                     Some(output) => Flow::Out(output),
                     None => Flow::Again,
@@ -496,7 +498,7 @@ impl<S: Storage> Node<[u8], S> {
             bytes: snapshot.bytes,
             check: snapshot.crc,
         };
-        self.transmit(NodeSet::one(to), message, piece, frame)
+        self.transmit(NodeSet::one(to), &message, piece, frame)
     }
 
     pub(super) fn chunk_unreadable(&mut self) {
@@ -505,9 +507,7 @@ impl<S: Storage> Node<[u8], S> {
             Reading::Send { to } => {
                 self.raft.snapshot_sent(to);
                 if self.task == Task::None && self.newer_schema.is_none() {
-                    let applied = self.raft.applied();
-                    let term = self.log.term(applied).unwrap_or_default();
-                    self.begin_snapshot(EntryId::new(applied, term));
+                    self.begin_own_snapshot();
                 }
             }
             _ => self.stop(Fault::Snapshot),
@@ -522,14 +522,14 @@ fn members_left(members: Option<u8>, piece: &[u8], limits: &Limits) -> Option<u8
     let mut left = match members {
         Some(left) => left,
         None => {
-            let (head, after) = postcard::take_from_bytes::<Head>(rest).ok()?;
+            let (head, after) = Head::take(rest)?;
             rest = after;
             (head.limits == *limits && usize::from(head.members) <= MEMBERS_MAX)
                 .then_some(head.members)?
         }
     };
     while left > 0 && !rest.is_empty() {
-        (_, rest) = postcard::take_from_bytes::<Member>(rest).ok()?;
+        (_, rest) = Member::take(rest)?;
         left = left.saturating_sub(1);
     }
     Some(left)

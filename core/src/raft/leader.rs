@@ -48,7 +48,6 @@ impl Raft {
         self.round = round;
         self.beat_at = now.after(self.options.heartbeat_ms);
         self.owes_heartbeat = self.others(self.membership.members());
-        self.looks = true;
         // This round is theirs, too.
         self.owes_round = false;
         self.lease_round(now);
@@ -70,28 +69,20 @@ impl Raft {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a message's fields")]
-    pub(super) fn handle_reply(
-        &mut self,
-        from: NodeId,
-        matched: Index,
-        received: Index,
-        round: u32,
-        reject: Option<Reject>,
-        room: Option<u32>,
-        log: &mut Log,
-    ) {
+    pub(super) fn handle_reply(&mut self, from: NodeId, message: &Message, log: &mut Log) {
+        let Message::Reply { matched, received, round, reject, room, .. } = *message else {
+            return;
+        };
         let last = log.last().index;
-        // Nobody can hold more than the log has (a forged or a past life's answer).
-        if received > last {
+        // Nobody can hold more than the log has, or have heard what was not said yet (a forged or a past life's answer).
+        if self.role != Role::Leader || received > last || round > self.round {
             return;
         }
         let Some(progress) = self.progress.iter_mut().find(|p| p.id == Some(from)) else {
             return;
         };
         self.recent_active.insert(from);
-        self.looks = true;
-        progress.room = room;
+        progress.set_room(room);
         progress.round_heard = progress.round_heard.max(round);
         let news = progress.acknowledged(matched);
         let lost = progress.has_lost(round, received);
@@ -136,7 +127,6 @@ impl Raft {
             return;
         };
         self.recent_active.insert(from);
-        self.looks = true;
         // It knows nobody, or has the beginning of what another leader sent: no append helps it.
         let needs_one = progress.state == ProgressState::Probe && progress.matched == Index::ZERO;
         if (id == EntryId::ZERO || needs_one) && progress.state != ProgressState::Snapshot {
@@ -167,8 +157,11 @@ impl Raft {
             && index >= self.term_start
         {
             let commit = self.commit.max(index.min(log.last().index));
-            self.looks |= commit > self.commit;
-            self.commit = commit;
+            if commit > self.commit {
+                self.commit = commit;
+                self.told = NodeSet::EMPTY;
+                self.looks = true;
+            }
         }
     }
 
@@ -196,12 +189,8 @@ impl Raft {
         if let Some(outgoing) = self.poll_leader_reads(log).or_else(|| self.poll_transfer(log)) {
             return Some(outgoing);
         }
-        if !self.looks {
-            return None;
-        }
         let (append, behind) = self.poll_append(log);
         if append.is_some() || behind.is_empty() {
-            self.looks = append.is_some();
             return append;
         }
         Some(self.heartbeat(behind, false, log))
@@ -216,11 +205,11 @@ impl Raft {
 
     pub(super) fn heartbeat(&mut self, to: NodeSet, reply: bool, log: &mut Log) -> Outgoing {
         let commit = self.commit_id(log);
-        let (commit_index, round) = (self.commit, self.round);
-        for progress in self.slots_mut() {
-            if progress.id.is_some_and(|id| to.contains(id)) {
-                progress.commit_sent = commit_index;
-                if reply {
+        let round = self.round;
+        self.told = self.told.union(to);
+        if reply {
+            for progress in self.slots_mut() {
+                if progress.id.is_some_and(|id| to.contains(id)) {
                     progress.beat(round);
                 }
             }
@@ -242,7 +231,7 @@ impl Raft {
             let Some(id) = progress.id.filter(|id| Some(*id) != own) else {
                 continue;
             };
-            if progress.state == ProgressState::Replicate && progress.commit_sent < self.commit {
+            if progress.state == ProgressState::Replicate && !self.told.contains(id) {
                 behind.insert(id);
             }
             let probes = progress.state == ProgressState::Probe && owed.contains(id);
@@ -261,16 +250,16 @@ impl Raft {
             };
             // A full member takes nothing now; a probe tells more than its entries.
             let full =
-                progress.room.is_some_and(|r| log.fit(before, progress.next, r as usize).1 == 0);
+                progress.room().is_some_and(|r| log.fit(before, progress.next, r as usize).1 == 0);
             if full && progress.state == ProgressState::Replicate {
                 continue;
             }
             match &mut chosen {
                 None => {
-                    chosen = Some((NodeSet::one(id), EntryId::new(before, term), progress.room));
+                    chosen = Some((NodeSet::one(id), EntryId::new(before, term), progress.room()));
                 }
                 // The same frame serves everybody who is at the same place.
-                Some((to, prev, room)) if prev.index == before && *room == progress.room => {
+                Some((to, prev, room)) if prev.index == before && *room == progress.room() => {
                     to.insert(id);
                 }
                 Some(_) => {}
@@ -288,11 +277,12 @@ impl Raft {
     /// An append went out to `to` with the entries up to `last`; none if that is the one before the first.
     pub fn sent(&mut self, to: NodeSet, last: Index) {
         self.owes_append = self.owes_append.difference(to);
-        let told = self.commit.min(last);
+        if self.commit <= last {
+            self.told = self.told.union(to);
+        }
         for progress in self.slots_mut() {
             if progress.id.is_some_and(|id| to.contains(id)) {
                 progress.sent(last);
-                progress.commit_sent = progress.commit_sent.max(told);
             }
         }
     }
@@ -335,6 +325,13 @@ impl Raft {
         let getting = self.progress.iter().filter(|p| p.state == ProgressState::Snapshot);
         let leads = self.role == Role::Leader;
         getting.filter(|_| leads).map(|p| p.snapshot_offset).reduce(u32::saturating_add)
+    }
+
+    /// There is no such piece: what the member is said to have got is not of this snapshot.
+    pub(crate) fn begin_snapshot_anew(&mut self, to: NodeId) {
+        if let Some(progress) = self.progress.iter_mut().find(|p| p.id == Some(to)) {
+            progress.snapshot_offset = 0;
+        }
     }
 
     /// That piece went out.

@@ -58,7 +58,8 @@ impl Raft {
         for progress in self.progress.iter_mut().filter(|p| p.id == Some(id)) {
             progress.reset(Some(id), next);
         }
-        self.looks = self.role == Role::Leader;
+        self.told.remove(id);
+        self.looks = true;
     }
 
     /// Leader: the member's log is nearly this one's.
@@ -72,6 +73,7 @@ impl Raft {
     /// Puts a configuration into effect.
     pub fn set_membership(&mut self, membership: Membership, log: &mut Log) {
         self.membership = membership;
+        self.looks = true;
         let members = membership.members();
         for gone in &mut self.progress {
             if gone.id.is_some_and(|id| !members.contains(id)) {
@@ -83,6 +85,7 @@ impl Raft {
                 if let Some(free) = self.progress.iter_mut().find(|p| p.id.is_none()) {
                     free.reset(Some(id), log.last().index.next());
                 }
+                self.told.remove(id);
                 // Else check-quorum would count it as gone before it could answer (CC6).
                 self.recent_active.insert(id);
             }

@@ -27,14 +27,14 @@ pub struct Progress {
     /// A probe is out: nothing more until it is answered or a heartbeat is. In `Replicate`, the next
     /// entry fits no frame.
     pub(crate) paused: bool,
-    /// Said to be full: bytes it can take behind what it has received, until it says otherwise.
-    pub(crate) room: Option<u32>,
+    is_full: bool,
+    /// If so: bytes that it can take behind what it has received.
+    room: u32,
     pub(crate) matched: Index,
     /// The next entry to send; in `Snapshot` the one behind the snapshot.
     pub(crate) next: Index,
-    /// The highest commit index that was sent.
-    pub(crate) commit_sent: Index,
-    inflight: [Index; INFLIGHT_MAX],
+    /// The last entry of each append that is on its way, as how far it is ahead of `matched`.
+    inflight: [u32; INFLIGHT_MAX],
     inflight_count: u8,
     /// How many of them were sent before the heartbeat of `beat_round`; zero if none is being watched.
     beat_frames: u8,
@@ -52,11 +52,11 @@ impl Progress {
         id: None,
         state: ProgressState::Probe,
         paused: false,
-        room: None,
+        is_full: false,
+        room: 0,
         matched: Index::ZERO,
         next: Index::ZERO,
-        commit_sent: Index::ZERO,
-        inflight: [Index::ZERO; INFLIGHT_MAX],
+        inflight: [0; INFLIGHT_MAX],
         inflight_count: 0,
         beat_frames: 0,
         beat_round: 0,
@@ -66,7 +66,18 @@ impl Progress {
     };
 
     pub(crate) fn reset(&mut self, id: Option<NodeId>, next: Index) {
-        *self = Self { id, next, ..Self::default() };
+        *self = Self { id, next, ..Self::UNUSED };
+    }
+
+    /// It has said whether it is full, and what it can take then; that holds until it says otherwise.
+    pub(crate) fn set_room(&mut self, room: Option<u32>) {
+        self.is_full = room.is_some();
+        self.room = room.unwrap_or_default();
+    }
+
+    /// Bytes of entries that it can take, if it is full.
+    pub(crate) fn room(&self) -> Option<u32> {
+        self.is_full.then_some(self.room)
     }
 
     /// How entries are sent.
@@ -115,16 +126,31 @@ impl Progress {
         if index <= self.matched {
             return false;
         }
+        let by = self.ahead(index);
         self.matched = index;
         self.next = self.next.max(index.next());
         self.paused = false;
-        let count = usize::from(self.inflight_count);
-        let acked = self.inflight.iter().take(count).filter(|last| **last <= index).count();
-        let waiting = self.inflight.into_iter().skip(acked);
-        self.inflight.iter_mut().zip(waiting).for_each(|(place, last)| *place = last);
-        self.inflight_count = count.saturating_sub(acked) as u8;
-        self.beat_frames = self.beat_frames.saturating_sub(acked as u8);
+        let sent = core::mem::take(&mut self.inflight_count);
+        for ahead in self.inflight.into_iter().take(sent.into()) {
+            match ahead.checked_sub(by) {
+                Some(left) if left > 0 => self.watch(left),
+                _ => self.beat_frames = self.beat_frames.saturating_sub(1),
+            }
+        }
         true
+    }
+
+    /// An append is on its way.
+    fn watch(&mut self, ahead: u32) {
+        if let Some(place) = self.inflight.get_mut(usize::from(self.inflight_count)) {
+            *place = ahead;
+            self.inflight_count = self.inflight_count.wrapping_add(1);
+        }
+    }
+
+    /// How far an entry is ahead of what is known to be durable there.
+    fn ahead(&self, index: Index) -> u32 {
+        u32::try_from(index.since(self.matched)).unwrap_or(u32::MAX)
     }
 
     /// The heartbeat of `round` goes out behind the appends that are on their way.
@@ -149,7 +175,7 @@ impl Progress {
             return false;
         }
         self.beat_frames = 0;
-        received < *last
+        self.ahead(received) < *last
     }
 
     /// The append after `rejected` did not fit, the logs may agree up to `hint`; false if that is old
@@ -173,10 +199,7 @@ impl Progress {
             ProgressState::Replicate => {
                 if last >= self.next {
                     self.next = last.next();
-                    if let Some(place) = self.inflight.get_mut(usize::from(self.inflight_count)) {
-                        *place = last;
-                        self.inflight_count = self.inflight_count.saturating_add(1);
-                    }
+                    self.watch(self.ahead(last));
                 } else {
                     self.paused = true;
                 }
@@ -187,7 +210,7 @@ impl Progress {
 
     /// May an append be sent now? One that is short of room gets a single one at a time.
     pub(crate) fn is_ready(&self) -> bool {
-        let window = if self.room.is_some() { 1 } else { INFLIGHT_MAX };
+        let window = if self.is_full { 1 } else { INFLIGHT_MAX };
         match self.state {
             ProgressState::Probe => !self.paused,
             ProgressState::Replicate => !self.paused && usize::from(self.inflight_count) < window,

@@ -15,6 +15,8 @@ pub const READS_MAX: usize = 4;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
+    /// Nobody reads in this place.
+    Free,
     /// The leader is to be asked.
     Ask,
     /// It was asked.
@@ -25,13 +27,19 @@ enum Step {
     Ready,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// A read that is under way, or room for one.
+#[derive(Clone, Copy)]
 pub(super) struct Read {
-    from: NodeId,
+    from: Option<NodeId>,
     context: u32,
     lease: bool,
     step: Step,
     index: Index,
+}
+
+impl Read {
+    pub(super) const NONE: Self =
+        Self { from: None, context: 0, lease: false, step: Step::Free, index: Index::ZERO };
 }
 
 /// No more reads can be under way.
@@ -72,25 +80,26 @@ impl Raft {
     /// Nobody waits for that read any more.
     pub fn cancel_read(&mut self, context: u32) {
         let own = self.id;
-        self.reads.retain(|read| Some(read.from) != own || read.context != context);
+        for read in self.reads.iter_mut().filter(|r| r.from == own && r.context == context) {
+            *read = Read::NONE;
+        }
+    }
+
+    /// May it be that the state serves one?
+    pub(super) fn has_ready_reads(&self) -> bool {
+        self.reads.iter().any(|read| read.step == Step::Ready)
     }
 
     /// A read of this node's own that the state as it is applied now may serve.
     pub fn poll_read(&mut self) -> Option<u32> {
-        if self.reads.is_empty() {
-            return None;
-        }
         self.confirm_reads();
         let (own, applied) = (self.id, self.applied);
-        self.take_ready(|read| Some(read.from) == own && read.index <= applied)
-            .map(|read| read.context)
+        self.take_ready(|read| read.from == own && read.index <= applied).map(|read| read.context)
     }
 
     fn take_ready(&mut self, which: impl Fn(&Read) -> bool) -> Option<Read> {
-        let ready = |read: &&Read| read.step == Step::Ready && which(read);
-        let taken = *self.reads.iter().find(ready)?;
-        self.reads.retain(|read| *read != taken);
-        Some(taken)
+        let ready = |read: &&mut Read| read.step == Step::Ready && which(read);
+        self.reads.iter_mut().find(ready).map(|read| core::mem::replace(read, Read::NONE))
     }
 
     /// The clock stood still: what was promised by it holds no more.
@@ -108,10 +117,11 @@ impl Raft {
         context: u32,
         lease: bool,
     ) -> Result<(), TooManyReads> {
-        let same = |read: &Read| read.from == from && read.context == context;
-        if self.reads.iter().any(same) {
+        let from = Some(from);
+        if self.reads.iter().any(|read| read.from == from && read.context == context) {
             return Ok(());
         }
+        let free = self.reads.iter().position(|read| read.from.is_none()).ok_or(TooManyReads)?;
         let mut read = Read { from, context, lease, step: Step::Ask, index: Index::ZERO };
         if self.role == Role::Leader {
             // What leaders before have committed is committed with this one's first entry (RI2).
@@ -119,7 +129,11 @@ impl Raft {
             let trusted = lease && self.holds_lease(now) && self.commit >= self.term_start;
             read.step = if trusted { Step::Ready } else { self.next_round() };
         }
-        self.reads.push(read).map_err(|_| TooManyReads)
+        self.looks = true;
+        if let Some(place) = self.reads.get_mut(free) {
+            *place = read;
+        }
+        Ok(())
     }
 
     fn next_round(&mut self) -> Step {
@@ -150,7 +164,9 @@ impl Raft {
 
     /// Has a quorum heard this round, or a later one?
     fn has_answered(&self, round: u32) -> bool {
-        let heard = self.progress.iter().filter(|p| p.round_heard >= round);
+        // The last round of a term may be begun more than once.
+        let once = round < u32::MAX;
+        let heard = self.progress.iter().filter(|p| once && p.round_heard >= round);
         let heard: NodeSet = heard.filter_map(|p| p.id).chain(self.id).collect();
         self.membership.has_quorum(heard)
     }
@@ -173,10 +189,12 @@ impl Raft {
     /// The role or the term has changed: reads of others are nobody's any more, this node's own begin anew (O9).
     pub(super) fn reset_reads(&mut self) {
         self.owes_round = false;
-        let own = self.id;
-        self.reads.retain(|read| Some(read.from) == own);
-        for read in self.reads.iter_mut().filter(|read| read.step != Step::Ready) {
-            read.step = Step::Ask;
+        for read in &mut self.reads {
+            if read.from != self.id {
+                *read = Read::NONE;
+            } else if read.from.is_some() && read.step != Step::Ready {
+                read.step = Step::Ask;
+            }
         }
     }
 
@@ -205,7 +223,7 @@ impl Raft {
     pub(super) fn handle_read_reply(&mut self, from: NodeId, context: u32, index: Index) {
         let own = self.id;
         let asked = |read: &&mut Read| {
-            Some(read.from) == own && read.context == context && read.step == Step::Asked
+            read.from == own && read.context == context && read.step == Step::Asked
         };
         if self.lead == Some(from)
             && let Some(read) = self.reads.iter_mut().find(asked)
@@ -217,11 +235,9 @@ impl Raft {
     /// A leader: a round that reads wait for, and answers to followers.
     pub(super) fn poll_leader_reads(&mut self, log: &mut Log) -> Option<Outgoing> {
         let own = self.id;
-        if !self.reads.is_empty() {
-            self.confirm_reads();
-        }
-        if let Some(Read { from, context, index, .. }) =
-            self.take_ready(|read| Some(read.from) != own)
+        self.confirm_reads();
+        if let Some(Read { from: Some(from), context, index, .. }) =
+            self.take_ready(|read| read.from != own)
         {
             let message = Message::ReadIndexReply { term: self.term, context, index };
             return Some(Outgoing::plain(NodeSet::one(from), message));
@@ -242,5 +258,57 @@ impl Raft {
         let (context, lease) = (read.context, read.lease);
         let message = Message::ReadIndex { term: self.term, context, lease };
         Some(Outgoing::plain(NodeSet::one(lead), message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Events;
+    use crate::membership::Membership;
+
+    /// A leader of three whose next round of heartbeats is this one.
+    fn leader(next_round: u32) -> Raft {
+        let mut raft = Raft::new();
+        let ids = [1, 2, 3].map(|n| NodeId::new(n).unwrap());
+        (raft.id, raft.lead, raft.role) = (Some(ids[0]), Some(ids[0]), Role::Leader);
+        raft.membership = Membership::of_voters(ids.into_iter().collect());
+        raft.reset_progress(Index(1));
+        raft.round = next_round - 1;
+        raft
+    }
+
+    #[test]
+    fn the_last_round_of_a_term_confirms_nothing_and_the_next_beat_ends_the_term() {
+        let mut log = crate::log::Log::<[u8; 64]>::new();
+        let log: &mut Log = &mut log;
+        let mut raft = leader(u32::MAX - 1);
+        let heard = |raft: &mut Raft, log: &mut Log| {
+            let said = raft.poll_leader_reads(log);
+            let from = NodeId::new(2).unwrap();
+            let reply = Message::Reply {
+                term: raft.term,
+                matched: Index::ZERO,
+                received: Index::ZERO,
+                round: raft.round,
+                reject: None,
+                room: None,
+            };
+            raft.handle_reply(from, &reply, log);
+            said.is_some()
+        };
+        let first = raft.read(Instant::ZERO, false).unwrap();
+        assert!(heard(&mut raft, log));
+        assert_eq!(raft.poll_read(), Some(first));
+        // The last one may have been begun by the first of two reads, and heard before the second was.
+        for _ in 0..2 {
+            raft.read(Instant::ZERO, false).unwrap();
+            assert!(heard(&mut raft, log));
+            assert_eq!((raft.round, raft.poll_read()), (u32::MAX, None));
+        }
+        raft.handle_timeout(Instant::from_millis(1), log, &mut Events::new());
+        assert_eq!(raft.role(), Role::Follower);
+        let asking = raft.reads.iter().filter(|read| read.step == Step::Ask);
+        assert_eq!(asking.count(), 2);
     }
 }

@@ -92,6 +92,8 @@ pub struct Wal {
     unsealed: bool,
     /// The log is not what it is without what the next boot record restates.
     boot_matters: bool,
+    /// Segments that the board's entries and a snapshot take together.
+    takes: u8,
     geometry: Geometry,
     buffer_bytes: u32,
     /// The newest segment's place in the order of use.
@@ -160,6 +162,7 @@ impl Wal {
             boot_from: 0,
             boot_after: None,
             boot_matters: false,
+            takes: 0,
             written: None,
             order: heapless::Vec::new(),
             note: 0,
@@ -226,7 +229,7 @@ impl Wal {
         erase_anyway: bool,
     ) {
         *self = const { Self::new() };
-        self.geometry = geometry;
+        (self.geometry, self.takes) = (geometry, ring::SEGMENTS_MAX);
         let bytes = buffer_bytes.min(ring::record_bytes_max(&geometry));
         self.buffer_bytes = bytes & !self.word().saturating_sub(1);
         self.phase = Phase::Mounting;
@@ -395,7 +398,7 @@ impl Wal {
         };
         let left = segment.wrapping_mul(more).wrapping_add(self.room());
         let most = self.segments_usable().saturating_sub(self.spare()).wrapping_mul(segment);
-        left.saturating_sub(most.wrapping_shr(2))
+        left.saturating_sub(most.wrapping_shr(3))
     }
 
     /// How the flash is doing.

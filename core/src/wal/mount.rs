@@ -289,8 +289,11 @@ impl Wal {
         self.mount.last_try = seq == next;
         self.mount.step = Step::Suspect;
         self.mount.walk.begin(at, salt(seq), 0);
-        let records = self.all.record_max.min(self.buffer_bytes).wrapping_mul(3);
-        self.mount.walk.reach = OPEN_BYTES_MAX.wrapping_add(records);
+        // Without a whole first record it is not known how long records are.
+        if self.mount.newest.is_some() {
+            let records = self.all.record_max.min(self.buffer_bytes).wrapping_mul(3);
+            self.mount.walk.reach = OPEN_BYTES_MAX.wrapping_add(records);
+        }
         Ok(())
     }
 
@@ -426,6 +429,9 @@ impl Wal {
             if self.boot_matters {
                 let before = Place { offset: self.boot_from, ..last };
                 self.matter = if last.offset == 0 { self.mount.link } else { before.link() };
+            } else {
+                // The log is the same without it.
+                (self.boot_after, self.written) = (None, None);
             }
         }
         io.log.write_begins(io.log.last().index);

@@ -12,7 +12,7 @@ use crate::flash::{FlashOp, Geometry};
 
 /// The fewest segments that a log can live in.
 const SEGMENTS_MIN: u8 = 3;
-const SEGMENTS_MAX: u8 = 32;
+pub(super) const SEGMENTS_MAX: u8 = 32;
 /// So many are kept erased.
 const READY_MAX: u32 = 2;
 const BLOCK_UNIT: u32 = 128;
@@ -69,28 +69,36 @@ pub(super) fn check_record(geometry: &Geometry, bytes: usize) -> Result<(), Geom
     Err(GeometryError::SegmentBytes { min, max: SEGMENT_BYTES_MAX })
 }
 
+/// Segments that so many bytes of log and snapshot take, with their heads; none if half of one holds them, and no
+/// more than a ring has.
+fn takes(geometry: &Geometry, live_bytes: u32) -> u32 {
+    let bytes = with_heads(live_bytes);
+    let usable = geometry.segment_bytes().saturating_sub(OPEN_BYTES_MAX).max(1);
+    if bytes <= usable.wrapping_shr(1) {
+        return 0;
+    }
+    // No division: that is 400 bytes of code on a part without one.
+    let most = u32::from(SEGMENTS_MAX);
+    (1..most).find(|n| usable.saturating_mul(*n) >= bytes).unwrap_or(most)
+}
+
+const fn with_heads(live_bytes: u32) -> u32 {
+    live_bytes.saturating_add(live_bytes.wrapping_shr(2))
+}
+
 /// Refuses a ring that can't hold so many bytes of log and snapshot twice: a new snapshot, and what it restates behind
 /// it, is written while the old one is still there. Three segments more are for entries, for a boot, and for a snapshot
-/// that comes to nothing. Where one segment holds all, two more will do, and one where half of it does: then
-/// what power cuts leave behind fits beside.
+/// that comes to nothing. Where half of a segment holds all, entries go into the other half, and a ring of three will do.
 pub(super) fn check_live(geometry: &Geometry, live_bytes: u32) -> Result<(), GeometryError> {
-    let with_heads = live_bytes.saturating_add(live_bytes.wrapping_shr(2));
-    let usable = geometry.segment_bytes().saturating_sub(OPEN_BYTES_MAX).max(1);
-    let takes = with_heads.div_ceil(usable);
-    let more = match takes {
-        0 | 1 if with_heads <= usable.wrapping_shr(1) => 1,
-        0 | 1 => 2,
-        _ => 3,
-    };
-    let segments = takes.saturating_mul(2).saturating_add(more);
-    let min = u8::try_from(segments).unwrap_or(u8::MAX).max(SEGMENTS_MIN);
+    let segments = takes(geometry, live_bytes).saturating_mul(2).saturating_add(3);
+    let min = u8::try_from(segments).unwrap_or(u8::MAX);
     if geometry.segments >= min {
         return Ok(());
     }
     if min > SEGMENTS_MAX {
         // Then it takes longer ones.
         let half = u32::from(SEGMENTS_MAX.wrapping_shr(1)).saturating_sub(2).max(1);
-        let min = with_heads.div_ceil(half).saturating_add(OPEN_BYTES_MAX);
+        let min = with_heads(live_bytes).div_ceil(half).saturating_add(OPEN_BYTES_MAX);
         return Err(GeometryError::SegmentBytes { min, max: SEGMENT_BYTES_MAX });
     }
     Err(GeometryError::Segments { min, max: SEGMENTS_MAX })
@@ -134,6 +142,19 @@ impl Wal {
     #[inline(never)]
     pub(super) fn segments_usable(&self) -> u32 {
         count(self.all_segments() & !self.all.retired)
+    }
+
+    /// Entries may be logged only while so many segments stay free: what a snapshot takes, one for a boot, and in all but
+    /// the shortest ring one for a snapshot that comes to nothing, which the next gives free.
+    pub(super) fn spare(&self) -> u32 {
+        let most = self.segments_usable().wrapping_shr(1).wrapping_add(1);
+        most.min(u32::from(self.takes).wrapping_add(2))
+    }
+
+    /// The board keeps so many bytes of entries and of a snapshot at most, as [`Wal::check`] counts them. As long as it
+    /// has not said so since the mount, as much stays free as the ring can take on.
+    pub fn reserve(&mut self, live_bytes: u32) {
+        self.takes = takes(&self.geometry, live_bytes).max(1) as u8;
     }
 
     /// Takes `segment` out of use for good.
@@ -203,9 +224,9 @@ mod tests {
         assert_eq!(Wal::check(&ring(2048, 10), 512, 5_000), refused);
         assert_eq!(Wal::check(&ring(2048, 11), 512, 5_000), Ok(()));
         // One segment holds it, or half of one.
-        let refused = Err(GeometryError::Segments { min: 4, max: 32 });
-        assert_eq!(Wal::check(&ring(2048, 3), 512, 1_400), refused);
-        assert_eq!(Wal::check(&ring(2048, 4), 512, 1_400), Ok(()));
+        let refused = Err(GeometryError::Segments { min: 5, max: 32 });
+        assert_eq!(Wal::check(&ring(2048, 4), 512, 1_400), refused);
+        assert_eq!(Wal::check(&ring(2048, 5), 512, 1_400), Ok(()));
         assert_eq!(Wal::check(&ring(2048, 3), 512, 700), Ok(()));
         let refused = Err(GeometryError::SegmentBytes { min: 2504, max: SEGMENT_BYTES_MAX });
         assert_eq!(Wal::check(&ring(2048, 9), 2048, 700), refused);

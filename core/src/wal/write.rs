@@ -41,20 +41,6 @@ impl Wal {
         self.segment_bytes().saturating_sub(self.tail.offset)
     }
 
-    /// Entries may be logged only while so many segments stay free: one for a boot, and what a snapshot takes. One
-    /// more, where the ring has it, for a snapshot that comes to nothing: it is given free by the next.
-    pub(super) fn spare(&self) -> u32 {
-        let segment = self.segment_bytes();
-        let (mut takes, mut bytes) = (1u32, self.snapshot_flash.wrapping_add(OPEN_BYTES_MAX));
-        // No division: that is 400 bytes of code on a part without one.
-        while let Some(rest) = bytes.checked_sub(segment).filter(|rest| *rest > 0 && segment > 0) {
-            (bytes, takes) = (rest, takes.wrapping_add(1));
-        }
-        // The newest snapshot, one that comes to nothing, its successor, one for a boot, one for entries.
-        let ample = self.segments_usable() >= takes.wrapping_mul(2).wrapping_add(3);
-        takes.wrapping_add(1).wrapping_add(u32::from(ample))
-    }
-
     /// Live segments that are still needed when the next one links to `link`: what came to nothing behind that, a
     /// snapshot that was given up or many boots in a row, fills no segment.
     fn kept_by(&self, link: Link) -> usize {
@@ -161,7 +147,7 @@ impl Wal {
             // A boot shows what it restates once that is sealed, and the next one may have to stand behind.
             let behind = u32::from(self.geometry.page_bytes).wrapping_add(OPEN_BYTES_MAX);
             let needed = least.wrapping_add(behind.wrapping_shl(1));
-            if dead > 0 && needed <= self.segment_bytes() && !self.all.checkpoint.is_none() {
+            if plain && needed <= self.segment_bytes() && !self.all.checkpoint.is_none() {
                 tag |= NOTHING_NEW;
             }
         }

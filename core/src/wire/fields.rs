@@ -3,8 +3,9 @@
 //! What is near something that was told before is told as the difference: an index from the index before it, the
 //! term of an entry from the message's. Yes and no share a byte with the sender.
 
-use super::{COUNT_MAX, Envelope, Message, Reject};
-use crate::entry::{decode_varint, encode_varint};
+use super::{COUNT_MAX, Envelope, Message, Reject, VERSION};
+use crate::codec::{self, Coded};
+use crate::identity::Identity;
 use crate::types::{ClusterId, EntryId, Generation, Index, NodeId, NodeSet, Term};
 
 /// Bits of the first byte that number the message; the version is above them.
@@ -20,30 +21,48 @@ pub(super) const fn version(first: u8) -> u8 {
     first.wrapping_shr(KIND_BITS)
 }
 
-/// Messages by number, with their fields in the order in which they are written. The term is the first one. At most
+/// The message without a term.
+const JOIN: u8 = 7;
+
+/// Messages by number, with their fields in the order in which they are written, behind the term. At most
 /// three fields of a message are flags or may be absent.
 macro_rules! messages {
-    ($($kind:literal $name:ident { $($field:ident),* })*) => {
+    (@) => { Term::ZERO };
+    (@ $term:ident) => { *$term };
+    ($($kind:literal $name:ident $($term:ident)? { $($field:ident),* })*) => {
         const fn kind(message: &Message) -> u8 {
             match message {
                 $(Message::$name { .. } => $kind,)*
             }
         }
 
+        impl Message {
+            /// The sender's term, or the one that is stood for.
+            pub const fn term(&self) -> Term {
+                match self {
+                    $(Self::$name { $($term,)? .. } => messages!(@ $($term)?),)*
+                }
+            }
+        }
+
         impl Field for Message {
             fn write(&self, out: &mut Writer<'_>) {
+                if kind(self) != JOIN {
+                    self.term().write(out);
+                }
                 match self {
-                    $(Message::$name { $($field),* } => {
+                    $(Message::$name { $($field,)* .. } => {
                         $(Field::write($field, out);)*
                     })*
                 }
             }
 
             fn read(from: &mut Reader<'_>) -> Self {
+                let term = if from.kind == JOIN { Term::ZERO } else { Field::read(from) };
                 match from.kind {
-                    $($kind => Message::$name { $($field: Field::read(from)),* },)*
+                    $($kind => Message::$name { $($term: term,)? $($field: Field::read(from)),* },)*
                     _ => {
-                        from.bad = true;
+                        from.bytes.bad = true;
                         Message::Join { nonce: 0 }
                     }
                 }
@@ -53,39 +72,50 @@ macro_rules! messages {
 }
 
 messages! {
-    0 Append { term, prev, commit }
-    1 Heartbeat { term, commit, round, reply }
-    2 Reply { term, matched, received, round, reject, room }
-    3 VoteRequest { term, last, commit, pre, transfer }
-    4 VoteReply { term, commit, pre, granted }
-    5 Snapshot { term, id, offset, bytes, check }
-    6 SnapshotReply { term, id, offset }
+    0 Append term { prev, commit }
+    1 Heartbeat term { commit, round, reply }
+    2 Reply term { matched, received, round, reject, room }
+    3 VoteRequest term { last, commit, pre, transfer }
+    4 VoteReply term { commit, pre, granted }
+    5 Snapshot term { id, offset, bytes, check }
+    6 SnapshotReply term { id, offset }
     7 Join { nonce }
-    8 Admitted { term, nonce, generation }
-    9 TimeoutNow { term }
-    10 Transfer { term, to }
-    11 ReadIndex { term, context, lease }
-    12 ReadIndexReply { term, context, index }
-    13 Propose { term }
+    8 Admitted term { nonce, generation }
+    9 TimeoutNow term {}
+    10 Transfer term { to }
+    11 ReadIndex term { context, lease }
+    12 ReadIndexReply term { context, index }
+    13 Propose term {}
 }
 
-/// Writes an envelope to the front of `out`; how many bytes. `None` if it does not fit.
-pub(super) fn write(envelope: &Envelope, out: &mut [u8]) -> Option<usize> {
-    let Envelope { version, cluster, to, from, generation, ref message } = *envelope;
-    let first = version.wrapping_shl(KIND_BITS) | kind(message);
-    let mut writer =
-        Writer { out, at: 2, flags: from.get(), flag: FLAG_FIRST, term: Term::ZERO, index: None };
+/// Writes who says this, to whom, and the message to the front of `out`; how many bytes. `None` if it does not fit.
+pub(super) fn write(
+    own: &Identity,
+    to: NodeSet,
+    message: &Message,
+    out: &mut [u8],
+) -> Option<usize> {
+    let Identity { cluster, node: from, generation } = *own;
+    let first = VERSION.wrapping_shl(KIND_BITS) | kind(message);
+    let mut writer = Writer {
+        bytes: codec::Writer::new(out),
+        flags: from.get(),
+        flag: FLAG_FIRST,
+        term: Term::ZERO,
+        index: None,
+    };
+    // The second byte is known in the end.
     let ClusterId([a, b, c, d]) = cluster;
-    [a, b, c, d].into_iter().for_each(|byte| writer.byte(byte));
-    writer.number(to.0.into());
-    writer.number(generation.0.into());
+    writer.bytes.bytes(&[first, 0, a, b, c, d]);
+    Field::write(&to, &mut writer);
+    Field::write(&generation, &mut writer);
     message.write(&mut writer);
-    let Writer { out, at, flags, .. } = writer;
-    let written = out.get_mut(..at)?;
-    if let [version, from, ..] = written {
-        (*version, *from) = (first, flags);
+    let Writer { bytes, flags, .. } = writer;
+    let written = bytes.end()?;
+    if let [_, from, ..] = written {
+        *from = flags;
     }
-    Some(at)
+    Some(written.len())
 }
 
 /// Reads the envelope at the front of a frame of this version, and what follows it.
@@ -94,31 +124,27 @@ pub(super) fn read(bytes: &[u8]) -> Option<(Envelope, &[u8])> {
     let (&[first, second, a, b, c, d], rest) = bytes.split_first_chunk()?;
     let from = NodeId::new(second & FROM_MASK)?;
     let mut reader = Reader {
-        bytes: rest,
-        bad: false,
-        from,
+        bytes: codec::Reader::new(rest),
         kind: first & KIND_MASK,
         flags: second & !FROM_MASK,
         flag: FLAG_FIRST,
         term: Term::ZERO,
         index: None,
     };
-    let to = NodeSet(Field::read(&mut reader));
+    let to = Field::read(&mut reader);
     let generation = Field::read(&mut reader);
     let message = Field::read(&mut reader);
     let cluster = ClusterId([a, b, c, d]);
-    let envelope = Envelope { version: version(first), cluster, to, from, generation, message };
+    let envelope = Envelope { cluster, to, from, generation, message };
     // Flags are left that the message has not.
-    if reader.bad || reader.flags != 0 {
+    if reader.bytes.bad || reader.flags != 0 {
         return None;
     }
-    Some((envelope, reader.bytes))
+    Some((envelope, reader.bytes.rest))
 }
 
-/// Writes what there is room for, and counts the rest.
 struct Writer<'a> {
-    out: &'a mut [u8],
-    at: usize,
+    bytes: codec::Writer<'a>,
     /// The second byte, and its next flag.
     flags: u8,
     flag: u8,
@@ -128,17 +154,6 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn byte(&mut self, byte: u8) {
-        if let Some(place) = self.out.get_mut(self.at) {
-            *place = byte;
-        }
-        self.at = self.at.saturating_add(1);
-    }
-
-    fn number(&mut self, number: u64) {
-        encode_varint(number, self.out, &mut self.at);
-    }
-
     fn flag(&mut self, set: bool) {
         if set {
             self.flags |= self.flag;
@@ -147,11 +162,8 @@ impl Writer<'_> {
     }
 }
 
-/// Reads on whatever comes; in the end it is looked whether that was sound.
 struct Reader<'a> {
-    bytes: &'a [u8],
-    bad: bool,
-    from: NodeId,
+    bytes: codec::Reader<'a>,
     kind: u8,
     /// Flags that are set and were not read yet, and which is next.
     flags: u8,
@@ -161,24 +173,6 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Up to `max`; of what is no such number, zero.
-    fn number(&mut self, max: u64) -> u64 {
-        let number = match self.bytes {
-            [byte @ ..=0x7f, rest @ ..] => Some((u64::from(*byte), rest)),
-            bytes => decode_varint(bytes),
-        };
-        match number {
-            Some((number, rest)) if number <= max => {
-                self.bytes = rest;
-                number
-            }
-            _ => {
-                self.bad = true;
-                0
-            }
-        }
-    }
-
     fn flag(&mut self) -> bool {
         let set = self.flags & self.flag != 0;
         self.flags &= !self.flag;
@@ -196,11 +190,11 @@ trait Field: Sized {
 impl Field for Term {
     fn write(&self, to: &mut Writer<'_>) {
         to.term = *self;
-        to.number(self.0);
+        to.bytes.number(self.0);
     }
 
     fn read(from: &mut Reader<'_>) -> Self {
-        from.term = Self(from.number(COUNT_MAX));
+        from.term = Self(from.bytes.number(COUNT_MAX));
         from.term
     }
 }
@@ -215,11 +209,11 @@ impl Field for Index {
                 (ahead.wrapping_shl(1) ^ ahead.wrapping_shr(63)) as u64
             }
         };
-        to.number(number);
+        to.bytes.number(number);
     }
 
     fn read(from: &mut Reader<'_>) -> Self {
-        let number = from.number(u64::MAX);
+        let number = from.bytes.number(u64::MAX);
         let index = match from.index {
             None => number,
             Some(before) => {
@@ -227,7 +221,7 @@ impl Field for Index {
                 before.0.wrapping_add(ahead)
             }
         };
-        from.bad |= index > COUNT_MAX;
+        from.bytes.bad |= index > COUNT_MAX;
         from.index = Some(Self(index));
         Self(index)
     }
@@ -237,12 +231,12 @@ impl Field for Index {
 impl Field for EntryId {
     fn write(&self, to: &mut Writer<'_>) {
         self.index.write(to);
-        to.number(to.term.0.wrapping_sub(self.term.0));
+        to.bytes.number(to.term.0.wrapping_sub(self.term.0));
     }
 
     fn read(from: &mut Reader<'_>) -> Self {
         let index = Index::read(from);
-        let behind = from.number(from.term.0);
+        let behind = from.bytes.number(from.term.0);
         Self::new(index, Term(from.term.0.wrapping_sub(behind)))
     }
 }
@@ -258,37 +252,22 @@ impl Field for Reject {
     }
 }
 
-impl Field for u32 {
-    fn write(&self, to: &mut Writer<'_>) {
-        to.number((*self).into());
-    }
+/// Fields that are told as they are.
+macro_rules! plain {
+    ($($name:ty),*) => {
+        $(impl Field for $name {
+            fn write(&self, to: &mut Writer<'_>) {
+                Coded::write(self, &mut to.bytes);
+            }
 
-    fn read(from: &mut Reader<'_>) -> Self {
-        from.number(Self::MAX.into()) as Self
-    }
+            fn read(from: &mut Reader<'_>) -> Self {
+                Coded::read(&mut from.bytes)
+            }
+        })*
+    };
 }
 
-impl Field for NodeId {
-    fn write(&self, to: &mut Writer<'_>) {
-        to.byte(self.get());
-    }
-
-    fn read(from: &mut Reader<'_>) -> Self {
-        let id = Self::new(from.number(Self::MAX.into()) as u8);
-        from.bad |= id.is_none();
-        id.unwrap_or(from.from)
-    }
-}
-
-impl Field for Generation {
-    fn write(&self, to: &mut Writer<'_>) {
-        to.number(self.0.into());
-    }
-
-    fn read(from: &mut Reader<'_>) -> Self {
-        Self(from.number(u16::MAX.into()) as u16)
-    }
-}
+plain!(u32, NodeId, NodeSet, Generation);
 
 impl Field for bool {
     fn write(&self, to: &mut Writer<'_>) {

@@ -5,7 +5,7 @@ use quorate::event::{Event, Fault, FrameRefusal, Note};
 use quorate::flash::{FlashDone, FlashOp};
 use quorate::membership::Member;
 use quorate::node::{Boot, Founding, Limits, Node, Output, ProposeError, StartError, Status};
-use quorate::wal::Wal;
+use quorate::wal::{MountError, Wal};
 use quorate::wire::Message;
 use quorate::{ClusterId, EntryId, Generation, Index, Instant, NodeSet, Term};
 
@@ -162,6 +162,50 @@ fn only_the_leader_takes_a_proposal_and_others_name_it() {
 fn a_node_starts_once() {
     let mut cluster = Cluster::new(1);
     let again = cluster.hosts[0].node.start(Instant::ZERO, &config(1), Boot::Mount);
+    assert_eq!(again, Err(StartError::Started));
+}
+
+#[test]
+fn a_node_that_found_no_log_can_be_started_anew_and_founds_or_joins() {
+    let members = [1].map(|n| Member::new(id(n)));
+    let founding = Founding {
+        cluster: ClusterId([7; 4]),
+        node: id(1),
+        members: &members,
+        limits: LIMITS,
+        erase_anyway: false,
+    };
+    let cluster = ClusterId([7; 4]);
+    let join = Boot::Join { cluster, node: id(1), nonce: 9 };
+    let recover = Boot::Recover { cluster: ClusterId([8; 4]) };
+    for (first, then, runs) in [
+        (Boot::Mount, Boot::Found(&founding), true),
+        (recover, Boot::Found(&founding), true),
+        (Boot::Mount, join, false),
+    ] {
+        let (mut host, now) = (Host::off(), Instant::ZERO);
+        host.node.start(now, &config(1), first).unwrap();
+        assert!(host.drive(now).is_empty());
+        let fault = Some(Fault::Mount(MountError::Unformatted));
+        assert_eq!(host.node.status().fault, fault);
+        host.node.start(now, &config(1), then).unwrap();
+        let said = host.drive(now);
+        let status = host.node.status();
+        assert_eq!((status.fault, status.running), (None, runs));
+        assert_eq!(status.cluster, cluster);
+        assert_eq!(said.is_empty(), runs, "it asks for its place");
+        // Now it is somebody.
+        assert_eq!(host.node.start(now, &config(1), then), Err(StartError::Started));
+    }
+    // Whatever else it stopped with stays.
+    let mut host = Host::found(1, 1, Instant::ZERO, |_| {});
+    host.drive(Instant::ZERO);
+    let node = Node::<[u8; 1024]>::new();
+    host.node = Box::new(node);
+    host.node.start(Instant::ZERO, &config(1), Boot::Found(&founding)).unwrap();
+    host.drive(Instant::ZERO);
+    assert_eq!(host.node.status().fault, Some(Fault::Mount(MountError::NotBlank)));
+    let again = host.node.start(Instant::ZERO, &config(1), Boot::Mount);
     assert_eq!(again, Err(StartError::Started));
 }
 

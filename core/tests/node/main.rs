@@ -9,6 +9,7 @@
 
 mod basic;
 mod changes;
+mod forged;
 mod forward;
 mod lives;
 mod members;

@@ -43,9 +43,9 @@ fn hole_1_a_last_record_that_was_shown_may_decay_later() {
 /// with it, nor what it held.
 #[test]
 fn hole_2_the_only_record_of_the_newest_segment_may_decay_later() {
-    let mut board = founded(4, 4);
+    let mut board = founded(4, 5);
     let segment_of = |board: &Board| {
-        (0..4).max_by_key(|i| {
+        (0..5).max_by_key(|i| {
             // Checksum, length, tag, version, geometry, erases, then the place in the order of use.
             let seq = board.flash.bytes[i * 2048 + 13];
             (seq != 0xff, seq)
@@ -91,7 +91,7 @@ fn hole_3_a_crash_loop_never_fills_the_ring() {
 /// The first record of the newest segment rots: the segment must not be taken for one that was never used.
 #[test]
 fn hole_4_a_rotten_first_record_is_reported() {
-    let mut board = founded(4, 4);
+    let mut board = founded(4, 5);
     let mut i = 0;
     let newest = loop {
         board.append(1, &[i; 50]);
@@ -101,7 +101,7 @@ fn hole_4_a_rotten_first_record_is_reported() {
             let bytes = &board.flash.bytes[segment * 2048..segment * 2048 + 2048];
             bytes.iter().filter(|byte| **byte != 0xff).count()
         };
-        if let Some(segment) = (0..4).find(|s| *s != 1 && used(*s) > 200) {
+        if let Some(segment) = (0..5).find(|s| *s != 1 && used(*s) > 200) {
             break segment;
         }
     };
@@ -119,7 +119,7 @@ fn hole_4_a_rotten_first_record_is_reported() {
 
 #[test]
 fn a_torn_tail_is_cut_and_told() {
-    let mut board = founded(4, 4);
+    let mut board = founded(4, 5);
     board.append(1, b"acknowledged");
     board.settle().unwrap();
     let end = end_of_data(&board, 2048).next_multiple_of(4);

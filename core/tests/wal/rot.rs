@@ -56,7 +56,7 @@ fn arbitrary_bytes_end_in_an_answer_after_a_bounded_number_of_reads() {
     let mut most = 0;
     for round in 0..400 {
         let word = [1, 4, 8, 32][round % 4];
-        let mut flash = Flash::new(geometry(word, 4), Faults::MILD);
+        let mut flash = Flash::new(geometry(word, 5), Faults::MILD);
         if round % 2 == 0 {
             flash.bytes.copy_from_slice(&sound.flash.bytes);
         }
@@ -120,7 +120,7 @@ fn other_versions_and_geometries_are_told_apart_and_nothing_is_changed() {
         [(2, MountError::Newer { version: 2 }), (0, MountError::Older { version: 0 })]
     {
         let mut flash = lived(4).flash;
-        for segment in 0..4 {
+        for segment in 0..5 {
             // The first record: checksum, length, tag, version.
             let open = &mut flash.bytes[segment * 2048..(segment + 1) * 2048];
             if open[6] & 0xf0 == 0x50 {
@@ -138,14 +138,14 @@ fn other_versions_and_geometries_are_told_apart_and_nothing_is_changed() {
     }
     let mut board = lived(4);
     board.flash.geometry.segments = 3;
-    let other = MountError::OtherGeometry { word_bytes: 4, segment_bytes: 2048, segments: 4 };
+    let other = MountError::OtherGeometry { word_bytes: 4, segment_bytes: 2048, segments: 5 };
     let refused = board.mount();
     assert!(matches!(refused, Err(Stop::Refused(found)) if found == other), "{refused:?}");
 }
 
 #[test]
 fn geometries_that_cannot_work_are_refused_with_what_would() {
-    let good = geometry(4, 4);
+    let good = geometry(4, 5);
     let mut wal = Wal::new();
     let mut refused = |geometry: Geometry, buffer: usize| wal.mount(geometry, buffer).unwrap_err();
     assert_eq!(refused(Geometry { word_bytes: 3, ..good }, 512), GeometryError::Word);
@@ -163,6 +163,37 @@ fn geometries_that_cannot_work_are_refused_with_what_would() {
     assert_eq!(refused(good, 255), GeometryError::BufferBytes { min: 256 });
     let many = Geometry { block_bytes: 128, blocks_per_segment: 16, ..good };
     wal.mount(many, 512).unwrap();
+}
+
+/// Whoever follows the numbers in refusals comes to a ring that is accepted.
+#[test]
+fn a_geometry_too_small_is_refused_with_numbers_that_do() {
+    let mut refused = 0;
+    for (word, block) in [(1, 128), (4, 1024), (8, 2048), (32, 4096), (4, 256 << 10)] {
+        for segments in [0, 3, 4, 7, 32] {
+            for buffer in [0, 512, 2048, 4096] {
+                for live in [0, 700, 5_000, 100_000, 2_000_000] {
+                    let mut geometry = Geometry { block_bytes: block, ..geometry(word, segments) };
+                    let mut buffer = buffer;
+                    let mut steps = 0;
+                    while let Err(error) = Wal::check(&geometry, buffer, live) {
+                        (refused, steps) = (refused + 1, steps + 1);
+                        assert!(steps < 8, "{geometry:?}, {buffer}, {live}: {error:?}");
+                        match error {
+                            GeometryError::Segments { min, .. } => geometry.segments = min,
+                            GeometryError::BufferBytes { min } => buffer = min,
+                            GeometryError::SegmentBytes { min, max } => {
+                                assert!(min <= max);
+                                geometry.blocks_per_segment = min.div_ceil(block) as u16;
+                            }
+                            other => panic!("{other:?}"),
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(refused > 300, "{refused}");
 }
 
 #[test]
@@ -260,4 +291,33 @@ fn a_log_whose_only_first_record_is_rotten_is_damaged_and_not_foreign() {
     }
     let refused = shown(board.flash);
     assert!(matches!(refused, Err(MountError::Corrupt { .. })), "{refused:?}");
+}
+
+/// In a ring of three that keeps two erased, one segment may hold all. Its first record is told by what stands behind it,
+/// however many chunks of a snapshot come first; but for what it says itself of the layout and of its place in the order.
+#[test]
+fn rot_in_the_only_first_record_is_reported_wherever_its_place_can_be_told() {
+    let mut board = Board::new(Flash::new(geometry(4, 3), Faults::MILD), 512, 1);
+    board.wal.format(board.geometry(), board.buf.len(), IDENTITY, false).unwrap();
+    assert_eq!(board.step().unwrap(), Progress::Formatted);
+    assert!(board.take_snapshot_in(&[90; 4], EntryId::ZERO, &[7; 360], false).unwrap());
+    board.want.idle = true;
+    let mut entries = 0..30u8;
+    while orders(&board) != [0, 2, 0] {
+        assert!(board.append(1, &[entries.next().unwrap(); 40]));
+        board.settle().unwrap();
+    }
+    let geometry = board.geometry();
+    let open = Records::new(&geometry, &board.flash.bytes[2048..4096]).next().unwrap();
+    let mut foreign = 0;
+    for byte in 0..open.bytes as usize {
+        let mut flash = board.flash.clone();
+        flash.bytes[2048 + byte] ^= 0x10;
+        match shown(flash) {
+            Err(MountError::Corrupt { .. }) => {}
+            Err(MountError::Foreign) if (8..22).contains(&byte) => foreign += 1,
+            other => panic!("byte {byte}: {other:?}"),
+        }
+    }
+    assert!(foreign > 0);
 }

@@ -1,17 +1,19 @@
 //! The runner for super-loops and RTIC.
 
-use super::{BootError, POWER_AGAIN_MS, Parts, Sending};
+use super::{BootError, Booted, POWER_AGAIN_MS, Parts, Sending};
 use crate::clock::Clock;
+use crate::identity::Page;
 use crate::link::Link;
 use crate::power::PowerFail;
 use core::task::Poll;
 use embedded_storage::nor_flash::NorFlash;
 use quorate::Instant;
 use quorate::config::Config;
-use quorate::event::Event;
+use quorate::event::{Event, Fault};
 use quorate::flash::FlashOp;
 use quorate::node::{Boot, Node, Outcome, Output, ProposalId, ReadId};
 use quorate::typed::{StateMachine, serve};
+use quorate::wal::MountError;
 
 /// What came of a [`SuperLoop::poll`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +68,48 @@ where
         self.parts.start(config, boot)
     }
 
+    /// Starts the node as its identity page says, and stays until that is known: from the log in flash; without one, by founding
+    /// or by asking for its place. `nonce` is drawn by hardware at random, anew at each start. Where the page is to be marked,
+    /// `mark` does that ([`Page::mark`]), before anything is said, and tells whether it is done.
+    ///
+    /// # Errors
+    /// The board is not to go on, and why.
+    pub fn boot(
+        &mut self,
+        config: &Config,
+        page: &Page,
+        nonce: u32,
+        mark: impl FnOnce() -> bool,
+    ) -> Result<Booted, BootError> {
+        self.start(config, Boot::Mount)?;
+        let mut booted = Booted::Mounted;
+        loop {
+            match self.poll() {
+                News::Event(Event::Started { .. }) => break,
+                News::Event(Event::Stopped(Fault::Mount(MountError::Unformatted)))
+                    if booted == Booted::Mounted =>
+                {
+                    page.boot_without_log(nonce, |boot| self.start(config, boot))?;
+                    booted = Booted::Founded;
+                    if !page.founds() {
+                        return Ok(Booted::Joins);
+                    }
+                }
+                News::Event(Event::Stopped(fault)) => return Err(BootError::Stopped(fault)),
+                _ => {}
+            }
+        }
+        let status = self.parts.node.status();
+        if (status.id, status.cluster) != (Some(page.node), page.cluster) {
+            return Err(BootError::OtherLog { node: status.id, cluster: status.cluster });
+        }
+        // Also where power went between the two last time.
+        if page.founds() && !mark() {
+            return Err(BootError::Mark);
+        }
+        Ok(booted)
+    }
+
     /// The node.
     pub const fn node(&mut self) -> &mut Node {
         self.parts.node
@@ -74,6 +118,11 @@ where
     /// The application.
     pub const fn app(&mut self) -> &mut A {
         &mut self.parts.app
+    }
+
+    /// Both, for an application that proposes.
+    pub const fn node_and_app(&mut self) -> (&mut Node, &mut A) {
+        (self.parts.node, &mut self.parts.app)
     }
 
     /// The link.

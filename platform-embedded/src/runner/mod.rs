@@ -22,8 +22,9 @@ use crate::clock::Clock;
 use crate::flash::Partition;
 use crate::power::PowerFail;
 use quorate::config::Config;
+use quorate::event::Fault;
 use quorate::node::{Boot, Node, StartError};
-use quorate::{Instant, NodeSet};
+use quorate::{ClusterId, Instant, NodeId, NodeSet};
 
 /// What a board is made of. `A` is the application: a `&mut` to its state machine, or a [`Shared`] one.
 pub struct Parts<'a, A, L, F, C> {
@@ -54,6 +55,29 @@ pub enum BootError {
     Node(StartError),
     /// The partition and the configuration are of different geometries.
     Partition,
+    /// The node stopped before it had begun.
+    Stopped(Fault),
+    /// The log in flash is another board's than the identity page speaks of.
+    OtherLog {
+        /// Which member's.
+        node: Option<NodeId>,
+        /// Of which cluster.
+        cluster: ClusterId,
+    },
+    /// The identity page could not be marked.
+    Mark,
+}
+
+/// How a board came to its state, by its identity page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Booted {
+    /// From the log in flash.
+    Mounted,
+    /// It has founded its cluster, with the others.
+    Founded,
+    /// It asks for its place.
+    Joins,
 }
 
 impl fmt::Display for BootError {
@@ -63,6 +87,12 @@ impl fmt::Display for BootError {
             Self::Partition => {
                 f.write_str("the partition has another geometry than the configuration")
             }
+            Self::Stopped(fault) => write!(f, "the node stopped: {fault:?}"),
+            Self::OtherLog { node: Some(node), cluster } => {
+                write!(f, "the log in flash is that of board {node} of cluster {cluster:?}")
+            }
+            Self::OtherLog { .. } => f.write_str("the log in flash is nobody's"),
+            Self::Mark => f.write_str("the identity page could not be marked"),
         }
     }
 }

@@ -6,6 +6,7 @@ mod cluster;
 mod config;
 mod job;
 mod plan;
+mod provision;
 mod script;
 mod sim;
 mod wal;
@@ -44,6 +45,7 @@ enum Command {
     #[command(subcommand)]
     Config(config::Args),
     Plan(plan::Args),
+    Provision(provision::Args),
     Script(script::Args),
     /// Run whole boards in a deterministic simulation, with every fault that boards meet.
     #[command(subcommand)]
@@ -82,6 +84,7 @@ pub fn main() -> ExitCode {
         Some(Command::Cluster(command)) => cluster::run(command),
         Some(Command::Config(args)) => config::run(args),
         Some(Command::Plan(args)) => plan::run(args),
+        Some(Command::Provision(args)) => provision::run(args),
         Some(Command::Script(args)) => script::run(args),
         Some(Command::Sim(args)) => sim::run(args),
         Some(Command::Wal(args)) => wal::run(args),

@@ -35,12 +35,12 @@ pub(crate) struct Args {
 }
 
 #[derive(Clone)]
-struct NamedLink {
-    name: String,
-    link: Link,
+pub(super) struct NamedLink {
+    pub(super) name: String,
+    pub(super) link: Link,
 }
 
-fn parse_link(name: &str) -> Result<NamedLink, String> {
+pub(super) fn parse_link(name: &str) -> Result<NamedLink, String> {
     let link = plan::link(name).ok_or_else(|| {
         let names: Vec<_> = LINKS.iter().map(|(name, _)| *name).collect();
         format!("there are {}, and any number of baud", names.join(", "))

@@ -27,11 +27,11 @@ pub(crate) struct Args {
     #[arg(long, requires = "out")]
     accept_loss: bool,
     /// The new cluster's identity, eight hex digits; drawn at random if it is not given
-    #[arg(long, value_name = "HEX", value_parser = cluster)]
+    #[arg(long, value_name = "HEX", value_parser = parse_cluster)]
     cluster: Option<ClusterId>,
 }
 
-fn cluster(text: &str) -> Result<ClusterId, String> {
+pub(super) fn parse_cluster(text: &str) -> Result<ClusterId, String> {
     let number = u32::from_str_radix(text, 16).ok().filter(|_| text.len() == 8);
     let number = number.ok_or_else(|| "eight hex digits".to_string())?;
     Ok(ClusterId(number.to_be_bytes()))

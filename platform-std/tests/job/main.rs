@@ -3,6 +3,7 @@
 mod images;
 mod plan;
 mod program;
+mod provision;
 mod refusals;
 mod run;
 mod wal;

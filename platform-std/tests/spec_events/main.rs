@@ -67,7 +67,7 @@ fn a_snapshot_is_taken_for_the_append_of_what_it_stands_for() {
 #[test]
 fn runs_with_power_cuts_are_taken_up_to_what_the_specification_lacks() {
     let mut sum = Sum::default();
-    (0..12).for_each(|seed| sum.add(&checked(seed, 3, "all", 60)));
+    (0..16).for_each(|seed| sum.add(&checked(seed, 3, "all", 60)));
     assert!(sum.restarts > 12 && sum.commits > 100, "{} {}", sum.restarts, sum.commits);
 }
 

@@ -21,4 +21,5 @@ size::keep![
     Wal::read_snapshot,
     Wal::wants_snapshot,
     Wal::status,
+    Wal::reserve,
 ];

@@ -1,0 +1,205 @@
+//! `cargo ci qemu`: the firmware of `examples/microbit` on boards that are QEMU processes, on one serial wire, through resets, power cuts
+//! inside flash operations, partitions and a board that comes back blank.
+//!
+//! QEMU's flash takes no time, so the firmware's driver waits as long as the part would; a board's power goes by pausing the process,
+//! keeping the flash as it is at that instant, and killing it. QEMU copies what it was started with into the flash again at each reset, which no chip
+//! does: a reset is a cut after which power is there at once.
+
+mod board;
+mod cluster;
+mod hub;
+mod image;
+mod judge;
+mod logs;
+pub(crate) mod machine;
+mod run;
+mod show;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::embedded::Toolchain;
+use crate::tools::{Context, Trouble, at, failed};
+use image::Addresses;
+use run::{Plan, Report};
+
+/// What a caller wants.
+pub(crate) struct Campaign {
+    pub(crate) seed: u64,
+    pub(crate) seeds: u64,
+    /// How many boards; without it, three and five.
+    pub(crate) boards: Option<u8>,
+    /// Power cuts of a run, beside those that every run has.
+    pub(crate) cuts: u32,
+    /// Where logs and flash images are kept.
+    pub(crate) keep: Option<PathBuf>,
+}
+
+impl Campaign {
+    /// For a plain `cargo ci`.
+    pub(crate) const SHORT: Self = Self { seed: 1, seeds: 1, boards: None, cuts: 8, keep: None };
+    /// For a full one.
+    pub(crate) const LONG: Self = Self { seed: 1, seeds: 10, boards: None, cuts: 16, keep: None };
+}
+
+/// The firmware's folder, and its image below the folder of built firmware.
+const MANIFEST: &str = "examples/microbit/Cargo.toml";
+const IMAGE: &str = "microbit";
+
+/// The firmware, linked.
+pub(crate) fn firmware(context: &Context) -> Result<PathBuf, Trouble> {
+    let toolchain = Toolchain::find(context)?;
+    let folder = toolchain.firmware_with(
+        context,
+        &["--manifest-path", MANIFEST],
+        &[("DEFMT_LOG", "info")],
+    )?;
+    Ok(folder.join(IMAGE))
+}
+
+/// `qemu`.
+pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
+    machine::install(context)?;
+    let image = firmware(context)?;
+    let campaign = &context.options.qemu;
+    let counts = match campaign.boards {
+        Some(boards) => vec![usize::from(boards)],
+        None => vec![3, 5],
+    };
+    let addresses = Addresses::of(&image)?;
+    let (mut inside, mut runs, mut stack) = (0, 0, 0);
+    for seed in campaign.seed..campaign.seed.saturating_add(campaign.seeds) {
+        for boards in &counts {
+            let plan = Plan { boards: *boards, seed, cuts: campaign.cuts };
+            let report = one(context, &plan, &image)?;
+            inside += report.tally.in_writes + report.tally.in_erases;
+            stack = stack.max(report.stack.0);
+            runs += 1;
+        }
+    }
+    println!("{}", footprint(&addresses, stack));
+    Ok(format!("{runs} runs, {inside} power cuts inside flash operations"))
+}
+
+/// What the application is to take at most, in bytes: a goal, not enforced.
+const FLASH_GOAL: u64 = 48 * 1024;
+const RAM_GOAL: u64 = 8 * 1024;
+
+/// What the whole application takes.
+fn footprint(addresses: &Addresses, stack: usize) -> String {
+    let (flash, variables) = (addresses.flash, addresses.variables);
+    let ram = variables + stack as u64;
+    format!(
+        "the application: {flash} bytes of flash (goal {FLASH_GOAL}), {ram} of RAM (goal {RAM_GOAL}): {variables} of variables, {stack} of stack at the deepest"
+    )
+}
+
+/// One run, in a folder of its own.
+fn one(context: &Context, plan: &Plan, image: &Path) -> Result<Report, Trouble> {
+    let folder = Folder::new(plan, context.options.qemu.keep.as_deref())?;
+    println!("{} boards, seed {} …", plan.boards, plan.seed);
+    let begun = Instant::now();
+    // A copy: it may be built anew meanwhile.
+    let own = folder.path.join(format!("{IMAGE}.elf"));
+    fs::copy(image, &own).map_err(|error| at(image, error))?;
+    let ended = run::run(plan, &own, &context.root, &folder.path);
+    let took = begun.elapsed().as_secs_f32();
+    match ended {
+        Ok(report) => {
+            println!("{}  {took:.0} s", report.text());
+            Ok(report)
+        }
+        Err(trouble) => {
+            let again = format!("cargo ci qemu --seed {} --boards {}", plan.seed, plan.boards);
+            failed(format!(
+                "{}\n  again, with logs and images kept: {again} --keep DIR",
+                trouble.text()
+            ))
+        }
+    }
+}
+
+impl Report {
+    fn text(&self) -> String {
+        let Self { tally, wire, commits, dumps, stack } = self;
+        format!(
+            "  {} elections, {commits} commits, {} changes acknowledged, {} unknown; {dumps} flash dumps mounted\n  \
+             {} resets, {} kills, {} starts from a dump; {} cuts inside a flash operation ({} writes, {} erases), {} left torn\n  \
+             {} frames; each to the others: {} lost, {} damaged, {} cut short, {} repeated, {} delayed, {} cut off\n  \
+             deepest stack {} of {} bytes;",
+            wire.leaders.len(),
+            tally.done,
+            tally.unknown,
+            tally.resets,
+            tally.kills,
+            tally.reloads,
+            tally.in_writes + tally.in_erases,
+            tally.in_writes,
+            tally.in_erases,
+            tally.torn,
+            wire.frames,
+            wire.lost,
+            wire.damaged,
+            wire.shortened,
+            wire.repeated,
+            wire.delayed,
+            wire.cut,
+            stack.0,
+            stack.1,
+        )
+    }
+}
+
+/// A folder for files of one run. Sockets have short paths: it lies where the system keeps what is temporary.
+fn temporary(what: &str) -> Result<PathBuf, Trouble> {
+    let path = std::env::temp_dir().join(format!("quorate-{}-{what}", std::process::id()));
+    fs::create_dir(&path).map_err(|error| at(&path, error))?;
+    Ok(path)
+}
+
+/// Shows boards to a person: with this image, or the firmware as it is.
+pub(crate) fn show(context: &Context, image: Option<&Path>) -> Result<(), Trouble> {
+    machine::install(context)?;
+    match image {
+        Some(image) => show::show(image),
+        None => show::show(&firmware(context)?),
+    }
+}
+
+/// A run's files.
+struct Folder {
+    path: PathBuf,
+    keep: Option<PathBuf>,
+}
+
+impl Folder {
+    fn new(plan: &Plan, keep: Option<&Path>) -> Result<Self, Trouble> {
+        let path = temporary(&format!("{}-{}", plan.boards, plan.seed))?;
+        let keep = keep.map(|dir| dir.join(format!("{}-boards-seed-{}", plan.boards, plan.seed)));
+        Ok(Self { path, keep })
+    }
+
+    fn keep(&self, dir: &Path) -> std::io::Result<()> {
+        fs::create_dir_all(dir)?;
+        for entry in fs::read_dir(&self.path)? {
+            let path = entry?.path();
+            let kept = ["defmt", "load", "elf"];
+            if path.extension().is_some_and(|end| kept.iter().any(|kept| end == *kept)) {
+                fs::copy(&path, dir.join(path.file_name().unwrap_or_default()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Some(dir) = &self.keep
+            && let Err(error) = self.keep(dir)
+        {
+            eprintln!("{}: {error}", dir.display());
+        }
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}

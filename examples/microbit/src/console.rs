@@ -1,0 +1,56 @@
+//! Commands that come by the wire to this board alone: for tests and for whoever has no button. A frame that begins with [`MARK`] is no
+//! frame of the cluster; the rest of it is a command, encoded.
+
+use core::task::Poll;
+
+use heapless::Vec;
+use quorate::{Instant, NodeSet};
+use quorate_apps::COMMAND_BYTES;
+use quorate_embedded::link::Link;
+
+/// No version of the wire format begins like that.
+const MARK: u8 = 0xff;
+
+/// A link that keeps such commands to itself.
+pub struct Console<L> {
+    link: L,
+    command: Vec<u8, COMMAND_BYTES>,
+}
+
+impl<L> Console<L> {
+    pub const fn new(link: L) -> Self {
+        Self { link, command: Vec::new() }
+    }
+
+    /// The command that has come last.
+    pub fn command(&self) -> Option<Vec<u8, COMMAND_BYTES>> {
+        Some(&self.command).filter(|command| !command.is_empty()).cloned()
+    }
+
+    /// It is dealt with.
+    pub fn clear(&mut self) {
+        self.command.clear();
+    }
+}
+
+impl<L: Link> Link for Console<L> {
+    fn send(&mut self, now: Instant, to: NodeSet, frame: &[u8]) -> Poll<()> {
+        self.link.send(now, to, frame)
+    }
+
+    fn receive(&mut self, now: Instant) -> Option<&[u8]> {
+        let frame = self.link.receive(now)?;
+        let Some((&MARK, command)) = frame.split_first() else {
+            return Some(frame);
+        };
+        if self.command.is_empty() {
+            // One that is too long is dropped.
+            let _ = self.command.extend_from_slice(command);
+        }
+        None
+    }
+
+    fn is_busy(&self) -> bool {
+        self.link.is_busy()
+    }
+}

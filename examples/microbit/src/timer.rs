@@ -1,0 +1,55 @@
+//! TIMER0 as the board's clock: 1 MHz, 32 bits, and what wakes the CPU.
+
+use cortex_m::peripheral::NVIC;
+use nrf51_pac::{Interrupt, TIMER0, interrupt};
+
+/// It is not slept for longer, in ms: the button is looked at now and then.
+const SLEEP_MS_MAX: u64 = 20;
+
+fn timer() -> &'static nrf51_pac::timer0::RegisterBlock {
+    // SAFETY: only this module touches it; its channels 0 (to wake), 1 and 2 (to read) are used in one place each.
+    unsafe { &*TIMER0::ptr() }
+}
+
+/// Starts it.
+pub fn start(_: TIMER0) {
+    timer().bitmode.write(|w| w.bitmode()._32bit());
+    // SAFETY: 16 MHz divided by 2^4.
+    timer().prescaler.write(|w| unsafe { w.bits(4) });
+    timer().intenset.write(|w| w.compare0().set());
+    timer().tasks_start.write(|w| unsafe { w.bits(1) });
+    // SAFETY: no critical section is open.
+    unsafe { NVIC::unmask(Interrupt::TIMER0) };
+}
+
+/// µs, turning over to 0 after an hour.
+pub fn now_us() -> u32 {
+    timer().tasks_capture[1].write(|w| unsafe { w.bits(1) });
+    timer().cc[1].read().bits()
+}
+
+/// Stays here so long.
+pub fn wait_us(us: u32) {
+    let begun = now_us();
+    while now_us().wrapping_sub(begun) < us {}
+}
+
+/// Sleeps for so many ms, or until an interrupt, unless there is something to do by now.
+pub fn sleep(ms: u64, awake: impl FnOnce() -> bool) {
+    let us = ms.min(SLEEP_MS_MAX) as u32 * 1000;
+    if us == 0 {
+        return;
+    }
+    timer().cc[0].write(|w| unsafe { w.bits(now_us().wrapping_add(us)) });
+    cortex_m::interrupt::free(|_| {
+        // An interrupt that comes now ends the sleep before it has begun.
+        if !awake() {
+            cortex_m::asm::wfi();
+        }
+    });
+}
+
+#[interrupt]
+fn TIMER0() {
+    timer().events_compare[0].reset();
+}
