@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use quorate::event::Event;
+use quorate::membership::Member;
 use quorate::node::{Node, Output};
 use quorate::raft::Role;
 use quorate::typed::{Command, ConfigMap, MapLimits, Outcome, serve};
@@ -89,6 +90,8 @@ pub(super) struct State {
     /// Peers that a link did not take a frame for since they were told of last.
     dropped: NodeSet,
     was_member: bool,
+    /// The members that links know of.
+    members: Vec<Member>,
     /// Who says that it is none any more.
     removed_by: NodeSet,
     /// It has no place here any more, and goes when the others know.
@@ -109,6 +112,7 @@ impl State {
             flash_since: None,
             dropped: NodeSet::EMPTY,
             was_member: false,
+            members: Vec::new(),
             removed_by: NodeSet::EMPTY,
             leaves_at: None,
             fault: None,
@@ -198,7 +202,6 @@ impl Runner {
                         let revision = self.map.revision();
                         // Nobody may be watching.
                         let _ = self.state.notices.send(Notice::Everything { revision });
-                        self.set_peers();
                     }
                 }
             }
@@ -206,6 +209,11 @@ impl Runner {
         let status = self.node.status();
         let State { writes, counts, .. } = &mut self.state;
         writes.applied_up_to(status.applied, &status.membership, counts);
+        // While a snapshot is restored some of them are not known yet.
+        if status.running && self.node.members() != self.state.members {
+            self.state.members = self.node.members().to_vec();
+            self.set_peers();
+        }
         until
     }
 
@@ -360,7 +368,6 @@ impl Runner {
                 self.state.writes.restored(id.index, counts);
             }
             Event::MembershipChanged { membership } => {
-                self.set_peers();
                 if membership.members().contains(self.own) {
                     self.state.leaves_at = None;
                 } else if self.state.was_member {
@@ -447,7 +454,7 @@ impl Runner {
             Role::PreCandidate => "pre-candidate",
             Role::Follower => "follower",
         };
-        let member = |member: &quorate::membership::Member| MemberReport {
+        let member = |member: &Member| MemberReport {
             id: member.id,
             generation: member.generation.0,
             voter: membership.voters().contains(member.id),

@@ -109,7 +109,9 @@ impl Cluster {
         }
         let mut cluster = Self { dir, peers, medium, sizes, nodes: Vec::new() };
         for n in 1..=cluster.peers.len() as u8 {
-            cluster.start(n).await;
+            // Where the others are, the membership knows.
+            let options = Options { peers: Vec::new(), ..cluster.options(n) };
+            cluster.start_with(options).await;
         }
         cluster
     }
