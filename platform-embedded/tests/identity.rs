@@ -7,19 +7,23 @@
     clippy::panic
 )]
 
+use embassy_futures::select::{Either, select};
+use embassy_futures::{block_on, yield_now};
 use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashErrorKind, ReadNorFlash};
 use quorate::config::{Flash, Link};
 use quorate::event::Fault;
 use quorate::flash::Geometry;
 use quorate::node::{Limits, Node};
 use quorate::plan;
+use quorate::raft::Role;
 use quorate::typed::{ConfigMap, MapLimits};
 use quorate::wal::MountError;
 use quorate::{ClusterId, Generation, Instant, NodeId, NodeSet};
-use quorate_embedded::clock::CounterClock;
+use quorate_embedded::clock::{AsyncClock, Clock, CounterClock};
 use quorate_embedded::flash::Partition;
 use quorate_embedded::identity::{PAGE_BYTES, Page, PageError};
-use quorate_embedded::runner::{BootError, Booted, Parts, SuperLoop};
+use quorate_embedded::link::{AsyncLink, Link as BlockingLink};
+use quorate_embedded::runner::{BootError, Booted, Commands, Desk, Parts, Runner, SuperLoop};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::task::Poll;
@@ -189,13 +193,70 @@ impl NorFlash for Memory {
 #[derive(Clone, Default)]
 struct Alone(Rc<RefCell<Vec<Vec<u8>>>>);
 
-impl quorate_embedded::link::Link for Alone {
+impl BlockingLink for Alone {
     fn send(&mut self, _: Instant, _: NodeSet, frame: &[u8]) -> Poll<()> {
         self.0.borrow_mut().push(frame.to_vec());
         Poll::Ready(())
     }
     fn receive(&mut self, _: Instant) -> Option<&[u8]> {
         None
+    }
+}
+
+impl AsyncLink for Alone {
+    async fn send(&mut self, _: NodeSet, frame: &[u8]) {
+        self.0.borrow_mut().push(frame.to_vec());
+    }
+    async fn receive(&mut self) -> &[u8] {
+        std::future::pending().await
+    }
+}
+
+/// [`Memory`] that is not done at once.
+struct Slow(Memory);
+
+impl ErrorType for Slow {
+    type Error = NorFlashErrorKind;
+}
+
+impl embedded_storage_async::nor_flash::ReadNorFlash for Slow {
+    const READ_SIZE: usize = 4;
+    async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), NorFlashErrorKind> {
+        yield_now().await;
+        self.0.read(offset, bytes)
+    }
+    fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+}
+
+impl embedded_storage_async::nor_flash::NorFlash for Slow {
+    const WRITE_SIZE: usize = 4;
+    const ERASE_SIZE: usize = 1024;
+    async fn erase(&mut self, from: u32, to: u32) -> Result<(), NorFlashErrorKind> {
+        yield_now().await;
+        self.0.erase(from, to)
+    }
+    async fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), NorFlashErrorKind> {
+        yield_now().await;
+        self.0.write(offset, bytes)
+    }
+}
+
+/// Time that passes when it is looked at, or waited for.
+struct Passing(u64);
+
+impl Clock for Passing {
+    fn now(&mut self) -> Instant {
+        self.0 += 1;
+        Instant::from_millis(self.0)
+    }
+}
+
+impl AsyncClock for Passing {
+    async fn wait_until(&mut self, until: Instant) {
+        yield_now().await;
+        self.0 = self.0.max(until.as_millis());
     }
 }
 
@@ -219,11 +280,16 @@ fn chip(page: [u8; PAGE_BYTES]) -> Memory {
     Memory { bytes: Rc::new(RefCell::new(bytes)), past: Rc::default() }
 }
 
-/// Power comes.
-fn power_on(flash: &Memory) -> Board {
+fn app() -> &'static mut ConfigMap {
     let app: &'static mut ConfigMap = Box::leak(Box::new(ConfigMap::<[u8; 600]>::new()));
     let limits = MapLimits { keys: 8, key_bytes: 12, value_bytes: 16, bytes: 500 };
     app.start(limits, 1, None).unwrap();
+    app
+}
+
+/// Power comes.
+fn power_on(flash: &Memory) -> Board {
+    let app = app();
     let node: &'static mut Node = Box::leak(Box::new(Node::<[u8; 1200]>::new()));
     let part = Partition::new(flash.clone(), START, 0..START, &GEOMETRY).unwrap();
     let mut time = 0;
@@ -257,6 +323,79 @@ impl Board {
     }
 }
 
+/// How a board boots: what came of it, and whether it marked its page.
+type Boots = fn(&Memory, marks: bool) -> (Result<Booted, BootError>, bool);
+
+/// With the blocking runner and with the async one.
+const BOTH: [Boots; 2] = [boots, boots_async];
+
+fn boots(flash: &Memory, marks: bool) -> (Result<Booted, BootError>, bool) {
+    power_on(flash).boot(marks)
+}
+
+fn boots_async(flash: &Memory, marks: bool) -> (Result<Booted, BootError>, bool) {
+    boot_and_run(flash, marks, 0).0
+}
+
+/// Boots with the async runner, and runs it for so many turns; how often it spoke then, and whether it leads.
+fn boot_and_run(
+    flash: &Memory,
+    marks: bool,
+    turns: u32,
+) -> ((Result<Booted, BootError>, bool), usize, bool) {
+    let desk = Desk::<Commands<16>>::new();
+    let said = Alone::default();
+    let mut node = Node::<[u8; 1200]>::new();
+    let (mut frame, mut buffer) = ([0; 256], [0; 512]);
+    let mut runner = Runner::new(
+        Parts {
+            node: &mut node,
+            app: app(),
+            link: said.clone(),
+            flash: Partition::new_async(Slow(flash.clone()), START, 0..START, &GEOMETRY).unwrap(),
+            clock: Passing(0),
+            frame: &mut frame,
+            buffer: &mut buffer,
+            power: None,
+        },
+        &desk,
+    );
+    block_on(async {
+        let mut page_flash = Slow(flash.clone());
+        let page = Page::read_async(&mut page_flash, PAGE, 0xff).await.unwrap();
+        let mut marked = false;
+        let mark = async || {
+            assert!(said.0.borrow().is_empty(), "it spoke before");
+            marked = marks && Page::mark_async(&mut page_flash, PAGE, 0xff).await.is_ok();
+            marked
+        };
+        let booted = runner.boot(&page.config(FLASH, 0), &page, 77, mark).await;
+        assert!(said.0.borrow().is_empty(), "it spoke while it booted");
+        let pause = async {
+            for _ in 0..turns {
+                yield_now().await;
+            }
+        };
+        let Either::Second(()) = select(runner.run(|_| {}), pause).await;
+        let leads = runner.node().raft().role() == Role::Leader;
+        let count = said.0.borrow().len();
+        ((booted, marked), count, leads)
+    })
+}
+
+#[test]
+fn the_async_runner_founds_once_then_mounts_and_never_founds_again() {
+    let flash = chip(alone(2, 3));
+    assert_eq!(boots_async(&flash, true), (Ok(Booted::Founded), true));
+    let (mounted, _, leads) = boot_and_run(&flash, true, 5_000);
+    assert_eq!(mounted, (Ok(Booted::Mounted), false));
+    assert!(leads, "it is alone");
+    flash.clone().erase(START, START + GEOMETRY.bytes()).unwrap();
+    let (joins, said, leads) = boot_and_run(&flash, true, 5_000);
+    assert_eq!(joins, (Ok(Booted::Joins), false));
+    assert!(said > 0 && !leads, "it asks for its place");
+}
+
 #[test]
 fn a_founder_founds_once_then_mounts_and_never_founds_again() {
     let flash = chip(alone(2, 3));
@@ -277,19 +416,23 @@ fn a_founder_founds_once_then_mounts_and_never_founds_again() {
 
 #[test]
 fn power_that_goes_anywhere_in_founding_leads_to_a_founded_and_marked_board() {
+    BOTH.into_iter().for_each(founds_through_power_cuts);
+}
+
+fn founds_through_power_cuts(boot: Boots) {
     let flash = chip(alone(2, 3));
-    assert_eq!(power_on(&flash).boot(false), (Err(BootError::Mark), false));
+    assert_eq!(boot(&flash, false), (Err(BootError::Mark), false));
     // Founded, and not marked: the log is mounted, and the page marked now.
     let founded = flash.bytes.borrow().clone();
-    assert_eq!(power_on(&flash).boot(true), (Ok(Booted::Mounted), true));
-    assert_eq!(power_on(&flash).boot(true), (Ok(Booted::Mounted), false));
+    assert_eq!(boot(&flash, true), (Ok(Booted::Mounted), true));
+    assert_eq!(boot(&flash, true), (Ok(Booted::Mounted), false));
     let past = flash.past.borrow().clone();
     let (mut founds, mut mounts) = (0, 0);
     for was in past.into_iter().chain([founded]) {
         let mut marks = was[64..PAGE_BYTES].iter().filter(|byte| **byte != 0xff);
         let cut_in_mark = marks.next().is_some();
         *flash.bytes.borrow_mut() = was;
-        match power_on(&flash).boot(true) {
+        match boot(&flash, true) {
             (Ok(Booted::Founded), true) => founds += 1,
             (Ok(Booted::Mounted), marked) => {
                 assert_ne!(marked, cut_in_mark, "half a mark is one");
@@ -297,32 +440,40 @@ fn power_that_goes_anywhere_in_founding_leads_to_a_founded_and_marked_board() {
             }
             other => panic!("{other:?}"),
         }
-        assert_eq!(power_on(&flash).boot(true), (Ok(Booted::Mounted), false));
+        assert_eq!(boot(&flash, true), (Ok(Booted::Mounted), false));
     }
     assert!(founds > 10 && mounts > 5, "{founds} {mounts}");
 }
 
 #[test]
 fn a_log_of_another_board_or_cluster_is_refused() {
+    BOTH.into_iter().for_each(refuses_another_log);
+}
+
+fn refuses_another_log(boot: Boots) {
     let flash = chip(alone(2, 3));
-    assert_eq!(power_on(&flash).boot(true), (Ok(Booted::Founded), true));
+    assert_eq!(boot(&flash, true), (Ok(Booted::Founded), true));
     flash.bytes.borrow_mut()[..PAGE_BYTES].copy_from_slice(&alone(3, 3));
     let other =
         BootError::OtherLog { node: NodeId::new(2), cluster: ClusterId([0xca, 0xfe, 0xba, 0xbe]) };
-    assert_eq!(power_on(&flash).boot(true), (Err(other), false));
+    assert_eq!(boot(&flash, true), (Err(other), false));
     let mut page = GOLDEN;
     (page[8], page[20]) = (0, 2);
     flash.bytes.borrow_mut()[..PAGE_BYTES].copy_from_slice(&sealed(page));
-    assert_eq!(power_on(&flash).boot(true), (Err(other), false));
+    assert_eq!(boot(&flash, true), (Err(other), false));
 }
 
 #[test]
 fn other_data_in_the_place_of_the_log_is_not_touched() {
+    BOTH.into_iter().for_each(leaves_other_data);
+}
+
+fn leaves_other_data(boot: Boots) {
     let flash = chip(alone(2, 3));
     flash.bytes.borrow_mut()[START as usize + 5000] = 0;
     let before = flash.bytes.borrow().clone();
     let foreign = BootError::Stopped(Fault::Mount(MountError::Foreign));
-    assert_eq!(power_on(&flash).boot(true), (Err(foreign), false));
+    assert_eq!(boot(&flash, true), (Err(foreign), false));
     assert_eq!(*flash.bytes.borrow(), before);
 }
 

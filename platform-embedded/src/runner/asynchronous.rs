@@ -4,18 +4,20 @@ use core::future::poll_fn;
 use core::pin::pin;
 use core::task::Poll;
 
-use super::{BootError, Desk, POWER_AGAIN_MS, Parts, Sending};
+use super::{BootError, Booted, Desk, POWER_AGAIN_MS, Parts, Sending};
 use crate::clock::AsyncClock;
+use crate::identity::Page;
 use crate::link::AsyncLink;
 use crate::power::PowerFail;
 use embassy_futures::select::{Either, Either3, Either4, select, select3, select4};
 use embedded_storage_async::nor_flash::NorFlash;
 use quorate::Instant;
 use quorate::config::Config;
-use quorate::event::Event;
+use quorate::event::{Event, Fault};
 use quorate::flash::{FlashDone, FlashOp};
 use quorate::node::{Boot, Node, Output};
 use quorate::typed::{StateMachine, serve};
+use quorate::wal::MountError;
 
 /// A board that runs as a task, and is asked by the [`Handle`](super::Handle)s of its [`Desk`].
 ///
@@ -55,6 +57,71 @@ where
     /// The configuration can't work, with what would.
     pub fn start(&mut self, config: &Config, boot: Boot<'_>) -> Result<(), BootError> {
         self.parts.start(config, boot)
+    }
+
+    /// Starts the node as its identity page says, as [`SuperLoop::boot`](super::SuperLoop::boot) does: it returns when that is known, and
+    /// the runner can run. Nothing is sent meanwhile. `nonce` is drawn by hardware at random, anew at each start. Where the page is to be
+    /// marked, `mark` does that ([`Page::mark`]), before anything is said, and tells whether it is done.
+    ///
+    /// Not to be dropped: the board would have to be reset.
+    ///
+    /// # Errors
+    /// The board is not to go on, and why.
+    pub async fn boot(
+        &mut self,
+        config: &Config,
+        page: &Page,
+        nonce: u32,
+        mark: impl AsyncFnOnce() -> bool,
+    ) -> Result<Booted, BootError> {
+        self.start(config, Boot::Mount)?;
+        let mut settled = self.settle().await;
+        let mut booted = Booted::Mounted;
+        if settled == Err(Fault::Mount(MountError::Unformatted)) {
+            page.boot_without_log(nonce, |boot| self.start(config, boot))?;
+            if !page.founds() {
+                return Ok(Booted::Joins);
+            }
+            booted = Booted::Founded;
+            settled = self.settle().await;
+        }
+        settled.map_err(BootError::Stopped)?;
+        let status = self.parts.node.status();
+        if (status.id, status.cluster) != (Some(page.node), page.cluster) {
+            return Err(BootError::OtherLog { node: status.id, cluster: status.cluster });
+        }
+        // Also where power went between the two last time.
+        if page.founds() && !mark().await {
+            return Err(BootError::Mark);
+        }
+        Ok(booted)
+    }
+
+    /// Lets the node do what it does before it runs. It is not polled again when it does, or has stopped.
+    async fn settle(&mut self) -> Result<(), Fault> {
+        loop {
+            let now = self.parts.clock.now();
+            let Parts { node, app, frame, buffer, clock, .. } = &mut self.parts;
+            node.handle_timeout(now);
+            match node.poll_output(now, frame, buffer) {
+                Output::Flash(op) => {
+                    self.op = Some(op);
+                    let done = self.work(op, &mut |_| {}).await;
+                    self.op = None;
+                    self.parts.node.handle_flash(self.parts.clock.now(), done);
+                }
+                Output::Event(Event::Started { .. }) => return Ok(()),
+                Output::Event(Event::Stopped(fault)) => return Err(fault),
+                Output::Wait { until } => clock.wait_until(until.max(now.after(1))).await,
+                output @ (Output::Apply { .. }
+                | Output::TakeSnapshot { .. }
+                | Output::RestoreSnapshot { .. }) => {
+                    serve(node, app, &output, frame, buffer);
+                }
+                // Nothing is sent, asked or answered yet.
+                _ => {}
+            }
+        }
     }
 
     /// The node, while it does not run.
