@@ -133,6 +133,9 @@ struct QemuArgs {
     /// How many boards; without it, three and then five.
     #[arg(long, value_parser = clap::value_parser!(u8).range(3..=7))]
     boards: Option<u8>,
+    /// Power cuts of each run, beside those that every run has.
+    #[arg(long, default_value_t = 12)]
+    cuts: u32,
     /// Keep the boards' logs and flash images in this folder.
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
@@ -204,8 +207,8 @@ fn main() -> ExitCode {
             Run::only("planted"),
             Options { planted_seeds: args.seeds, planted_names: args.patches, ..Options::full() },
         ),
-        Some(Task::Qemu(QemuArgs { seed, seeds, boards, keep })) => {
-            let qemu = qemu::Campaign { seed, seeds, boards, keep };
+        Some(Task::Qemu(QemuArgs { seed, seeds, boards, cuts, keep })) => {
+            let qemu = qemu::Campaign { seed, seeds, boards, cuts, keep };
             (Run::only("qemu"), Options { qemu, ..Options::default() })
         }
         Some(Task::Size(SizeArgs { functions, image, update })) => {

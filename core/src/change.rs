@@ -114,11 +114,8 @@ impl<'a> Change<'a> {
         }
         let (transition, steps) = Transition::take(data).ok_or(ChangeError::Malformed)?;
         let change = Self { transition, steps };
-        if change.steps().any(|step| step.is_none()) {
-            Err(ChangeError::Malformed)
-        } else {
-            Ok(change)
-        }
+        let sound = change.steps().all(|step| step.is_some());
+        sound.then_some(change).ok_or(ChangeError::Malformed)
     }
 
     /// Writes a change into `out`; its length, or `None` if it does not fit.

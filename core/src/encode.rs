@@ -90,10 +90,6 @@ impl Serializer for &mut Writer<'_> {
         serialize_bytes(&[u8]) => |to, v| text(to, v);
     }
 
-    fn serialize_unit_struct(self, _: &'static str) -> Result<(), Refused> {
-        Ok(())
-    }
-
     fn serialize_none(self) -> Result<(), Refused> {
         self.bytes(&[0]);
         Ok(())
@@ -105,6 +101,10 @@ impl Serializer for &mut Writer<'_> {
     }
 
     fn serialize_unit(self) -> Result<(), Refused> {
+        Ok(())
+    }
+
+    fn serialize_unit_struct(self, _: &'static str) -> Result<(), Refused> {
         Ok(())
     }
 

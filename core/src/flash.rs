@@ -57,16 +57,6 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// Of no flash; all zeros.
-    pub(crate) const NONE: Self = Self {
-        word_bytes: 0,
-        erased: 0,
-        page_bytes: 0,
-        block_bytes: 0,
-        blocks_per_segment: 0,
-        segments: 0,
-    };
-
     /// Bytes of a segment, in a geometry that [`Wal::check`](crate::wal::Wal::check) takes.
     pub const fn segment_bytes(&self) -> u32 {
         self.block_bytes.wrapping_mul(self.blocks_per_segment as u32)

@@ -142,47 +142,26 @@ impl fmt::Debug for NodeSet {
 macro_rules! counter {
     ($(#[$doc:meta])* $name:ident, $short:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[cfg_attr(feature = "defmt", derive(defmt::Format))]
         pub struct $name(pub u64);
 
-        // Written out for what is not to be inlined: arithmetic of 64 bits takes 20 bytes on a small core, at each of
-        // a hundred places.
-        impl Ord for $name {
-            fn cmp(&self, other: &Self) -> core::cmp::Ordering {
-                self.0.cmp(&other.0)
-            }
-
-            #[inline(never)]
-            fn max(self, other: Self) -> Self {
-                if self < other { other } else { self }
-            }
-
-            #[inline(never)]
-            fn min(self, other: Self) -> Self {
-                if self > other { other } else { self }
-            }
-        }
-
-        impl PartialOrd for $name {
-            fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
-                Some(self.cmp(other))
-            }
-            fn lt(&self, other: &Self) -> bool {
-                self.0 < other.0
-            }
-            fn le(&self, other: &Self) -> bool {
-                self.0 <= other.0
-            }
-            fn gt(&self, other: &Self) -> bool {
-                self.0 > other.0
-            }
-            fn ge(&self, other: &Self) -> bool {
-                self.0 >= other.0
-            }
-        }
-
+        // What is not to be inlined: arithmetic of 64 bits takes 20 bytes on a small core, at each of a hundred places.
         impl $name {
+            /// The later one.
+            #[inline(never)]
+            #[must_use]
+            pub fn max(self, other: Self) -> Self {
+                Ord::max(self, other)
+            }
+
+            /// The earlier one.
+            #[inline(never)]
+            #[must_use]
+            pub fn min(self, other: Self) -> Self {
+                Ord::min(self, other)
+            }
+
             /// Before the first one.
             pub const ZERO: Self = Self(0);
 

@@ -7,6 +7,7 @@
 mod fields;
 
 use crate::check::checksum;
+use crate::identity::Identity;
 use crate::types::{ClusterId, EntryId, Generation, Index, NodeId, NodeSet, Term};
 
 /// The version of this format, three bits. A frame of another version is refused.
@@ -177,24 +178,9 @@ pub struct Reject {
 }
 
 impl Message {
-    /// The sender's term, or the one that is stood for.
-    pub const fn term(&self) -> Term {
-        match *self {
-            Self::Append { term, .. }
-            | Self::Heartbeat { term, .. }
-            | Self::Reply { term, .. }
-            | Self::VoteRequest { term, .. }
-            | Self::VoteReply { term, .. }
-            | Self::Snapshot { term, .. }
-            | Self::SnapshotReply { term, .. }
-            | Self::Admitted { term, .. }
-            | Self::TimeoutNow { term }
-            | Self::Transfer { term, .. }
-            | Self::ReadIndex { term, .. }
-            | Self::ReadIndexReply { term, .. }
-            | Self::Propose { term } => term,
-            Self::Join { .. } => Term::ZERO,
-        }
+    /// Only the leader of a term says that.
+    pub(crate) const fn is_leaders(&self) -> bool {
+        matches!(self, Self::Append { .. } | Self::Heartbeat { .. } | Self::Snapshot { .. })
     }
 
     /// What belongs together fits. That no counter is beyond [`COUNT_MAX`], and no entry of a later term than the
@@ -212,8 +198,6 @@ impl Message {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Envelope {
-    /// Format version.
-    pub version: u8,
     /// The sender's cluster.
     pub cluster: ClusterId,
     /// Whom it is for: on a shared medium others hear it too.
@@ -262,8 +246,14 @@ impl core::error::Error for FrameError {}
 
 /// Writes the envelope; the bytes it takes, or `None` if it does not fit. The payload goes behind it.
 pub fn encode(envelope: &Envelope, frame: &mut [u8]) -> Option<usize> {
-    let room = frame.len().checked_sub(CHECK_BYTES)?;
-    fields::write(envelope, frame.get_mut(..room)?)
+    let Envelope { cluster, to, from, generation, ref message } = *envelope;
+    say(&Identity { cluster, node: from, generation }, to, message, frame)
+}
+
+/// The same of parts.
+pub(crate) fn say(own: &Identity, to: NodeSet, message: &Message, out: &mut [u8]) -> Option<usize> {
+    let room = out.len().checked_sub(CHECK_BYTES)?;
+    fields::write(own, to, message, out.get_mut(..room)?)
 }
 
 /// Bytes that a payload can have behind an envelope of `envelope_bytes`.
@@ -379,7 +369,6 @@ mod tests {
         ) -> Envelope {
             let to = (1..=NodeId::MAX).filter(|n| to & (1 << (n - 1)) != 0).filter_map(NodeId::new);
             Envelope {
-                version: VERSION,
                 cluster: ClusterId(cluster),
                 to: to.collect(),
                 from: NodeId::new(from).unwrap(),
@@ -485,7 +474,6 @@ mod tests {
 
     fn largest(message: Message) -> Envelope {
         Envelope {
-            version: VERSION,
             cluster: ClusterId([255; 4]),
             to: NodeId::new(NodeId::MAX).into_iter().collect(),
             from: NodeId::new(NodeId::MAX).unwrap(),
@@ -534,8 +522,11 @@ mod tests {
     fn another_version_is_named() {
         let message =
             Message::VoteReply { term: Term(1), commit: EntryId::ZERO, pre: false, granted: true };
-        let other = Envelope { version: VERSION + 1, ..largest(message) };
-        assert_eq!(decode(&frame(&other, &[])), Err(FrameError::Version(VERSION + 1)));
+        let mut other = frame(&largest(message), &[]);
+        other[0] = ((VERSION + 1) << 5) | (other[0] & 0x1f);
+        let body = other.len() - CHECK_BYTES;
+        seal(&mut other, body).unwrap();
+        assert_eq!(decode(&other), Err(FrameError::Version(VERSION + 1)));
     }
 
     #[test]

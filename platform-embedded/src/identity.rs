@@ -8,10 +8,6 @@
 use core::fmt;
 
 use embedded_storage::nor_flash::{NorFlash, ReadNorFlash};
-#[cfg(feature = "async")]
-use embedded_storage_async::nor_flash::{
-    NorFlash as AsyncNorFlash, ReadNorFlash as AsyncReadNorFlash,
-};
 use quorate::check::checksum;
 use quorate::config::{Config, Flash, Link};
 use quorate::membership::{MEMBERS_MAX, Member};
@@ -196,21 +192,6 @@ impl Page {
         Self::parse(&bytes, erased)
     }
 
-    /// As [`Page::read`], by an async driver.
-    ///
-    /// # Errors
-    /// As [`Page::parse`].
-    #[cfg(feature = "async")]
-    pub async fn read_async(
-        flash: &mut impl AsyncReadNorFlash,
-        offset: u32,
-        erased: u8,
-    ) -> Result<Self, PageError> {
-        let mut bytes = [0; PAGE_BYTES];
-        flash.read(offset, &mut bytes).await.map_err(|_| PageError::Unreadable)?;
-        Self::parse(&bytes, erased)
-    }
-
     /// Has this board to found its cluster, if it has no log? Not if it has done so before.
     pub const fn founds(&self) -> bool {
         self.founds && !self.marked
@@ -223,19 +204,6 @@ impl Page {
     /// What the flash driver fails with; the board must not go on then.
     pub fn mark<F: NorFlash>(flash: &mut F, offset: u32, erased: u8) -> Result<(), F::Error> {
         flash.write(offset.saturating_add(MARK_AT as u32), &[!erased; MARK_BYTES])
-    }
-
-    /// As [`Page::mark`], by an async driver.
-    ///
-    /// # Errors
-    /// As [`Page::mark`].
-    #[cfg(feature = "async")]
-    pub async fn mark_async<F: AsyncNorFlash>(
-        flash: &mut F,
-        offset: u32,
-        erased: u8,
-    ) -> Result<(), F::Error> {
-        flash.write(offset.saturating_add(MARK_AT as u32), &[!erased; MARK_BYTES]).await
     }
 
     /// What a node is configured with: this page's link, the chip's own flash, and a seed that is this board's, and this start's

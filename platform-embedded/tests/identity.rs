@@ -7,22 +7,19 @@
     clippy::panic
 )]
 
-use embassy_futures::select::{Either, select};
-use embassy_futures::{block_on, yield_now};
 use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashErrorKind, ReadNorFlash};
 use quorate::config::{Flash, Link};
 use quorate::event::Fault;
 use quorate::flash::Geometry;
 use quorate::node::{Limits, Node};
 use quorate::plan;
-use quorate::raft::Role;
 use quorate::typed::{ConfigMap, MapLimits};
 use quorate::wal::MountError;
 use quorate::{ClusterId, Generation, Instant, NodeId, NodeSet};
 use quorate_embedded::clock::{AsyncClock, Clock, CounterClock};
 use quorate_embedded::flash::Partition;
 use quorate_embedded::identity::{PAGE_BYTES, Page, PageError};
-use quorate_embedded::link::{AsyncLink, Link as BlockingLink};
+use quorate_embedded::link::AsyncLink;
 use quorate_embedded::runner::{BootError, Booted, Commands, Desk, Parts, Runner, SuperLoop};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -193,7 +190,7 @@ impl NorFlash for Memory {
 #[derive(Clone, Default)]
 struct Alone(Rc<RefCell<Vec<Vec<u8>>>>);
 
-impl BlockingLink for Alone {
+impl quorate_embedded::link::Link for Alone {
     fn send(&mut self, _: Instant, _: NodeSet, frame: &[u8]) -> Poll<()> {
         self.0.borrow_mut().push(frame.to_vec());
         Poll::Ready(())
@@ -212,51 +209,44 @@ impl AsyncLink for Alone {
     }
 }
 
-/// [`Memory`] that is not done at once.
-struct Slow(Memory);
-
-impl ErrorType for Slow {
-    type Error = NorFlashErrorKind;
-}
-
-impl embedded_storage_async::nor_flash::ReadNorFlash for Slow {
+/// As the one above, for the async runner; its flash does all at once.
+impl embedded_storage_async::nor_flash::ReadNorFlash for Memory {
     const READ_SIZE: usize = 4;
     async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), NorFlashErrorKind> {
-        yield_now().await;
-        self.0.read(offset, bytes)
+        ReadNorFlash::read(self, offset, bytes)
     }
     fn capacity(&self) -> usize {
-        self.0.capacity()
+        ReadNorFlash::capacity(self)
     }
 }
 
-impl embedded_storage_async::nor_flash::NorFlash for Slow {
+impl embedded_storage_async::nor_flash::NorFlash for Memory {
     const WRITE_SIZE: usize = 4;
     const ERASE_SIZE: usize = 1024;
     async fn erase(&mut self, from: u32, to: u32) -> Result<(), NorFlashErrorKind> {
-        yield_now().await;
-        self.0.erase(from, to)
+        NorFlash::erase(self, from, to)
     }
     async fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), NorFlashErrorKind> {
-        yield_now().await;
-        self.0.write(offset, bytes)
+        NorFlash::write(self, offset, bytes)
     }
 }
 
-/// Time that passes when it is looked at, or waited for.
-struct Passing(u64);
+/// A millisecond passes with each look.
+#[derive(Clone, Default)]
+struct Looks(u64);
 
-impl Clock for Passing {
+impl Clock for Looks {
     fn now(&mut self) -> Instant {
         self.0 += 1;
         Instant::from_millis(self.0)
     }
 }
 
-impl AsyncClock for Passing {
+impl AsyncClock for Looks {
     async fn wait_until(&mut self, until: Instant) {
-        yield_now().await;
-        self.0 = self.0.max(until.as_millis());
+        while self.now() < until {
+            embassy_futures::yield_now().await;
+        }
     }
 }
 
@@ -280,16 +270,11 @@ fn chip(page: [u8; PAGE_BYTES]) -> Memory {
     Memory { bytes: Rc::new(RefCell::new(bytes)), past: Rc::default() }
 }
 
-fn app() -> &'static mut ConfigMap {
+/// Power comes.
+fn power_on(flash: &Memory) -> Board {
     let app: &'static mut ConfigMap = Box::leak(Box::new(ConfigMap::<[u8; 600]>::new()));
     let limits = MapLimits { keys: 8, key_bytes: 12, value_bytes: 16, bytes: 500 };
     app.start(limits, 1, None).unwrap();
-    app
-}
-
-/// Power comes.
-fn power_on(flash: &Memory) -> Board {
-    let app = app();
     let node: &'static mut Node = Box::leak(Box::new(Node::<[u8; 1200]>::new()));
     let part = Partition::new(flash.clone(), START, 0..START, &GEOMETRY).unwrap();
     let mut time = 0;
@@ -323,79 +308,6 @@ impl Board {
     }
 }
 
-/// How a board boots: what came of it, and whether it marked its page.
-type Boots = fn(&Memory, marks: bool) -> (Result<Booted, BootError>, bool);
-
-/// With the blocking runner and with the async one.
-const BOTH: [Boots; 2] = [boots, boots_async];
-
-fn boots(flash: &Memory, marks: bool) -> (Result<Booted, BootError>, bool) {
-    power_on(flash).boot(marks)
-}
-
-fn boots_async(flash: &Memory, marks: bool) -> (Result<Booted, BootError>, bool) {
-    boot_and_run(flash, marks, 0).0
-}
-
-/// Boots with the async runner, and runs it for so many turns; how often it spoke then, and whether it leads.
-fn boot_and_run(
-    flash: &Memory,
-    marks: bool,
-    turns: u32,
-) -> ((Result<Booted, BootError>, bool), usize, bool) {
-    let desk = Desk::<Commands<16>>::new();
-    let said = Alone::default();
-    let mut node = Node::<[u8; 1200]>::new();
-    let (mut frame, mut buffer) = ([0; 256], [0; 512]);
-    let mut runner = Runner::new(
-        Parts {
-            node: &mut node,
-            app: app(),
-            link: said.clone(),
-            flash: Partition::new_async(Slow(flash.clone()), START, 0..START, &GEOMETRY).unwrap(),
-            clock: Passing(0),
-            frame: &mut frame,
-            buffer: &mut buffer,
-            power: None,
-        },
-        &desk,
-    );
-    block_on(async {
-        let mut page_flash = Slow(flash.clone());
-        let page = Page::read_async(&mut page_flash, PAGE, 0xff).await.unwrap();
-        let mut marked = false;
-        let mark = async || {
-            assert!(said.0.borrow().is_empty(), "it spoke before");
-            marked = marks && Page::mark_async(&mut page_flash, PAGE, 0xff).await.is_ok();
-            marked
-        };
-        let booted = runner.boot(&page.config(FLASH, 0), &page, 77, mark).await;
-        assert!(said.0.borrow().is_empty(), "it spoke while it booted");
-        let pause = async {
-            for _ in 0..turns {
-                yield_now().await;
-            }
-        };
-        let Either::Second(()) = select(runner.run(|_| {}), pause).await;
-        let leads = runner.node().raft().role() == Role::Leader;
-        let count = said.0.borrow().len();
-        ((booted, marked), count, leads)
-    })
-}
-
-#[test]
-fn the_async_runner_founds_once_then_mounts_and_never_founds_again() {
-    let flash = chip(alone(2, 3));
-    assert_eq!(boots_async(&flash, true), (Ok(Booted::Founded), true));
-    let (mounted, _, leads) = boot_and_run(&flash, true, 5_000);
-    assert_eq!(mounted, (Ok(Booted::Mounted), false));
-    assert!(leads, "it is alone");
-    flash.clone().erase(START, START + GEOMETRY.bytes()).unwrap();
-    let (joins, said, leads) = boot_and_run(&flash, true, 5_000);
-    assert_eq!(joins, (Ok(Booted::Joins), false));
-    assert!(said > 0 && !leads, "it asks for its place");
-}
-
 #[test]
 fn a_founder_founds_once_then_mounts_and_never_founds_again() {
     let flash = chip(alone(2, 3));
@@ -405,7 +317,7 @@ fn a_founder_founds_once_then_mounts_and_never_founds_again() {
     assert_eq!(board.boot(true), (Ok(Booted::Mounted), false));
     assert_eq!(board.run.node().status().generation, Generation(1));
     // Its log is lost; the page is not.
-    flash.clone().erase(START, START + GEOMETRY.bytes()).unwrap();
+    NorFlash::erase(&mut flash.clone(), START, START + GEOMETRY.bytes()).unwrap();
     let mut board = power_on(&flash);
     assert_eq!(board.boot(true), (Ok(Booted::Joins), false));
     let _ = board.run.poll();
@@ -416,23 +328,19 @@ fn a_founder_founds_once_then_mounts_and_never_founds_again() {
 
 #[test]
 fn power_that_goes_anywhere_in_founding_leads_to_a_founded_and_marked_board() {
-    BOTH.into_iter().for_each(founds_through_power_cuts);
-}
-
-fn founds_through_power_cuts(boot: Boots) {
     let flash = chip(alone(2, 3));
-    assert_eq!(boot(&flash, false), (Err(BootError::Mark), false));
+    assert_eq!(power_on(&flash).boot(false), (Err(BootError::Mark), false));
     // Founded, and not marked: the log is mounted, and the page marked now.
     let founded = flash.bytes.borrow().clone();
-    assert_eq!(boot(&flash, true), (Ok(Booted::Mounted), true));
-    assert_eq!(boot(&flash, true), (Ok(Booted::Mounted), false));
+    assert_eq!(power_on(&flash).boot(true), (Ok(Booted::Mounted), true));
+    assert_eq!(power_on(&flash).boot(true), (Ok(Booted::Mounted), false));
     let past = flash.past.borrow().clone();
     let (mut founds, mut mounts) = (0, 0);
     for was in past.into_iter().chain([founded]) {
         let mut marks = was[64..PAGE_BYTES].iter().filter(|byte| **byte != 0xff);
         let cut_in_mark = marks.next().is_some();
         *flash.bytes.borrow_mut() = was;
-        match boot(&flash, true) {
+        match power_on(&flash).boot(true) {
             (Ok(Booted::Founded), true) => founds += 1,
             (Ok(Booted::Mounted), marked) => {
                 assert_ne!(marked, cut_in_mark, "half a mark is one");
@@ -440,46 +348,97 @@ fn founds_through_power_cuts(boot: Boots) {
             }
             other => panic!("{other:?}"),
         }
-        assert_eq!(boot(&flash, true), (Ok(Booted::Mounted), false));
+        assert_eq!(power_on(&flash).boot(true), (Ok(Booted::Mounted), false));
     }
     assert!(founds > 10 && mounts > 5, "{founds} {mounts}");
 }
 
 #[test]
 fn a_log_of_another_board_or_cluster_is_refused() {
-    BOTH.into_iter().for_each(refuses_another_log);
-}
-
-fn refuses_another_log(boot: Boots) {
     let flash = chip(alone(2, 3));
-    assert_eq!(boot(&flash, true), (Ok(Booted::Founded), true));
+    assert_eq!(power_on(&flash).boot(true), (Ok(Booted::Founded), true));
     flash.bytes.borrow_mut()[..PAGE_BYTES].copy_from_slice(&alone(3, 3));
     let other =
         BootError::OtherLog { node: NodeId::new(2), cluster: ClusterId([0xca, 0xfe, 0xba, 0xbe]) };
-    assert_eq!(boot(&flash, true), (Err(other), false));
+    assert_eq!(power_on(&flash).boot(true), (Err(other), false));
     let mut page = GOLDEN;
     (page[8], page[20]) = (0, 2);
     flash.bytes.borrow_mut()[..PAGE_BYTES].copy_from_slice(&sealed(page));
-    assert_eq!(boot(&flash, true), (Err(other), false));
+    assert_eq!(power_on(&flash).boot(true), (Err(other), false));
 }
 
 #[test]
 fn other_data_in_the_place_of_the_log_is_not_touched() {
-    BOTH.into_iter().for_each(leaves_other_data);
-}
-
-fn leaves_other_data(boot: Boots) {
     let flash = chip(alone(2, 3));
     flash.bytes.borrow_mut()[START as usize + 5000] = 0;
     let before = flash.bytes.borrow().clone();
     let foreign = BootError::Stopped(Fault::Mount(MountError::Foreign));
-    assert_eq!(boot(&flash, true), (Err(foreign), false));
+    assert_eq!(power_on(&flash).boot(true), (Err(foreign), false));
     assert_eq!(*flash.bytes.borrow(), before);
 }
 
 #[test]
 fn a_page_beyond_the_flash_can_t_be_read() {
     let mut flash = chip(alone(2, 3));
-    let beyond = flash.capacity() as u32 - 32;
+    let beyond = ReadNorFlash::capacity(&flash) as u32 - 32;
     assert_eq!(Page::read(&mut flash, beyond, 0xff), Err(PageError::Unreadable));
+}
+
+/// Power comes to a board with the async runner, which boots; what it came to, whether the page was marked, and what it says in the
+/// first looks at its clock.
+fn async_boot(flash: &Memory, marks: bool) -> (Result<Booted, BootError>, bool, usize) {
+    let app: &'static mut ConfigMap = Box::leak(Box::new(ConfigMap::<[u8; 600]>::new()));
+    let limits = MapLimits { keys: 8, key_bytes: 12, value_bytes: 16, bytes: 500 };
+    app.start(limits, 1, None).unwrap();
+    let node: &'static mut Node = Box::leak(Box::new(Node::<[u8; 1200]>::new()));
+    let desk: &'static Desk = Box::leak(Box::new(Desk::<Commands<48>>::new()));
+    let part = Partition::new_async(flash.clone(), START, 0..START, &GEOMETRY).unwrap();
+    let leak = |bytes: usize| Vec::leak(vec![0; bytes]);
+    let (frame, buffer) = (leak(256), leak(512));
+    let (said, clock) = (Alone::default(), Looks::default());
+    let link = said.clone();
+    let parts = Parts { node, app, link, flash: part, clock, frame, buffer, power: None };
+    let mut run = Runner::new(parts, desk);
+    let page = Page::read(&mut flash.clone(), PAGE, 0xff).unwrap();
+    let (config, mut marked) = (page.config(FLASH, 0), false);
+    let mut own = flash.clone();
+    let booted = embassy_futures::block_on(run.boot(&config, &page, 77, || {
+        marked = marks && Page::mark(&mut own, PAGE, 0xff).is_ok();
+        marked
+    }));
+    assert!(said.0.borrow().is_empty(), "it spoke before");
+    if booted.is_ok() {
+        let mut task = std::pin::pin!(run.run(|_| {}));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        for _ in 0..10_000 {
+            assert!(task.as_mut().poll(&mut context).is_pending());
+        }
+    }
+    let said = said.0.borrow().len();
+    (booted, marked, said)
+}
+
+#[test]
+fn the_async_runner_boots_by_its_page_in_the_same_way() {
+    // One of three, so that it has to speak to anybody.
+    let flash = chip(golden());
+    assert_eq!(async_boot(&flash, false), (Err(BootError::Mark), false, 0));
+    let (booted, marked, said) = async_boot(&flash, true);
+    assert_eq!((booted, marked), (Ok(Booted::Mounted), true));
+    assert!(said > 0, "it stands for election");
+    let (booted, marked, _) = async_boot(&flash, true);
+    assert_eq!((booted, marked), (Ok(Booted::Mounted), false));
+    // What one runner has founded the other one mounts.
+    assert_eq!(power_on(&flash).boot(true), (Ok(Booted::Mounted), false));
+    let fresh = chip(golden());
+    let (booted, marked, said) = async_boot(&fresh, true);
+    assert_eq!((booted, marked), (Ok(Booted::Founded), true));
+    assert!(said > 0);
+    NorFlash::erase(&mut flash.clone(), START, START + GEOMETRY.bytes()).unwrap();
+    let (booted, marked, said) = async_boot(&flash, true);
+    assert_eq!((booted, marked), (Ok(Booted::Joins), false));
+    assert!(said > 0, "it asks for its place");
+    fresh.bytes.borrow_mut()[..PAGE_BYTES].copy_from_slice(&alone(3, 3));
+    let (booted, ..) = async_boot(&fresh, true);
+    assert!(matches!(booted, Err(BootError::OtherLog { .. })));
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use quorate_flash_lab::random::Random;
 
 use super::hub::Hub;
-use super::image::{self, Addresses};
+use super::image::{self, Addresses, Firmware};
 use super::machine::{Machine, Start};
 use crate::tools::Trouble;
 
@@ -80,10 +80,25 @@ pub(super) struct Hit {
 
 /// What is needed to start a board.
 pub(super) struct Rig<'a> {
-    pub(super) image: &'a Path,
-    pub(super) addresses: &'a Addresses,
+    pub(super) firmwares: &'a [Firmware],
     pub(super) folder: &'a Path,
     pub(super) hub: &'a Hub,
+}
+
+impl Rig<'_> {
+    /// Every third board has the last firmware, the others the first.
+    pub(super) fn is_of_last(place: usize) -> bool {
+        place % 3 == 2
+    }
+
+    fn firmware(&self, place: usize) -> &Firmware {
+        let last = self.firmwares.len() - 1;
+        &self.firmwares[if Self::is_of_last(place) { last } else { 0 }]
+    }
+
+    fn addresses(&self, place: usize) -> &Addresses {
+        &self.firmware(place).addresses
+    }
 }
 
 /// One board.
@@ -127,7 +142,7 @@ impl Board {
         let name = format!("board-{}", self.id());
         let start = Start {
             machine: "microbit",
-            image: rig.image,
+            image: &rig.firmware(self.place).path,
             load: Some((&self.flash, KEPT)),
             serial: Some(rig.hub.socket(self.place)),
             more: &[],
@@ -143,7 +158,8 @@ impl Board {
     /// Looks at it while it runs.
     pub(super) fn look(&mut self, rig: &Rig<'_>) -> Result<Watch, Trouble> {
         if let Some(machine) = &mut self.machine {
-            self.watch = Watch::parse(&machine.memory(rig.addresses.watch, WATCH_BYTES)?);
+            self.watch =
+                Watch::parse(&machine.memory(rig.addresses(self.place).watch, WATCH_BYTES)?);
             if machine.has_ended() {
                 return Err(Trouble::Failed(format!("board {}: QEMU has ended", self.id())));
             }
@@ -168,7 +184,7 @@ impl Board {
             return Ok(true);
         };
         machine.stop()?;
-        let watch = Watch::parse(&machine.memory(rig.addresses.watch, WATCH_BYTES)?);
+        let watch = Watch::parse(&machine.memory(rig.addresses(self.place).watch, WATCH_BYTES)?);
         let caught = match cut {
             Cut::AnyInstant => true,
             Cut::InFlash => watch.flash != 0,
@@ -192,9 +208,10 @@ impl Board {
             return Ok(Hit::default());
         };
         machine.stop()?;
-        let watch = Watch::parse(&machine.memory(rig.addresses.watch, WATCH_BYTES)?);
+        let watch = Watch::parse(&machine.memory(rig.addresses(self.place).watch, WATCH_BYTES)?);
         self.flash = machine.memory(KEPT, KEPT_BYTES)?;
-        let stack = machine.memory(rig.addresses.stack_end, rig.addresses.stack_bytes())?;
+        let addresses = rig.addresses(self.place);
+        let stack = machine.memory(addresses.stack_end, addresses.stack_bytes())?;
         self.stack = self.stack.max(image::depth(&stack));
         drop(machine);
         let mut hit = Hit { write: watch.flash == 1, erase: watch.flash == 2, torn: false };

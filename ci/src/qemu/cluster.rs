@@ -204,6 +204,11 @@ impl<'a> Cluster<'a> {
         true
     }
 
+    /// Nothing is asked of any board.
+    pub(super) fn is_idle(&self) -> bool {
+        self.ask.is_none()
+    }
+
     /// Gives a change to one board and waits until it has taken effect.
     pub(super) fn set(&mut self, place: usize, key: &str, value: Value) -> Result<(), Trouble> {
         let load = std::mem::take(&mut self.load);

@@ -1,7 +1,7 @@
 //! What the host has to know of a firmware image: where its variables lie, and where its stack is.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use object::{Object, ObjectSection, ObjectSymbol};
 
@@ -9,6 +9,27 @@ use crate::tools::{Trouble, at, failed};
 
 /// What the firmware's start code has painted the stack with (`paint-stack` of cortex-m-rt).
 const PAINT: [u8; 4] = 0xcccc_ccccu32.to_le_bytes();
+
+/// A firmware: its image, and what is known of it.
+pub(crate) struct Firmware {
+    pub(crate) path: PathBuf,
+    pub(crate) addresses: Addresses,
+}
+
+impl Firmware {
+    /// Of that image.
+    pub(crate) fn of(path: &Path) -> Result<Self, Trouble> {
+        Ok(Self { path: path.to_owned(), addresses: Addresses::of(path)? })
+    }
+
+    /// A copy in `folder`: the image may be built anew meanwhile.
+    pub(crate) fn copied(&self, folder: &Path) -> Result<Self, Trouble> {
+        let name = self.path.file_name().unwrap_or_default();
+        let path = folder.join(name).with_extension("elf");
+        fs::copy(&self.path, &path).map_err(|error| at(&path, error))?;
+        Self::of(&path)
+    }
+}
 
 /// Addresses in an image.
 pub(crate) struct Addresses {

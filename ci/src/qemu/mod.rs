@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use crate::embedded::Toolchain;
 use crate::tools::{Context, Trouble, at, failed};
-use image::Addresses;
+use image::{Addresses, Firmware};
 use run::{Plan, Report};
 
 /// What a caller wants.
@@ -30,53 +30,61 @@ pub(crate) struct Campaign {
     pub(crate) seeds: u64,
     /// How many boards; without it, three and five.
     pub(crate) boards: Option<u8>,
+    /// Power cuts of a run, beside those that every run has.
+    pub(crate) cuts: u32,
     /// Where logs and flash images are kept.
     pub(crate) keep: Option<PathBuf>,
 }
 
 impl Campaign {
     /// For a plain `cargo ci`.
-    pub(crate) const SHORT: Self = Self { seed: 1, seeds: 1, boards: None, keep: None };
+    pub(crate) const SHORT: Self = Self { seed: 1, seeds: 1, boards: None, cuts: 8, keep: None };
     /// For a full one.
-    pub(crate) const LONG: Self = Self { seed: 1, seeds: 10, boards: None, keep: None };
+    pub(crate) const LONG: Self = Self { seed: 1, seeds: 10, boards: None, cuts: 16, keep: None };
 }
 
-/// The firmware's folder, and its image below the folder of built firmware.
+/// The firmware's folder, and its images below the folder of built firmware: the loop, and the same by an executor.
 const MANIFEST: &str = "examples/microbit/Cargo.toml";
 const IMAGE: &str = "microbit";
+const ASYNC_IMAGE: &str = "microbit-async";
 
-/// The firmware, linked.
-pub(crate) fn firmware(context: &Context) -> Result<PathBuf, Trouble> {
+/// A firmware, linked.
+fn firmware(context: &Context, image: &str, more: &[&str]) -> Result<PathBuf, Trouble> {
     let toolchain = Toolchain::find(context)?;
-    let folder = toolchain.firmware_with(
-        context,
-        &["--manifest-path", MANIFEST],
-        &[("DEFMT_LOG", "info")],
-    )?;
-    Ok(folder.join(IMAGE))
+    let arguments = [&["--manifest-path", MANIFEST, "--bin", image], more].concat();
+    let folder = toolchain.firmware_with(context, &arguments, &[("DEFMT_LOG", "info")])?;
+    Ok(folder.join(image))
 }
 
 /// `qemu`.
 pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
     machine::install(context)?;
-    let image = firmware(context)?;
+    let of_loop = Firmware::of(&firmware(context, IMAGE, &[])?)?;
+    let by_executor = firmware(context, ASYNC_IMAGE, &["--features", "async"])?;
+    let firmwares = [of_loop, Firmware::of(&by_executor)?];
     let campaign = &context.options.qemu;
     let counts = match campaign.boards {
         Some(boards) => vec![usize::from(boards)],
         None => vec![3, 5],
     };
-    let addresses = Addresses::of(&image)?;
-    let (mut inside, mut runs, mut stack) = (0, 0, 0);
+    let (mut inside, mut runs, mut stack) = (0, 0, [0; 2]);
     for seed in campaign.seed..campaign.seed.saturating_add(campaign.seeds) {
         for boards in &counts {
-            let plan = Plan { boards: *boards, seed, cuts: 12 };
-            let report = one(context, &plan, &image)?;
+            let plan = Plan { boards: *boards, seed, cuts: campaign.cuts };
+            let report = one(context, &plan, &firmwares)?;
             inside += report.tally.in_writes + report.tally.in_erases;
-            stack = stack.max(report.stack.0);
+            for (deepest, stack) in stack.iter_mut().zip(report.stack) {
+                *deepest = stack.max(*deepest);
+            }
             runs += 1;
         }
     }
-    println!("{}", footprint(&addresses, stack));
+    let [of_loop, by_executor] = &firmwares;
+    println!(
+        "{} (goals {FLASH_GOAL} and {RAM_GOAL})",
+        footprint(IMAGE, &of_loop.addresses, stack[0])
+    );
+    println!("{}", footprint(ASYNC_IMAGE, &by_executor.addresses, stack[1]));
     Ok(format!("{runs} runs, {inside} power cuts inside flash operations"))
 }
 
@@ -85,22 +93,21 @@ const FLASH_GOAL: u64 = 48 * 1024;
 const RAM_GOAL: u64 = 8 * 1024;
 
 /// What the whole application takes.
-fn footprint(addresses: &Addresses, stack: usize) -> String {
+fn footprint(name: &str, addresses: &Addresses, stack: usize) -> String {
     let (flash, variables) = (addresses.flash, addresses.variables);
     let ram = variables + stack as u64;
     format!(
-        "the application: {flash} bytes of flash (goal {FLASH_GOAL}), {ram} of RAM (goal {RAM_GOAL}): {variables} of variables, {stack} of stack at the deepest"
+        "{name}, the whole application: {flash} bytes of flash, {ram} of RAM: {variables} of variables, {stack} of stack at the deepest"
     )
 }
 
 /// One run, in a folder of its own.
-fn one(context: &Context, plan: &Plan, image: &Path) -> Result<Report, Trouble> {
+fn one(context: &Context, plan: &Plan, firmwares: &[Firmware; 2]) -> Result<Report, Trouble> {
     let folder = Folder::new(plan, context.options.qemu.keep.as_deref())?;
     println!("{} boards, seed {} …", plan.boards, plan.seed);
     let begun = Instant::now();
-    // A copy: it may be built anew meanwhile.
-    let own = folder.path.join(format!("{IMAGE}.elf"));
-    fs::copy(image, &own).map_err(|error| at(image, error))?;
+    let [of_loop, by_executor] = firmwares;
+    let own = [of_loop.copied(&folder.path)?, by_executor.copied(&folder.path)?];
     let ended = run::run(plan, &own, &context.root, &folder.path);
     let took = begun.elapsed().as_secs_f32();
     match ended {
@@ -125,7 +132,7 @@ impl Report {
             "  {} elections, {commits} commits, {} changes acknowledged, {} unknown; {dumps} flash dumps mounted\n  \
              {} resets, {} kills, {} starts from a dump; {} cuts inside a flash operation ({} writes, {} erases), {} left torn\n  \
              {} frames; each to the others: {} lost, {} damaged, {} cut short, {} repeated, {} delayed, {} cut off\n  \
-             deepest stack {} of {} bytes;",
+             deepest stack {} bytes, by the executor {};",
             wire.leaders.len(),
             tally.done,
             tally.unknown,
@@ -143,8 +150,8 @@ impl Report {
             wire.repeated,
             wire.delayed,
             wire.cut,
-            stack.0,
-            stack.1,
+            stack[0],
+            stack[1],
         )
     }
 }
@@ -161,7 +168,7 @@ pub(crate) fn show(context: &Context, image: Option<&Path>) -> Result<(), Troubl
     machine::install(context)?;
     match image {
         Some(image) => show::show(image),
-        None => show::show(&firmware(context)?),
+        None => show::show(&firmware(context, IMAGE, &[])?),
     }
 }
 

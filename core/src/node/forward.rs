@@ -13,7 +13,7 @@ use crate::entry::Kind;
 use crate::raft::Role;
 use crate::storage::Storage;
 use crate::types::{EntryId, Instant, NodeId, NodeSet, Term};
-use crate::wire::Message;
+use crate::wire::{self, Message};
 
 /// The longest tag: member, session, number.
 pub(super) const TAG_BYTES_MAX: usize = 1 + 5 + 5;
@@ -173,7 +173,7 @@ impl<S: Storage> Node<[u8], S> {
         if self.phase != Phase::Running {
             return Err(ForwardError::NotRunning);
         }
-        let own = self.identity.map(|own| own.node);
+        let own = self.raft.id();
         if own.is_none_or(|own| !self.raft.membership().members().contains(own)) {
             return Err(ForwardError::NotMember);
         }
@@ -218,7 +218,7 @@ impl<S: Storage> Node<[u8], S> {
         if !owed && sent_in == term {
             return None;
         }
-        let origin = self.identity?.node;
+        let origin = self.raft.id()?;
         let opens = session == 0;
         if !opens && !self.forward.has_bytes {
             return None;
@@ -229,7 +229,12 @@ impl<S: Storage> Node<[u8], S> {
         let head = if lead == origin {
             0
         } else {
-            self.encode(NodeSet::one(lead), Message::Propose { term }, frame)?
+            wire::say(
+                self.identity.as_ref()?,
+                NodeSet::one(lead),
+                &Message::Propose { term },
+                frame,
+            )?
         };
         // The frame buffer is as long as any entry.
         let place = frame.get_mut(head..)?;
@@ -243,7 +248,7 @@ impl<S: Storage> Node<[u8], S> {
             return None;
         }
         self.forward.owed = false;
-        let len = crate::wire::seal(frame, end)?;
+        let len = wire::seal(frame, end)?;
         Some(Output::Transmit { to: NodeSet::one(lead), len })
     }
 
@@ -291,7 +296,7 @@ impl<S: Storage> Node<[u8], S> {
     ) -> Option<usize> {
         let (tag, command) = Tag::take(frame.get(..len)?)?;
         let tag_bytes = len.saturating_sub(command.len());
-        let own = self.identity.is_some_and(|own| own.node == tag.origin);
+        let own = self.raft.id() == Some(tag.origin);
         let member = self.roster.iter_mut().find(|member| member.id == tag.origin)?;
         if tag.session == 0 {
             // Not 0, which is none.
@@ -316,7 +321,7 @@ impl<S: Storage> Node<[u8], S> {
 
     /// Has this board's command been applied?
     fn look_for_own_command(&mut self, id: Option<EntryId>) {
-        let own = self.identity.map(|own| own.node);
+        let own = self.raft.id();
         let Forward { session, number, .. } = self.forward;
         let applied = |m: &crate::membership::Member| {
             Some(m.id) == own && m.session == session && m.commands >= number
@@ -331,7 +336,7 @@ impl<S: Storage> Node<[u8], S> {
     /// A snapshot has taken the place of entries, this board's command among them, perhaps.
     pub(super) fn forward_restored(&mut self) {
         self.look_for_own_command(None);
-        let own = self.identity.map(|own| own.node);
+        let own = self.raft.id();
         let here = self.roster.iter().find(|member| Some(member.id) == own);
         let session = here.map_or(0, |member| member.session);
         if self.forward.session != 0 && self.forward.session != session {

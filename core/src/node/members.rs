@@ -164,7 +164,7 @@ impl<S: Storage> Node<[u8], S> {
         let message = Message::Admitted { term: self.raft.term(), nonce, generation };
         let mut limits = [0; 24];
         let limits = self.limits.put(&mut limits)?;
-        self.transmit(NodeSet::one(to), message, limits, frame)
+        self.transmit(NodeSet::one(to), &message, limits, frame)
     }
 
     /// This board, with blank flash, asks for its place, and asks again.
@@ -177,7 +177,7 @@ impl<S: Storage> Node<[u8], S> {
         let message = Message::Join { nonce: request.nonce };
         let own = self.identity.map_or(NodeSet::EMPTY, |own| NodeSet::one(own.node));
         let to = NodeSet::ALL.difference(own);
-        self.transmit(to, message, &[], frame).map_or(Flow::Rest, Flow::Out)
+        self.transmit(to, &message, &[], frame).map_or(Flow::Rest, Flow::Out)
     }
 
     /// This board has a place, if the answer is to its own request: it founds its log in that life, as one that knows nobody.
@@ -195,12 +195,13 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// A board that knows nobody asks for a snapshot with every answer, also while it gets one: then it says how far that is.
-    pub(super) fn asks_for_snapshot(&self, message: Message) -> Message {
-        match (message, &self.task) {
-            (Message::SnapshotReply { term, .. }, Task::Receive { id, offset, .. }) => {
-                Message::SnapshotReply { term, id: *id, offset: *offset }
-            }
-            _ => message,
+    pub(super) fn ask_for_snapshot(&self, message: &mut Message) {
+        if let (
+            Message::SnapshotReply { id, offset, .. },
+            Task::Receive { id: of, offset: at, .. },
+        ) = (message, &self.task)
+        {
+            (*id, *offset) = (*of, *at);
         }
     }
 

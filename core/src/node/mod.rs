@@ -76,7 +76,7 @@ pub struct Node<B: ?Sized = [u8], S = Wal> {
     erase_anyway: bool,
     /// The cluster that is to be founded out of what is here.
     recovery: Option<ClusterId>,
-    geometry: Geometry,
+    geometry: Option<Geometry>,
     /// The link's own limit.
     link_frame_bytes: u16,
     limits: Limits,
@@ -128,7 +128,7 @@ impl<const N: usize, S: Storage> Node<[u8; N], S> {
             founding: false,
             erase_anyway: false,
             recovery: None,
-            geometry: Geometry::NONE,
+            geometry: None,
             link_frame_bytes: 0,
             limits: Limits { frame_bytes: 0, entry_bytes: 0, log_bytes: 0, snapshot_bytes: 0 },
             roster: heapless::Vec::new(),
@@ -209,9 +209,9 @@ impl<S: Storage> Node<[u8], S> {
         if let Boot::Recover { cluster } = boot {
             self.recovery = Some(cluster);
         }
-        self.geometry = config.flash.geometry;
+        self.geometry = Some(config.flash.geometry);
         self.link_frame_bytes = config.link.frame_bytes;
-        self.raft.set_options(Options {
+        self.raft.options = Options {
             election_ms: config.election_ms,
             heartbeat_ms: config.heartbeat_ms,
             pre_vote: config.pre_vote,
@@ -221,7 +221,7 @@ impl<S: Storage> Node<[u8], S> {
             lease_ms: config.lease_ms(),
             silent_ms: config.election_ms,
             seed: config.seed,
-        });
+        };
         self.idle_at = now;
         Ok(())
     }
@@ -266,6 +266,7 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// Takes a frame from the link, whatever its bytes are.
+    #[inline(never)] // As `poll_output`.
     pub fn handle_frame(&mut self, now: Instant, frame: &[u8]) {
         let (Phase::Running | Phase::Restoring | Phase::Joining, Some(own)) =
             (self.phase, self.identity)
@@ -281,9 +282,10 @@ impl<S: Storage> Node<[u8], S> {
         if frame.len() > usize::from(self.limits.frame_bytes) && !joining {
             return self.refuse_frame(FrameRefusal::TooLong);
         }
-        let frame = match wire::decode(frame) {
+        let decoded = wire::decode(frame);
+        let frame = match &decoded {
             Ok(frame) => frame,
-            Err(error) => return self.refuse_frame(FrameRefusal::Unreadable(error)),
+            Err(error) => return self.refuse_frame(FrameRefusal::Unreadable(*error)),
         };
         let wire::Envelope { cluster, to, from, generation, ref message, .. } = frame.envelope;
         if cluster != own.cluster {
@@ -335,6 +337,8 @@ impl<S: Storage> Node<[u8], S> {
             Stepped::Done => self.handle_forwarded(from, message, frame.payload),
             Stepped::WantsSnapshot => self.receive_snapshot(message, frame.payload),
         }
+        // A snapshot makes room.
+        self.rests &= !self.raft.is_short_of_room();
     }
 
     fn refuse_frame(&mut self, why: FrameRefusal) {
@@ -355,18 +359,14 @@ impl<S: Storage> Node<[u8], S> {
     /// The flash operation of the last [`Output::Flash`] has ended. What was read has to be in the flash
     /// buffer at the next poll.
     pub fn handle_flash(&mut self, now: Instant, done: FlashDone) {
-        self.put_upkeep_off(now);
+        self.idle_at = self.election_timeout_from(now);
         self.rests = false;
         self.storage.handle(done);
     }
 
     /// The shortest election timeout from now on: the patience that a node has with anything.
     fn election_timeout_from(&self, now: Instant) -> Instant {
-        now.after(self.raft.options().election_ms)
-    }
-
-    fn put_upkeep_off(&mut self, now: Instant) {
-        self.idle_at = self.election_timeout_from(now);
+        now.after(self.raft.options.election_ms)
     }
 
     /// Hands leadership to another voter, on the leader; on a follower the leader is asked to, once. Nothing can be proposed
@@ -450,10 +450,13 @@ impl<S: Storage> Node<[u8], S> {
     /// Drops entries that a durable snapshot covers, the oldest first, until `bytes` and a quarter of the
     /// log are free: who is a little behind shall find its entries here.
     fn make_room(&mut self, bytes: usize) {
-        let wanted = bytes.max(self.log.bytes_capacity().wrapping_shr(2));
-        let Some(missing) = wanted.checked_sub(self.log.bytes_free()).filter(|m| *m > 0) else {
+        let (capacity, free) = (self.log.bytes_capacity(), self.log.bytes_free());
+        let wanted = bytes.max(capacity.wrapping_shr(2));
+        if free >= wanted {
             return;
-        };
+        }
+        // And a little more: it is a walk through what is dropped.
+        let missing = wanted.saturating_add(capacity.wrapping_shr(4)).saturating_sub(free);
         let covered = self.raft.snapshot().index;
         if self.log.base().index < covered {
             let (kept_back, _) = self.log.fit(self.log.base().index, covered, missing);
@@ -541,7 +544,9 @@ impl<S: Storage> Node<[u8], S> {
             self.stop(Fault::Buffers { bytes_given, bytes_needed });
         }
         let capacity = self.log.bytes_capacity() as u32;
-        self.storage.reserve(live_bytes(capacity, &self.limits, &self.geometry));
+        if let Some(geometry) = &self.geometry {
+            self.storage.reserve(live_bytes(capacity, &self.limits, geometry));
+        }
         short.is_none()
     }
 
@@ -555,7 +560,7 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     fn start_raft(&mut self, now: Instant, mounted: &Mounted) {
-        let options = *self.raft.options();
+        let options = self.raft.options;
         let restored = Restored {
             term: mounted.hard_state.term,
             vote: mounted.hard_state.vote,

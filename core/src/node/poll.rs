@@ -8,7 +8,7 @@ use crate::membership::Member;
 use crate::storage::Storage;
 use crate::types::{EntryId, Generation, Index, Instant, NodeSet};
 use crate::wal::{HardState, Mounted, Progress, Tail, Want};
-use crate::wire::{self, Envelope, Message};
+use crate::wire::{self, Message};
 
 /// What one look at the flash log led to.
 pub(super) enum Flow {
@@ -23,9 +23,11 @@ pub(super) enum Flow {
 impl<S: Storage> Node<[u8], S> {
     /// The next thing to do; call it until it says [`Output::Wait`]. While a flash operation is out it goes
     /// on with whatever does not depend on it, and leaves `flash` alone.
+    #[inline(never)] // Small boards: what it takes of the stack and of flash would be its caller's too.
     pub fn poll_output(&mut self, now: Instant, frame: &mut [u8], flash: &mut [u8]) -> Output {
         if let Some(id) = self.applying.take() {
             self.raft.set_applied(id.index);
+            self.rests &= !self.wants_snapshot(now);
         }
         loop {
             if let Some(event) = self.events.pop() {
@@ -47,9 +49,7 @@ impl<S: Storage> Node<[u8], S> {
                 Phase::Opening | Phase::Restoring | Phase::Recovering => {}
                 Phase::Running if self.is_silent() => {}
                 Phase::Running => {
-                    self.return_votes();
-                    let output = self.poll_read().or_else(|| self.poll_forward(frame));
-                    if let Some(output) = output.or_else(|| self.poll_message(frame)) {
+                    if let Some(output) = self.poll_saying(frame) {
                         return output;
                     }
                 }
@@ -59,7 +59,7 @@ impl<S: Storage> Node<[u8], S> {
                 match self.poll_flash(now, frame, flash) {
                     Flow::Out(output) => return output,
                     Flow::Again => continue,
-                    Flow::Rest => self.rests = true,
+                    Flow::Rest => {}
                 }
             }
             match self.poll_apply(now, frame, looks) {
@@ -71,6 +71,18 @@ impl<S: Storage> Node<[u8], S> {
         }
     }
 
+    /// What is to be said, to the application or to others.
+    fn poll_saying(&mut self, frame: &mut [u8]) -> Option<Output> {
+        self.return_votes();
+        if let Some(read) = self.poll_read() {
+            return Some(read);
+        }
+        if let Some(output) = self.poll_forward(frame) {
+            return Some(output);
+        }
+        self.poll_message(frame)
+    }
+
     /// Is there certainly nothing to say? Most looks find that.
     fn is_silent(&self) -> bool {
         let learners = self.raft.membership().learners;
@@ -79,18 +91,9 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// Had flash nothing to do, and still has not?
-    fn flash_rests(&mut self, now: Instant) -> bool {
-        let running = self.phase == Phase::Running;
-        if !self.rests
-            || !running
-            || now >= self.idle_at
-            || self.log.durable() != self.log.last().index
-        {
-            return false;
-        }
-        let HardState { term, vote, .. } = self.storage.durable();
-        let held = (term, vote) == (self.raft.term(), self.raft.vote());
-        held && !self.raft.owes_snapshot() && !self.wants_snapshot(now)
+    fn flash_rests(&self, now: Instant) -> bool {
+        let rests = self.rests & self.log.is_durable() & !self.raft.owes_snapshot();
+        rests && self.phase == Phase::Running && now < self.idle_at && self.raft.is_vote_durable()
     }
 
     /// A node that has stopped has its flash remember why, and does nothing else.
@@ -121,13 +124,16 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// The first poll: now the buffers are known.
+    #[cold]
     fn open(&mut self, frame: &[u8], flash: &[u8]) {
         self.phase = Phase::Opening;
         if self.founding && !self.check_buffers(frame, flash) {
             return;
         }
         let flash_bytes = flash.len();
-        let geometry = self.geometry;
+        let Some(geometry) = self.geometry else {
+            return;
+        };
         let opened = match self.identity {
             Some(identity) if self.founding => {
                 self.storage.format(geometry, flash_bytes, identity, self.erase_anyway)
@@ -169,31 +175,18 @@ impl<S: Storage> Node<[u8], S> {
             idle,
             allow_erase: !self.erases_held,
         };
-        self.rests = false;
-        let mut written = false;
-        let progress = loop {
-            let progress = self.storage.poll(&want, &mut self.log, flash);
-            if !matches!(progress, Progress::Durable) || written {
-                break progress;
-            }
-            let HardState { term, vote, .. } = self.storage.durable();
-            self.raft.set_durable(now, term, vote, &mut self.log, &mut self.events);
-            self.kept_up = false;
-            self.put_upkeep_off(now);
-            // Most often that was all.
-            written = true;
-        };
-        if !matches!(progress, Progress::Idle) {
-            self.kept_up = false;
-        }
+        let progress = self.storage.poll(&want, &mut self.log, flash);
+        let is_idle = matches!(progress, Progress::Idle);
+        self.rests = is_idle;
+        self.kept_up &= is_idle;
         match progress {
             Progress::Op(op) => return Flow::Out(Output::Flash(op)),
-            // Dealt with above; more of it is for the next look.
             Progress::Durable => {
                 let HardState { term, vote, .. } = self.storage.durable();
                 self.raft.set_durable(now, term, vote, &mut self.log, &mut self.events);
+                self.idle_at = self.election_timeout_from(now);
             }
-            Progress::Formatted => self.begin_founding_snapshot(),
+            Progress::Formatted => self.begin_snapshot(EntryId::ZERO),
             Progress::Mounted(mounted) => {
                 self.start_raft(now, &mounted);
                 self.begin_restore();
@@ -208,12 +201,7 @@ impl<S: Storage> Node<[u8], S> {
             Progress::Refused(error) => self.stop(Fault::Mount(error)),
             Progress::Fault(fault) => self.stop(Fault::Flash(fault)),
             Progress::Idle => {
-                self.rests = true;
-                // What has become durable is to be told first.
-                if written {
-                    return Flow::Again;
-                }
-                self.kept_up = self.kept_up || idle;
+                self.kept_up |= idle;
                 return Flow::Rest;
             }
         }
@@ -238,9 +226,12 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// All that is here has been applied: it becomes the state that a cluster of this board alone begins with.
+    #[cold]
     fn found_alone(&mut self, flash: &[u8]) -> bool {
         let all = self.raft.applied() == self.log.last().index && self.newer_schema.is_none();
-        let (true, Some(cluster), Some(own)) = (all, self.recovery, self.identity) else {
+        let (true, Some(cluster), Some(own), Some(geometry)) =
+            (all, self.recovery, self.identity, self.geometry)
+        else {
             return false;
         };
         self.dismiss(NodeSet::one(own.node));
@@ -252,7 +243,7 @@ impl<S: Storage> Node<[u8], S> {
         (self.founding, self.phase) = (true, Phase::Opening);
         self.raft.clear();
         self.log.reset(EntryId::ZERO);
-        if let Err(error) = self.storage.format(self.geometry, flash.len(), identity, true) {
+        if let Err(error) = self.storage.format(geometry, flash.len(), identity, true) {
             self.stop(Fault::Geometry(error));
         }
         true
@@ -260,18 +251,18 @@ impl<S: Storage> Node<[u8], S> {
 
     fn poll_message(&mut self, frame: &mut [u8]) -> Option<Output> {
         if let Some((to, message)) = self.poll_snapshot_reply() {
-            return self.transmit(to, message, &[], frame);
+            return self.transmit(to, &message, &[], frame);
         }
         if let Some(output) = self.poll_admitted(frame) {
             return Some(output);
         }
-        let outgoing = self.raft.poll_message(&mut self.log)?;
+        let mut outgoing = self.raft.poll_message(&mut self.log)?;
         let Message::Append { prev, .. } = outgoing.message else {
-            let message = self.asks_for_snapshot(outgoing.message);
-            return self.transmit(outgoing.to, message, &[], frame);
+            self.ask_for_snapshot(&mut outgoing.message);
+            return self.transmit(outgoing.to, &outgoing.message, &[], frame);
         };
         let frame_bytes = usize::from(self.limits.frame_bytes).min(frame.len());
-        let head = self.encode(outgoing.to, outgoing.message, frame)?;
+        let head = wire::say(self.identity.as_ref()?, outgoing.to, &outgoing.message, frame)?;
         let room = wire::payload_bytes_max(frame_bytes, head).min(outgoing.entries_bytes_max);
         let place = frame.get_mut(head..head.saturating_add(room))?;
         let (last, bytes) = self.log.copy_fit(prev.index, outgoing.entries_upto, place);
@@ -281,27 +272,14 @@ impl<S: Storage> Node<[u8], S> {
         Some(Output::Transmit { to: outgoing.to, len })
     }
 
-    pub(super) fn encode(&self, to: NodeSet, message: Message, frame: &mut [u8]) -> Option<usize> {
-        let own = self.identity?;
-        let envelope = Envelope {
-            version: wire::VERSION,
-            cluster: own.cluster,
-            to,
-            from: own.node,
-            generation: own.generation,
-            message,
-        };
-        wire::encode(&envelope, frame)
-    }
-
     pub(super) fn transmit(
         &self,
         to: NodeSet,
-        message: Message,
+        message: &Message,
         payload: &[u8],
         frame: &mut [u8],
     ) -> Option<Output> {
-        let head = self.encode(to, message, frame)?;
+        let head = wire::say(self.identity.as_ref()?, to, message, frame)?;
         let end = head.saturating_add(payload.len());
         crate::log::copy(frame.get_mut(head..end)?, payload);
         let len = wire::seal(frame, end)?;

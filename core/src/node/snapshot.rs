@@ -128,13 +128,15 @@ impl Task {
 }
 
 impl<S: Storage> Node<[u8], S> {
-    pub(super) fn begin_founding_snapshot(&mut self) {
-        self.begin_snapshot(EntryId::ZERO);
-    }
-
-    fn begin_snapshot(&mut self, id: EntryId) {
+    pub(super) fn begin_snapshot(&mut self, id: EntryId) {
         self.storage.begin_snapshot(id);
         self.task = Task::Take { id, offset: 0, stage: Stage::Head, writing: false };
+    }
+
+    fn begin_own_snapshot(&mut self) {
+        let applied = self.raft.applied();
+        let term = self.log.term(applied).unwrap_or_default();
+        self.begin_snapshot(EntryId::new(applied, term));
     }
 
     /// Is it time for a snapshot? When half of the log is applied and not covered by one, or when flash
@@ -190,9 +192,7 @@ impl<S: Storage> Node<[u8], S> {
             Task::None => {
                 let idle = matches!(self.reading, Reading::None) && self.applying.is_none();
                 if idle && self.wants_snapshot(now) {
-                    let applied = self.raft.applied();
-                    let term = self.log.term(applied).unwrap_or_default();
-                    self.begin_snapshot(EntryId::new(applied, term));
+                    self.begin_own_snapshot();
                     return Flow::Again;
                 }
                 Flow::Rest
@@ -207,6 +207,7 @@ impl<S: Storage> Node<[u8], S> {
         }
     }
 
+    #[cold]
     fn poll_taking(&mut self, id: EntryId, offset: u32, stage: Stage, flash: &mut [u8]) -> Flow {
         let piece_max = piece_bytes_max(self.limits.frame_bytes);
         let end = SNAP_DATA_AT.saturating_add(piece_max);
@@ -410,7 +411,7 @@ impl<S: Storage> Node<[u8], S> {
         // What did not fit now will not fit at once.
         self.snapshot_after = self.election_timeout_from(now);
         if self.founding {
-            self.begin_founding_snapshot();
+            self.begin_snapshot(EntryId::ZERO);
         }
     }
 
@@ -498,7 +499,7 @@ impl<S: Storage> Node<[u8], S> {
             bytes: snapshot.bytes,
             check: snapshot.crc,
         };
-        self.transmit(NodeSet::one(to), message, piece, frame)
+        self.transmit(NodeSet::one(to), &message, piece, frame)
     }
 
     pub(super) fn chunk_unreadable(&mut self) {
@@ -507,9 +508,7 @@ impl<S: Storage> Node<[u8], S> {
             Reading::Send { to } => {
                 self.raft.snapshot_sent(to);
                 if self.task == Task::None && self.newer_schema.is_none() {
-                    let applied = self.raft.applied();
-                    let term = self.log.term(applied).unwrap_or_default();
-                    self.begin_snapshot(EntryId::new(applied, term));
+                    self.begin_own_snapshot();
                 }
             }
             _ => self.stop(Fault::Snapshot),

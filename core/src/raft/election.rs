@@ -58,10 +58,7 @@ impl Raft {
         // Neither term nor vote changes: a question binds nobody (EL5).
         self.lead = None;
         self.stand(now, Role::PreCandidate, events);
-        if let Some(id) = self.id {
-            self.granted.insert(id);
-        }
-        self.tally(now, log, events);
+        self.count_own_vote(now, log, events);
     }
 
     fn become_candidate(&mut self, now: Instant, events: &mut Events) {
@@ -83,6 +80,7 @@ impl Raft {
     pub(super) fn repeat_vote_requests(&mut self, now: Instant) {
         let answered = self.granted.union(self.refused);
         self.owes_vote_request = self.others(self.membership.voters()).difference(answered);
+        self.looks = true;
         self.beat_at = now.after(self.options.heartbeat_ms);
     }
 
@@ -93,19 +91,17 @@ impl Raft {
         self.tally(now, log, events);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a message's fields")]
     pub(super) fn handle_vote_request(
         &mut self,
         now: Instant,
         from: NodeId,
-        term: Term,
-        last: EntryId,
-        commit: EntryId,
-        pre: bool,
-        transfer: bool,
+        message: &Message,
         log: &mut Log,
         events: &mut Events,
     ) {
+        let Message::VoteRequest { term, last, commit, pre, transfer } = *message else {
+            return;
+        };
         self.learn_commit(now, commit, log, events);
         if term < self.term {
             // A candidate that is behind must learn the term, or it asks for ever (SM3).
@@ -171,18 +167,17 @@ impl Raft {
                 || now.since(self.timer_since) < u64::from(self.options.election_ms))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a message's fields")]
     pub(super) fn handle_vote_reply(
         &mut self,
         now: Instant,
         from: NodeId,
-        term: Term,
-        commit: EntryId,
-        pre: bool,
-        granted: bool,
+        message: &Message,
         log: &mut Log,
         events: &mut Events,
     ) {
+        let Message::VoteReply { term, commit, pre, granted } = *message else {
+            return;
+        };
         self.learn_commit(now, commit, log, events);
         let asked = match self.role {
             Role::PreCandidate => pre && (!granted || term == self.term.next()),
@@ -249,7 +244,7 @@ impl Raft {
         self.owes_vote_request = NodeSet::EMPTY;
         self.owes_heartbeat = NodeSet::EMPTY;
         self.owes_append = NodeSet::EMPTY;
-        self.looks = false;
+        self.looks = true;
         self.owes_snapshot = NodeSet::EMPTY;
         self.reply = OwedReply::default();
         (self.transfer, self.transferred, self.lease) = (Transfer::NONE, false, Lease::NONE);
@@ -293,19 +288,14 @@ impl Raft {
             let message = Message::VoteReply { term, commit, pre: false, granted: true };
             return Some((NodeSet::one(to), message));
         }
-        if !self.owes_pre_grant.is_empty() {
-            let to = take(&mut self.owes_pre_grant);
-            let term = self.pre_grant_term;
-            return Some((to, Message::VoteReply { term, commit, pre: true, granted: true }));
-        }
-        if !self.owes_vote_refusal.is_empty() {
-            let to = take(&mut self.owes_vote_refusal);
-            return Some((to, Message::VoteReply { term, commit, pre: false, granted: false }));
-        }
-        if !self.owes_pre_refusal.is_empty() {
-            let to = take(&mut self.owes_pre_refusal);
-            return Some((to, Message::VoteReply { term, commit, pre: true, granted: false }));
-        }
-        None
+        let (owed, term, pre, granted) = if !self.owes_pre_grant.is_empty() {
+            (&mut self.owes_pre_grant, self.pre_grant_term, true, true)
+        } else if !self.owes_vote_refusal.is_empty() {
+            (&mut self.owes_vote_refusal, term, false, false)
+        } else {
+            (&mut self.owes_pre_refusal, term, true, false)
+        };
+        let to = take(owed);
+        (!to.is_empty()).then_some((to, Message::VoteReply { term, commit, pre, granted }))
     }
 }

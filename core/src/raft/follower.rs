@@ -19,7 +19,7 @@ impl Raft {
     ) {
         // What the members were before the first entry is in a snapshot alone.
         if self.knows_nobody() {
-            self.reply.owed = true;
+            self.owe_reply();
             return;
         }
         // No leader holds an entry of a term after its own (LG13).
@@ -37,7 +37,7 @@ impl Raft {
             let end = EntryId::new(prev.index.min(log.last().index), prev.term);
             let hint = log.find_conflict(end);
             self.reply.reject = Some(Reject { rejected: prev.index, hint });
-            self.reply.owed = true;
+            self.owe_reply();
             return;
         }
         let appended = if log.append_whole(&entries, end) {
@@ -51,14 +51,14 @@ impl Raft {
                 self.reply.reject = None;
                 // An answer that tells of new entries waits until they are durable.
                 if log.durable() >= last {
-                    self.reply.owed = true;
+                    self.owe_reply();
                 }
             }
             Appended::FullAfter(last) => {
                 self.accept(last, commit, log);
                 self.reply.reject = None;
                 self.reply.full = true;
-                self.reply.owed = true;
+                self.owe_reply();
                 events.push(Event::LogFull { last });
             }
             // Only what is sound was taken; nothing is said of it.
@@ -66,6 +66,10 @@ impl Raft {
                 events.push(Event::ImpossibleFrame { from });
             }
         }
+    }
+
+    fn owe_reply(&mut self) {
+        (self.reply.owed, self.looks) = (true, true);
     }
 
     pub(super) fn accept(&mut self, last: Index, commit: Index, log: &Log) {
@@ -86,7 +90,7 @@ impl Raft {
         }
         if reply {
             self.reply.round = round;
-            self.reply.owed = true;
+            self.owe_reply();
             self.ask_again();
         }
     }
@@ -97,7 +101,7 @@ impl Raft {
             if log.holds(id) {
                 self.accept(id.index, id.index, log);
             }
-            self.reply.owed = true;
+            self.owe_reply();
             return Stepped::Done;
         }
         Stepped::WantsSnapshot
@@ -114,11 +118,7 @@ impl Raft {
 
     /// A leader or candidate of the past learns the term from the answer (SM3).
     pub(super) fn answer_stale(&mut self, from: NodeId, message: &Message) {
-        let from_leader = matches!(
-            message,
-            Message::Append { .. } | Message::Heartbeat { .. } | Message::Snapshot { .. }
-        );
-        if from_leader && (self.options.check_quorum || self.options.pre_vote) {
+        if message.is_leaders() && (self.options.check_quorum || self.options.pre_vote) {
             self.owes_term.insert(from);
         }
     }

@@ -48,7 +48,6 @@ impl Raft {
         self.round = round;
         self.beat_at = now.after(self.options.heartbeat_ms);
         self.owes_heartbeat = self.others(self.membership.members());
-        self.looks = true;
         // This round is theirs, too.
         self.owes_round = false;
         self.lease_round(now);
@@ -70,28 +69,20 @@ impl Raft {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a message's fields")]
-    pub(super) fn handle_reply(
-        &mut self,
-        from: NodeId,
-        matched: Index,
-        received: Index,
-        round: u32,
-        reject: Option<Reject>,
-        room: Option<u32>,
-        log: &mut Log,
-    ) {
+    pub(super) fn handle_reply(&mut self, from: NodeId, message: &Message, log: &mut Log) {
+        let Message::Reply { matched, received, round, reject, room, .. } = *message else {
+            return;
+        };
         let last = log.last().index;
         // Nobody can hold more than the log has, or have heard what was not said yet (a forged or a past life's answer).
-        if received > last || round > self.round {
+        if self.role != Role::Leader || received > last || round > self.round {
             return;
         }
         let Some(progress) = self.progress.iter_mut().find(|p| p.id == Some(from)) else {
             return;
         };
         self.recent_active.insert(from);
-        self.looks = true;
-        progress.set_room(room);
+        (progress.is_full, progress.room) = (room.is_some(), room.unwrap_or_default());
         progress.round_heard = progress.round_heard.max(round);
         let news = progress.acknowledged(matched);
         let lost = progress.has_lost(round, received);
@@ -136,7 +127,6 @@ impl Raft {
             return;
         };
         self.recent_active.insert(from);
-        self.looks = true;
         // It knows nobody, or has the beginning of what another leader sent: no append helps it.
         let needs_one = progress.state == ProgressState::Probe && progress.matched == Index::ZERO;
         if (id == EntryId::ZERO || needs_one) && progress.state != ProgressState::Snapshot {
@@ -199,12 +189,8 @@ impl Raft {
         if let Some(outgoing) = self.poll_leader_reads(log).or_else(|| self.poll_transfer(log)) {
             return Some(outgoing);
         }
-        if !self.looks {
-            return None;
-        }
         let (append, behind) = self.poll_append(log);
         if append.is_some() || behind.is_empty() {
-            self.looks = append.is_some();
             return append;
         }
         Some(self.heartbeat(behind, false, log))

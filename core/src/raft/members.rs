@@ -59,7 +59,7 @@ impl Raft {
             progress.reset(Some(id), next);
         }
         self.told.remove(id);
-        self.looks = self.role == Role::Leader;
+        self.looks = true;
     }
 
     /// Leader: the member's log is nearly this one's.
@@ -73,6 +73,7 @@ impl Raft {
     /// Puts a configuration into effect.
     pub fn set_membership(&mut self, membership: Membership, log: &mut Log) {
         self.membership = membership;
+        self.looks = true;
         let members = membership.members();
         for gone in &mut self.progress {
             if gone.id.is_some_and(|id| !members.contains(id)) {

@@ -48,7 +48,8 @@ pub struct Raft {
     commit: Index,
     applied: Index,
     membership: Membership,
-    options: Options,
+    /// What a node wants of its protocol, from before that starts.
+    pub(crate) options: Options,
     rng: u64,
 
     /// When the election timer was last reset, and how long it runs.
@@ -74,7 +75,7 @@ pub struct Raft {
     owes_term: NodeSet,
     owes_heartbeat: NodeSet,
     owes_append: NodeSet,
-    /// Leader: something has changed since a look at all members found nothing to send.
+    /// A message may be owed: something has changed since a look at everything found none.
     looks: bool,
     owes_snapshot: NodeSet,
     /// Leader: who was told how far the log is committed.
@@ -200,7 +201,10 @@ impl Raft {
     ) {
         self.clear();
         self.id = Some(id);
-        self.set_options(options);
+        self.options = options;
+        if !options.check_quorum {
+            self.options.lease_ms = 0;
+        }
         // One that has heard of no term has heard of no leader.
         if restored.term > Term::ZERO {
             self.silent_until = now.after(options.silent_ms);
@@ -220,19 +224,6 @@ impl Raft {
         // No late answer to an earlier life is taken for one to this.
         self.life = self.rng as u32 | 1;
         self.read_context = self.life;
-    }
-
-    /// How it behaves from its start on.
-    pub(crate) const fn set_options(&mut self, options: Options) {
-        self.options = options;
-        if !options.check_quorum {
-            self.options.lease_ms = 0;
-        }
-    }
-
-    /// How it behaves.
-    pub(crate) const fn options(&self) -> &Options {
-        &self.options
     }
 
     /// A number that tells this life of the node from others; not 0.
@@ -304,6 +295,7 @@ impl Raft {
 
     /// Lets time have its effect; a call too early or too late does no harm.
     pub fn handle_timeout(&mut self, now: Instant, log: &mut Log, events: &mut Events) {
+        self.looks = true;
         if self.role == Role::Leader {
             self.give_up_transfer(now);
             if self.options.check_quorum && now >= self.quorum_at {
@@ -331,8 +323,12 @@ impl Raft {
         log: &mut Log,
         events: &mut Events,
     ) -> Stepped {
-        if let Message::VoteRequest { term, last, commit, pre, transfer } = *message {
-            self.handle_vote_request(now, from, term, last, commit, pre, transfer, log, events);
+        // What these lead to owes an answer here and there alone.
+        let quiet =
+            matches!(message, Message::Append { .. } | Message::Heartbeat { reply: false, .. });
+        self.looks |= !quiet;
+        if matches!(message, Message::VoteRequest { .. }) {
+            self.handle_vote_request(now, from, message, log, events);
             return Stepped::Done;
         }
         let term = message.term();
@@ -340,10 +336,7 @@ impl Raft {
             self.answer_stale(from, message);
             return Stepped::Done;
         }
-        let from_leader = matches!(
-            message,
-            Message::Append { .. } | Message::Heartbeat { .. } | Message::Snapshot { .. }
-        );
+        let from_leader = message.is_leaders();
         // A granted pre-vote carries the term that was asked about; it is nobody's yet (SM2).
         let future = matches!(message, Message::VoteReply { pre: true, granted: true, .. });
         if term > self.term && !future {
@@ -371,17 +364,11 @@ impl Raft {
                 self.handle_heartbeat(commit, round, reply, log);
             }
             Message::Snapshot { id, .. } => return self.handle_snapshot(id, log),
-            Message::Reply { matched, received, round, reject, room, .. } => {
-                if self.role == Role::Leader {
-                    self.handle_reply(from, matched, received, round, reject, room, log);
-                }
-            }
+            Message::Reply { .. } => self.handle_reply(from, message, log),
             Message::SnapshotReply { id, offset, .. } => {
                 self.handle_snapshot_reply(from, id, offset);
             }
-            Message::VoteReply { term, commit, pre, granted } => {
-                self.handle_vote_reply(now, from, term, commit, pre, granted, log, events);
-            }
+            Message::VoteReply { .. } => self.handle_vote_reply(now, from, message, log, events),
             Message::TimeoutNow { .. } => self.handle_timeout_now(now, log, events),
             Message::Transfer { to, .. } => {
                 if self.role == Role::Leader {
@@ -416,9 +403,13 @@ impl Raft {
         self.durable = (term, vote);
         match self.role {
             // A candidate's own vote counts when flash holds it (B11).
-            Role::Candidate if self.is_vote_durable() => self.count_own_vote(now, log, events),
+            Role::Candidate if self.is_vote_durable() => {
+                self.looks = true;
+                self.count_own_vote(now, log, events);
+            }
             Role::Leader => self.advance_commit(log),
             _ => {
+                self.looks = true;
                 if self.lead.is_some() && self.matched(log) > self.matched_told {
                     self.reply.owed = true;
                 }
@@ -450,6 +441,7 @@ impl Raft {
     /// Entries up to `index` have been applied.
     pub fn set_applied(&mut self, index: Index) {
         self.applied = self.applied.max(index).min(self.commit);
+        self.looks |= self.has_ready_reads();
     }
 
     /// A snapshot that covers the log up to `id` is durable.
@@ -509,18 +501,22 @@ impl Raft {
         self.timer_ms = timer_ms;
     }
 
-    /// Is there certainly no message owed? A quick look before [`Raft::poll_message`] and [`Raft::poll_read`].
-    pub(crate) fn is_silent(&self) -> bool {
-        let asked = self.owes_vote_request.union(self.owes_vote_refusal);
-        let asked = asked.union(self.owes_pre_grant).union(self.owes_pre_refusal);
-        let owed = asked.union(self.owes_term).union(self.owes_heartbeat);
-        let others = self.owes_vote_grant | self.reply.owed | self.has_reads() | self.owes_round;
-        let rare = self.transfer_wanted.is_some() | self.transfer.is_some();
-        owed.is_empty() & !(others | rare | self.looks | self.membership.auto_leave)
+    /// Is there certainly no message owed, and no read ready?
+    pub(crate) const fn is_silent(&self) -> bool {
+        !(self.looks | self.membership.auto_leave)
     }
 
     /// The next message owed, the urgent ones first. For an append, [`Raft::sent`] has to follow.
     pub fn poll_message(&mut self, log: &mut Log) -> Option<Outgoing> {
+        if self.is_silent() {
+            return None;
+        }
+        let outgoing = self.look_for_message(log);
+        self.looks = outgoing.is_some();
+        outgoing
+    }
+
+    fn look_for_message(&mut self, log: &mut Log) -> Option<Outgoing> {
         if let Some((to, message)) = self.poll_vote_message(log) {
             return Some(Outgoing::plain(to, message));
         }
@@ -538,7 +534,8 @@ impl Raft {
         self.id.is_some_and(|id| self.membership.voters().contains(id))
     }
 
-    fn is_vote_durable(&self) -> bool {
+    /// Does flash hold term and vote?
+    pub(crate) fn is_vote_durable(&self) -> bool {
         self.durable == (self.term, self.vote)
     }
 

@@ -27,9 +27,10 @@ pub struct Progress {
     /// A probe is out: nothing more until it is answered or a heartbeat is. In `Replicate`, the next
     /// entry fits no frame.
     pub(crate) paused: bool,
-    is_full: bool,
+    /// It has said so, and not otherwise since.
+    pub(crate) is_full: bool,
     /// If so: bytes that it can take behind what it has received.
-    room: u32,
+    pub(crate) room: u32,
     pub(crate) matched: Index,
     /// The next entry to send; in `Snapshot` the one behind the snapshot.
     pub(crate) next: Index,
@@ -67,12 +68,6 @@ impl Progress {
 
     pub(crate) fn reset(&mut self, id: Option<NodeId>, next: Index) {
         *self = Self { id, next, ..Self::UNUSED };
-    }
-
-    /// It has said whether it is full, and what it can take then; that holds until it says otherwise.
-    pub(crate) fn set_room(&mut self, room: Option<u32>) {
-        self.is_full = room.is_some();
-        self.room = room.unwrap_or_default();
     }
 
     /// Bytes of entries that it can take, if it is full.

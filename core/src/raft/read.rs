@@ -85,16 +85,13 @@ impl Raft {
         }
     }
 
-    /// Is any read under way?
-    pub(super) fn has_reads(&self) -> bool {
-        self.reads.iter().any(|read| read.from.is_some())
+    /// May it be that the state serves one?
+    pub(super) fn has_ready_reads(&self) -> bool {
+        self.reads.iter().any(|read| read.step == Step::Ready)
     }
 
     /// A read of this node's own that the state as it is applied now may serve.
     pub fn poll_read(&mut self) -> Option<u32> {
-        if !self.has_reads() {
-            return None;
-        }
         self.confirm_reads();
         let (own, applied) = (self.id, self.applied);
         self.take_ready(|read| read.from == own && read.index <= applied).map(|read| read.context)
@@ -132,6 +129,7 @@ impl Raft {
             let trusted = lease && self.holds_lease(now) && self.commit >= self.term_start;
             read.step = if trusted { Step::Ready } else { self.next_round() };
         }
+        self.looks = true;
         if let Some(place) = self.reads.get_mut(free) {
             *place = read;
         }
@@ -237,9 +235,7 @@ impl Raft {
     /// A leader: a round that reads wait for, and answers to followers.
     pub(super) fn poll_leader_reads(&mut self, log: &mut Log) -> Option<Outgoing> {
         let own = self.id;
-        if self.has_reads() {
-            self.confirm_reads();
-        }
+        self.confirm_reads();
         if let Some(Read { from: Some(from), context, index, .. }) =
             self.take_ready(|read| read.from != own)
         {
@@ -290,8 +286,15 @@ mod tests {
         let heard = |raft: &mut Raft, log: &mut Log| {
             let said = raft.poll_leader_reads(log);
             let from = NodeId::new(2).unwrap();
-            let round = raft.round;
-            raft.handle_reply(from, Index::ZERO, Index::ZERO, round, None, None, log);
+            let reply = Message::Reply {
+                term: raft.term,
+                matched: Index::ZERO,
+                received: Index::ZERO,
+                round: raft.round,
+                reject: None,
+                room: None,
+            };
+            raft.handle_reply(from, &reply, log);
             said.is_some()
         };
         let first = raft.read(Instant::ZERO, false).unwrap();

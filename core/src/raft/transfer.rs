@@ -59,6 +59,7 @@ impl Raft {
     /// # Errors
     /// It can't be done, or is done already.
     pub fn transfer_leader(&mut self, now: Instant, to: NodeId) -> Result<(), TransferRefused> {
+        self.looks = true;
         if self.role != Role::Leader {
             self.lead.ok_or(TransferRefused::NoLeader)?;
             self.transfer_wanted = Some(to);

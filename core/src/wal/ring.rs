@@ -69,11 +69,17 @@ pub(super) fn check_record(geometry: &Geometry, bytes: usize) -> Result<(), Geom
     Err(GeometryError::SegmentBytes { min, max: SEGMENT_BYTES_MAX })
 }
 
-/// Segments that so many bytes of log and snapshot take, with their heads; none if half of one holds them.
+/// Segments that so many bytes of log and snapshot take, with their heads; none if half of one holds them, and no
+/// more than a ring has.
 fn takes(geometry: &Geometry, live_bytes: u32) -> u32 {
     let bytes = with_heads(live_bytes);
     let usable = geometry.segment_bytes().saturating_sub(OPEN_BYTES_MAX).max(1);
-    if bytes <= usable.wrapping_shr(1) { 0 } else { bytes.div_ceil(usable) }
+    if bytes <= usable.wrapping_shr(1) {
+        return 0;
+    }
+    // No division: that is 400 bytes of code on a part without one.
+    let most = u32::from(SEGMENTS_MAX);
+    (1..most).find(|n| usable.saturating_mul(*n) >= bytes).unwrap_or(most)
 }
 
 const fn with_heads(live_bytes: u32) -> u32 {
@@ -148,7 +154,7 @@ impl Wal {
     /// The board keeps so many bytes of entries and of a snapshot at most, as [`Wal::check`] counts them. As long as it
     /// has not said so since the mount, as much stays free as the ring can take on.
     pub fn reserve(&mut self, live_bytes: u32) {
-        self.takes = takes(&self.geometry, live_bytes).clamp(1, SEGMENTS_MAX.into()) as u8;
+        self.takes = takes(&self.geometry, live_bytes).max(1) as u8;
     }
 
     /// Takes `segment` out of use for good.

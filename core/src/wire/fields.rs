@@ -3,8 +3,9 @@
 //! What is near something that was told before is told as the difference: an index from the index before it, the
 //! term of an entry from the message's. Yes and no share a byte with the sender.
 
-use super::{COUNT_MAX, Envelope, Message, Reject};
+use super::{COUNT_MAX, Envelope, Message, Reject, VERSION};
 use crate::codec::{self, Coded};
+use crate::identity::Identity;
 use crate::types::{ClusterId, EntryId, Generation, Index, NodeId, NodeSet, Term};
 
 /// Bits of the first byte that number the message; the version is above them.
@@ -20,28 +21,46 @@ pub(super) const fn version(first: u8) -> u8 {
     first.wrapping_shr(KIND_BITS)
 }
 
-/// Messages by number, with their fields in the order in which they are written. The term is the first one. At most
+/// The message without a term.
+const JOIN: u8 = 7;
+
+/// Messages by number, with their fields in the order in which they are written, behind the term. At most
 /// three fields of a message are flags or may be absent.
 macro_rules! messages {
-    ($($kind:literal $name:ident { $($field:ident),* })*) => {
+    (@) => { Term::ZERO };
+    (@ $term:ident) => { *$term };
+    ($($kind:literal $name:ident $($term:ident)? { $($field:ident),* })*) => {
         const fn kind(message: &Message) -> u8 {
             match message {
                 $(Message::$name { .. } => $kind,)*
             }
         }
 
+        impl Message {
+            /// The sender's term, or the one that is stood for.
+            pub const fn term(&self) -> Term {
+                match self {
+                    $(Self::$name { $($term,)? .. } => messages!(@ $($term)?),)*
+                }
+            }
+        }
+
         impl Field for Message {
             fn write(&self, out: &mut Writer<'_>) {
+                if kind(self) != JOIN {
+                    self.term().write(out);
+                }
                 match self {
-                    $(Message::$name { $($field),* } => {
+                    $(Message::$name { $($field,)* .. } => {
                         $(Field::write($field, out);)*
                     })*
                 }
             }
 
             fn read(from: &mut Reader<'_>) -> Self {
+                let term = if from.kind == JOIN { Term::ZERO } else { Field::read(from) };
                 match from.kind {
-                    $($kind => Message::$name { $($field: Field::read(from)),* },)*
+                    $($kind => Message::$name { $($term: term,)? $($field: Field::read(from)),* },)*
                     _ => {
                         from.bytes.bad = true;
                         Message::Join { nonce: 0 }
@@ -53,26 +72,31 @@ macro_rules! messages {
 }
 
 messages! {
-    0 Append { term, prev, commit }
-    1 Heartbeat { term, commit, round, reply }
-    2 Reply { term, matched, received, round, reject, room }
-    3 VoteRequest { term, last, commit, pre, transfer }
-    4 VoteReply { term, commit, pre, granted }
-    5 Snapshot { term, id, offset, bytes, check }
-    6 SnapshotReply { term, id, offset }
+    0 Append term { prev, commit }
+    1 Heartbeat term { commit, round, reply }
+    2 Reply term { matched, received, round, reject, room }
+    3 VoteRequest term { last, commit, pre, transfer }
+    4 VoteReply term { commit, pre, granted }
+    5 Snapshot term { id, offset, bytes, check }
+    6 SnapshotReply term { id, offset }
     7 Join { nonce }
-    8 Admitted { term, nonce, generation }
-    9 TimeoutNow { term }
-    10 Transfer { term, to }
-    11 ReadIndex { term, context, lease }
-    12 ReadIndexReply { term, context, index }
-    13 Propose { term }
+    8 Admitted term { nonce, generation }
+    9 TimeoutNow term {}
+    10 Transfer term { to }
+    11 ReadIndex term { context, lease }
+    12 ReadIndexReply term { context, index }
+    13 Propose term {}
 }
 
-/// Writes an envelope to the front of `out`; how many bytes. `None` if it does not fit.
-pub(super) fn write(envelope: &Envelope, out: &mut [u8]) -> Option<usize> {
-    let Envelope { version, cluster, to, from, generation, ref message } = *envelope;
-    let first = version.wrapping_shl(KIND_BITS) | kind(message);
+/// Writes who says this, to whom, and the message to the front of `out`; how many bytes. `None` if it does not fit.
+pub(super) fn write(
+    own: &Identity,
+    to: NodeSet,
+    message: &Message,
+    out: &mut [u8],
+) -> Option<usize> {
+    let Identity { cluster, node: from, generation } = *own;
+    let first = VERSION.wrapping_shl(KIND_BITS) | kind(message);
     let mut writer = Writer {
         bytes: codec::Writer::new(out),
         flags: from.get(),
@@ -111,7 +135,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<(Envelope, &[u8])> {
     let generation = Field::read(&mut reader);
     let message = Field::read(&mut reader);
     let cluster = ClusterId([a, b, c, d]);
-    let envelope = Envelope { version: version(first), cluster, to, from, generation, message };
+    let envelope = Envelope { cluster, to, from, generation, message };
     // Flags are left that the message has not.
     if reader.bytes.bad || reader.flags != 0 {
         return None;

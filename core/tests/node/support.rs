@@ -48,7 +48,6 @@ pub(crate) fn forged(
     payload: &[u8],
 ) -> Vec<u8> {
     let envelope = Envelope {
-        version: wire::VERSION,
         cluster: ClusterId([1, 2, 3, 4]),
         to: NodeSet::one(to),
         from,

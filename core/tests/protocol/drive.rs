@@ -161,7 +161,6 @@ impl Cluster {
 
 pub(crate) fn encode(from: u8, to: NodeId, message: Message, payload: &[u8]) -> Vec<u8> {
     let envelope = Envelope {
-        version: wire::VERSION,
         cluster: ClusterId(*b"test"),
         to: NodeSet::one(to),
         from: id(from),

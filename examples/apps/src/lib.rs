@@ -52,6 +52,8 @@ pub const REPORT: &str = "report_s";
 /// What all boards agree on.
 pub struct App<'a> {
     map: &'a mut ConfigMap,
+    /// What was told last.
+    told: Settings,
 }
 
 impl<'a> App<'a> {
@@ -61,7 +63,7 @@ impl<'a> App<'a> {
     /// The map is smaller than [`MAP_BYTES`].
     pub fn new(map: &'a mut ConfigMap) -> Result<Self, TooLarge> {
         map.start(MAP_LIMITS, SCHEMA, None)?;
-        Ok(Self { map })
+        Ok(Self { map, told: Settings::default() })
     }
 
     /// The keys and values themselves.
@@ -74,13 +76,15 @@ impl<'a> App<'a> {
         Settings::of(self.map)
     }
 
-    /// What they mean, if any of them has changed since this was last asked.
+    /// What they mean, if that has changed since this was last asked; in the beginning it is as by default.
     pub fn poll_change(&mut self) -> Option<Settings> {
         let mut changed = false;
         while self.map.poll_change().is_some() {
             changed = true;
         }
-        changed.then(|| self.settings())
+        let settings = changed.then(|| self.settings()).filter(|now| *now != self.told)?;
+        self.told = settings;
+        Some(settings)
     }
 
     /// The button of this board was pressed: the lamp is switched, whichever board leads. If another board switches it at the same time,

@@ -212,6 +212,8 @@ fn what_is_set_to_nonsense_is_bounded_or_as_by_default() {
     set(&mut app, 2, REPORT, Value::Int(5));
     let settings = Settings { lamp: false, level_percent: 40, report_every_s: 5 };
     assert_eq!((app.poll_change(), app.poll_change()), (Some(settings), None));
+    set(&mut app, 8, "else", Value::Int(5));
+    assert_eq!(app.poll_change(), None, "of no concern here");
     set(&mut app, 3, LEVEL, Value::Int(1 << 40));
     set(&mut app, 4, REPORT, Value::Int(-1));
     set(&mut app, 5, LAMP, Value::Str("on"));

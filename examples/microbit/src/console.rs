@@ -54,3 +54,31 @@ impl<L: Link> Link for Console<L> {
         self.link.is_busy()
     }
 }
+
+/// A command that has come to the async runner's board.
+#[cfg(feature = "async")]
+pub static COMMAND: embassy_sync::signal::Signal<
+    embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex,
+    Vec<u8, COMMAND_BYTES>,
+> = embassy_sync::signal::Signal::new();
+
+#[cfg(feature = "async")]
+impl<L: quorate_embedded::link::AsyncLink> quorate_embedded::link::AsyncLink for Console<L> {
+    async fn send(&mut self, to: NodeSet, frame: &[u8]) {
+        self.link.send(to, frame).await;
+    }
+
+    async fn receive(&mut self) -> &[u8] {
+        let frame = self.link.receive().await;
+        match frame.split_first() {
+            Some((&MARK, command)) => {
+                if let Ok(command) = Vec::from_slice(command) {
+                    COMMAND.signal(command);
+                }
+                // No frame to the node: it is counted and forgotten.
+                &[]
+            }
+            _ => frame,
+        }
+    }
+}

@@ -2,20 +2,8 @@
 #![no_main]
 //! Quorate on a BBC micro:bit: the log in the chip's own flash, the other boards on a serial wire.
 
-mod console;
-mod nvmc;
-mod panel;
-mod timer;
-mod uart;
-mod watch;
-
-use console::Console;
 use cortex_m_rt::entry;
-use nrf51_pac::Peripherals;
-use nvmc::Nvmc;
-use panel::Pins;
-use quorate::config::Flash;
-use quorate::flash::Geometry;
+use nrf51_pac::{Peripherals, RNG};
 use quorate::node::{Node, flash_buffer_bytes_min};
 use quorate::typed::ConfigMap;
 use quorate_apps::{App, MAP_BYTES, turn};
@@ -25,23 +13,12 @@ use quorate_embedded::identity::Page;
 use quorate_embedded::link::Serial;
 use quorate_embedded::power::reset;
 use quorate_embedded::runner::{Parts, SuperLoop};
+use quorate_microbit::console::Console;
+use quorate_microbit::nvmc::Nvmc;
+use quorate_microbit::panel::Pins;
+use quorate_microbit::uart::Uart;
+use quorate_microbit::{FLASH, FRAME_BYTES, GEOMETRY, LOG, PAGE, panel, timer, uart};
 use static_cell::{ConstStaticCell, StaticCell};
-use uart::Uart;
-
-const PAGE: u32 = 0x3_0000;
-const LOG: u32 = 0x3_8000;
-const GEOMETRY: Geometry = Geometry {
-    word_bytes: 4,
-    erased: 0xff,
-    page_bytes: 4,
-    block_bytes: 1024,
-    blocks_per_segment: 2,
-    segments: 16,
-};
-const FLASH: Flash =
-    Flash { geometry: GEOMETRY, word_us: nvmc::WORD_US, erase_ms_max: 22, stalls: true };
-/// The longest frame that a cluster of such boards can be founded with.
-const FRAME_BYTES: usize = 112;
 
 static NODE: ConstStaticCell<Node<[u8; 2048]>> = ConstStaticCell::new(Node::new());
 static MAP: ConstStaticCell<ConfigMap<[u8; MAP_BYTES]>> = ConstStaticCell::new(ConfigMap::new());
@@ -61,41 +38,47 @@ type Board = SuperLoop<
     CounterClock<fn() -> u32>,
 >;
 
-/// What is needed for starting alone is off the stack afterwards.
+/// What the board is made of. What that takes is off the stack afterwards.
 #[inline(never)]
-fn start() -> (&'static mut Board, Pins) {
+fn make() -> (&'static mut Board, Pins, RNG) {
     let chip = Peripherals::take().unwrap();
     timer::start(chip.TIMER0);
-    let mut pins = Pins::new(chip.GPIO);
-    let (mut flash, mut page_flash) = (Nvmc::new(&chip.NVMC), Nvmc::new(&chip.NVMC));
-    let page = match Page::read(&mut flash, PAGE, GEOMETRY.erased) {
-        Ok(page) => page,
-        Err(error) => panel::halt("no identity", error),
-    };
-    let (nonce, fresh) = (panel::random(&chip.RNG), panel::random(&chip.RNG));
+    let flash = Nvmc::new(&chip.NVMC);
+    let seed = panel::random(&chip.RNG);
     let board = BOARD.init(SuperLoop::new(Parts {
         node: NODE.take(),
         app: App::new(MAP.take()).unwrap(),
-        link: Console::new(Serial::new_shared(Uart::new(chip.UART0), LINE.take(), fresh)),
+        link: Console::new(Serial::new_shared(Uart::new(chip.UART0), LINE.take(), seed)),
         flash: Partition::new(flash, LOG, 0..quorate_embedded::program_end!(0), &GEOMETRY).unwrap(),
         clock: CounterClock::new(timer::now_us as fn() -> u32, 32, 16_000_000, 16).unwrap(),
         frame: FRAME.take(),
         buffer: BUFFER.take(),
         power: None,
     }));
-    let config = page.config(FLASH, fresh.into());
-    let mark = || Page::mark(&mut page_flash, PAGE, GEOMETRY.erased).is_ok();
-    match board.boot(&config, &page, nonce, mark) {
+    (board, Pins::new(chip.GPIO), chip.RNG)
+}
+
+/// Becomes who the identity page says.
+#[inline(never)]
+fn boot(board: &mut Board, pins: &mut Pins, rng: &RNG) {
+    let mut flash = Nvmc::again();
+    let page = match Page::read(&mut flash, PAGE, GEOMETRY.erased) {
+        Ok(page) => page,
+        Err(error) => panel::halt("no identity", error),
+    };
+    let config = page.config(FLASH, panel::random(rng).into());
+    let mark = || Page::mark(&mut flash, PAGE, GEOMETRY.erased).is_ok();
+    match board.boot(&config, &page, panel::random(rng), mark) {
         Ok(booted) => pins.booted(&page, booted),
         Err(error) => panel::halt("can't start", error),
     }
     board.node().remember(reset::POWER_ON);
-    (board, pins)
 }
 
 #[entry]
 fn main() -> ! {
-    let (board, mut pins) = start();
+    let (board, mut pins, rng) = make();
+    boot(board, &mut pins, &rng);
     loop {
         let until = turn(board, &mut pins);
         pins.look(board.node_and_app());

@@ -42,6 +42,11 @@ impl Nvmc {
         Self(())
     }
 
+    /// The same once more, for the identity page: outside of an operation the controller has no state.
+    pub fn again() -> Self {
+        Self(())
+    }
+
     fn controller(&self) -> &nrf51_pac::nvmc::RegisterBlock {
         // SAFETY: only this driver touches it, on the only thread; no interrupt does.
         unsafe { &*NVMC::ptr() }
@@ -121,5 +126,33 @@ impl NorFlash for Nvmc {
         }
         self.controller().config.write(|w| w.wen().ren());
         Ok(())
+    }
+}
+
+/// The CPU stands still meanwhile: there is nothing to await.
+#[cfg(feature = "async")]
+impl embedded_storage_async::nor_flash::ReadNorFlash for Nvmc {
+    const READ_SIZE: usize = 1;
+
+    async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), OutOfPlace> {
+        ReadNorFlash::read(self, offset, bytes)
+    }
+
+    fn capacity(&self) -> usize {
+        CAPACITY as usize
+    }
+}
+
+#[cfg(feature = "async")]
+impl embedded_storage_async::nor_flash::NorFlash for Nvmc {
+    const WRITE_SIZE: usize = 4;
+    const ERASE_SIZE: usize = PAGE_BYTES as usize;
+
+    async fn erase(&mut self, from: u32, to: u32) -> Result<(), OutOfPlace> {
+        NorFlash::erase(self, from, to)
+    }
+
+    async fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), OutOfPlace> {
+        NorFlash::write(self, offset, bytes)
     }
 }

@@ -53,6 +53,17 @@ impl Pins {
         let _ = (page, booted);
     }
 
+    /// An event of the node's.
+    pub fn told(event: &Event) {
+        if let Event::Stopped(_) = event {
+            WATCH.state.set(2);
+        }
+        // Frames that noise has hit are nothing to tell.
+        if !matches!(event, Event::FrameRefused { .. }) {
+            log!("{}", event);
+        }
+    }
+
     /// Lets others see how far the board is.
     pub fn look(&mut self, (node, app): (&mut Node, &mut App<'_>)) {
         let raft = node.raft();
@@ -63,6 +74,7 @@ impl Pins {
     }
 
     /// Has a command that came by the wire proposed, whichever board leads.
+    #[inline(never)]
     pub fn ask<
         L: Link,
         F: embedded_storage::nor_flash::NorFlash,
@@ -102,13 +114,7 @@ impl Panel for Pins {
     }
 
     fn tell(&mut self, event: Event) {
-        if let Event::Stopped(_) = event {
-            WATCH.state.set(2);
-        }
-        // Frames that noise has hit are nothing to tell.
-        if !matches!(event, Event::FrameRefused { .. }) {
-            log!("{}", event);
-        }
+        Self::told(&event);
     }
 
     fn answer(&mut self, outcome: Outcome) {

@@ -52,4 +52,47 @@ pub fn sleep(ms: u64, awake: impl FnOnce() -> bool) {
 #[interrupt]
 fn TIMER0() {
     timer().events_compare[0].reset();
+    #[cfg(feature = "async")]
+    WAITS.wake();
+}
+
+/// Whom it wakes: one task, whatever it waits for.
+#[cfg(feature = "async")]
+static WAITS: embassy_sync::waitqueue::AtomicWaker = embassy_sync::waitqueue::AtomicWaker::new();
+/// A waiting task is woken at least so often, in ms: the next who waits may set the channel anew.
+#[cfg(feature = "async")]
+const LOOK_MS: u64 = 5;
+
+/// The clock of the async runner.
+#[cfg(feature = "async")]
+pub struct Clock<C>(pub C);
+
+#[cfg(feature = "async")]
+impl<C: quorate_embedded::clock::Clock> quorate_embedded::clock::Clock for Clock<C> {
+    fn now(&mut self) -> quorate::Instant {
+        self.0.now()
+    }
+
+    fn read_every_ms(&self) -> u32 {
+        self.0.read_every_ms()
+    }
+}
+
+#[cfg(feature = "async")]
+impl<C: quorate_embedded::clock::Clock> quorate_embedded::clock::AsyncClock for Clock<C> {
+    async fn wait_until(&mut self, until: quorate::Instant) {
+        use quorate_embedded::clock::Clock as _;
+        core::future::poll_fn(|context| {
+            let left = until.since(self.now());
+            if left == 0 {
+                return core::task::Poll::Ready(());
+            }
+            WAITS.register(context.waker());
+            let us = left.min(LOOK_MS) as u32 * 1000;
+            // SAFETY: the channel that wakes.
+            timer().cc[0].write(|w| unsafe { w.bits(now_us().wrapping_add(us)) });
+            core::task::Poll::Pending
+        })
+        .await;
+    }
 }

@@ -81,12 +81,18 @@ pub fn has_come() -> bool {
     RING.len() > 0
 }
 
+/// Whom it wakes that something has come.
+#[cfg(feature = "async")]
+static WAITS: embassy_sync::waitqueue::AtomicWaker = embassy_sync::waitqueue::AtomicWaker::new();
+
 #[interrupt]
 fn UART0() {
     while uart().events_rxdrdy.read().bits() != 0 {
         uart().events_rxdrdy.reset();
         RING.push(uart().rxd.read().bits() as u8);
     }
+    #[cfg(feature = "async")]
+    WAITS.wake();
 }
 
 impl ErrorType for Uart {
@@ -129,5 +135,30 @@ impl Write for Uart {
 impl WriteReady for Uart {
     fn write_ready(&mut self) -> Result<bool, Infallible> {
         Ok(true)
+    }
+}
+
+#[cfg(feature = "async")]
+impl embedded_io_async::Read for Uart {
+    async fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Infallible> {
+        core::future::poll_fn(|context| {
+            WAITS.register(context.waker());
+            if has_come() { core::task::Poll::Ready(()) } else { core::task::Poll::Pending }
+        })
+        .await;
+        Read::read(self, bytes)
+    }
+}
+
+#[cfg(feature = "async")]
+impl embedded_io_async::Write for Uart {
+    async fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
+        // Byte by byte, so that others get their turn on a real wire.
+        embassy_futures::yield_now().await;
+        Write::write(self, bytes)
+    }
+
+    async fn flush(&mut self) -> Result<(), Infallible> {
+        Ok(())
     }
 }

@@ -59,11 +59,8 @@ where
         self.parts.start(config, boot)
     }
 
-    /// Starts the node as its identity page says, as [`SuperLoop::boot`](super::SuperLoop::boot) does: it returns when that is known, and
-    /// the runner can run. Nothing is sent meanwhile. `nonce` is drawn by hardware at random, anew at each start. Where the page is to be
-    /// marked, `mark` does that ([`Page::mark`]), before anything is said, and tells whether it is done.
-    ///
-    /// Not to be dropped: the board would have to be reset.
+    /// Starts the node as its identity page says, as [`SuperLoop::boot`](super::SuperLoop::boot) does. If the future is dropped, the
+    /// board is not to run.
     ///
     /// # Errors
     /// The board is not to go on, and why.
@@ -72,54 +69,45 @@ where
         config: &Config,
         page: &Page,
         nonce: u32,
-        mark: impl AsyncFnOnce() -> bool,
+        mark: impl FnOnce() -> bool,
     ) -> Result<Booted, BootError> {
         self.start(config, Boot::Mount)?;
-        let mut settled = self.settle().await;
         let mut booted = Booted::Mounted;
-        if settled == Err(Fault::Mount(MountError::Unformatted)) {
-            page.boot_without_log(nonce, |boot| self.start(config, boot))?;
-            if !page.founds() {
-                return Ok(Booted::Joins);
-            }
-            booted = Booted::Founded;
-            settled = self.settle().await;
-        }
-        settled.map_err(BootError::Stopped)?;
-        let status = self.parts.node.status();
-        if (status.id, status.cluster) != (Some(page.node), page.cluster) {
-            return Err(BootError::OtherLog { node: status.id, cluster: status.cluster });
-        }
-        // Also where power went between the two last time.
-        if page.founds() && !mark().await {
-            return Err(BootError::Mark);
-        }
-        Ok(booted)
-    }
-
-    /// Lets the node do what it does before it runs. It is not polled again when it does, or has stopped.
-    async fn settle(&mut self) -> Result<(), Fault> {
         loop {
-            let now = self.parts.clock.now();
-            let Parts { node, app, frame, buffer, clock, .. } = &mut self.parts;
-            node.handle_timeout(now);
-            match node.poll_output(now, frame, buffer) {
-                Output::Flash(op) => {
-                    self.op = Some(op);
-                    let done = self.work(op, &mut |_| {}).await;
-                    self.op = None;
+            let (now, mut seen) = (self.parts.clock.now(), None);
+            let next = self.next(now, &mut |event: &Event| match event {
+                Event::Started { .. } | Event::Stopped(_) => seen = Some(*event),
+                _ => {}
+            });
+            match seen {
+                Some(Event::Stopped(Fault::Mount(MountError::Unformatted)))
+                    if booted == Booted::Mounted =>
+                {
+                    page.boot_without_log(nonce, |boot| self.start(config, boot))?;
+                    booted = Booted::Founded;
+                    if !page.founds() {
+                        return Ok(Booted::Joins);
+                    }
+                    continue;
+                }
+                Some(Event::Stopped(fault)) => return Err(BootError::Stopped(fault)),
+                Some(_) => {
+                    // It restores its state next, when it runs; before, it has nothing to say.
+                    if let Next::Flash(op) = next {
+                        self.op = Some(op);
+                    }
+                    self.parts.started(page, mark)?;
+                    return Ok(booted);
+                }
+                None => {}
+            }
+            match next {
+                Next::Flash(op) => {
+                    let done = self.parts.flash.perform_async(op, self.parts.buffer).await;
                     self.parts.node.handle_flash(self.parts.clock.now(), done);
                 }
-                Output::Event(Event::Started { .. }) => return Ok(()),
-                Output::Event(Event::Stopped(fault)) => return Err(fault),
-                Output::Wait { until } => clock.wait_until(until.max(now.after(1))).await,
-                output @ (Output::Apply { .. }
-                | Output::TakeSnapshot { .. }
-                | Output::RestoreSnapshot { .. }) => {
-                    serve(node, app, &output, frame, buffer);
-                }
-                // Nothing is sent, asked or answered yet.
-                _ => {}
+                Next::Send(_) => {}
+                Next::Wait(_) => self.parts.clock.wait_until(now.after(POWER_AGAIN_MS)).await,
             }
         }
     }

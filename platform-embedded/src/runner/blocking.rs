@@ -99,14 +99,7 @@ where
                 _ => {}
             }
         }
-        let status = self.parts.node.status();
-        if (status.id, status.cluster) != (Some(page.node), page.cluster) {
-            return Err(BootError::OtherLog { node: status.id, cluster: status.cluster });
-        }
-        // Also where power went between the two last time.
-        if page.founds() && !mark() {
-            return Err(BootError::Mark);
-        }
+        self.parts.started(page, mark)?;
         Ok(booted)
     }
 

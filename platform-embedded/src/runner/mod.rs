@@ -20,6 +20,7 @@ use core::fmt;
 
 use crate::clock::Clock;
 use crate::flash::Partition;
+use crate::identity::Page;
 use crate::power::PowerFail;
 use quorate::config::Config;
 use quorate::event::Fault;
@@ -105,6 +106,19 @@ impl<A, L, F, C: Clock> Parts<'_, A, L, F, C> {
             return Err(BootError::Partition);
         }
         self.node.start(self.clock.now(), config, boot).map_err(BootError::Node)
+    }
+
+    /// The node has started from flash: is that this board's log? The page is marked where it has to be.
+    fn started(&self, page: &Page, mark: impl FnOnce() -> bool) -> Result<(), BootError> {
+        let status = self.node.status();
+        if (status.id, status.cluster) != (Some(page.node), page.cluster) {
+            return Err(BootError::OtherLog { node: status.id, cluster: status.cluster });
+        }
+        // Also where power went between the founding and this last time.
+        if page.founds() && !mark() {
+            return Err(BootError::Mark);
+        }
+        Ok(())
     }
 
     /// When the clock has to be read again, if nothing else is to be done before.

@@ -263,7 +263,7 @@ pub(super) fn holds(board: u8, held: &Held, protocol: &mut Protocol, verdict: &m
 mod tests {
     use super::*;
     use quorate::ClusterId;
-    use quorate::wire::{Envelope, VERSION};
+    use quorate::wire::Envelope;
 
     use super::super::members::Members;
 
@@ -280,7 +280,6 @@ mod tests {
 
     fn says(message: Message) -> Durability {
         let envelope = Envelope {
-            version: VERSION,
             cluster: ClusterId::default(),
             to: NodeSet::one(NodeId::new(2).unwrap()),
             from: NodeId::new(1).unwrap(),

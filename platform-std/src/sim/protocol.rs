@@ -339,7 +339,7 @@ impl Protocol {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate::wire::{Envelope, VERSION};
+    use quorate::wire::Envelope;
     use quorate::{ClusterId, NodeId, NodeSet};
 
     fn id(index: u64, term: u64) -> EntryId {
@@ -362,7 +362,6 @@ mod tests {
     impl History {
         fn send(&mut self, from: u8, to: u8, message: Message, payload: &[u8]) {
             let envelope = Envelope {
-                version: VERSION,
                 cluster: ClusterId::default(),
                 to: NodeSet::one(NodeId::new(to).unwrap()),
                 from: NodeId::new(from).unwrap(),
