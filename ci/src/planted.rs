@@ -325,6 +325,10 @@ impl<'a> Tree<'a> {
             false => ("ci", "release/ci"),
         };
         let mut build = self.context.cargo(&["build", "--release", "-q", "-p", package]);
+        if package == "quorate-std" {
+            // The simulator alone.
+            build.arg("--no-default-features");
+        }
         build.current_dir(&self.root).env("CARGO_TARGET_DIR", &folder);
         build.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_DEBUG", "0");
         build.env("CARGO_PROFILE_RELEASE_INCREMENTAL", "true");

@@ -13,7 +13,8 @@ use crate::types::{Generation, NodeId, NodeSet};
 /// Writes what there is room for, and counts the rest.
 pub(crate) struct Writer<'a> {
     out: &'a mut [u8],
-    at: usize,
+    /// Bytes so far, also those that there was no room for.
+    pub(crate) at: usize,
 }
 
 impl<'a> Writer<'a> {
@@ -28,11 +29,6 @@ impl<'a> Writer<'a> {
 
     pub(crate) fn number(&mut self, number: u64) {
         encode_varint(number, self.out, &mut self.at);
-    }
-
-    /// Bytes so far, also those that there was no room for.
-    pub(crate) const fn len(&self) -> usize {
-        self.at
     }
 
     /// What was written; `None` if it did not fit.

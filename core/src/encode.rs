@@ -20,7 +20,7 @@ pub(crate) fn to_slice(value: &(impl Serialize + ?Sized), out: &mut [u8]) -> Opt
 pub(crate) fn size(value: &(impl Serialize + ?Sized)) -> Option<usize> {
     let mut writer = Writer::new(&mut []);
     value.serialize(&mut writer).ok()?;
-    Some(writer.len())
+    Some(writer.at)
 }
 
 /// Numbers near zero are short, whatever their sign.

@@ -356,7 +356,7 @@ impl Log {
         let from = self.seek(self.entries_here(after)?)?.bytes;
         let to = self.seek(self.entries_here(last)?)?.bytes;
         let bytes = to.checked_sub(from)? as usize;
-        self.copy_out(self.wrap(from), out.get_mut(..bytes)?);
+        self.copy_out(from, out.get_mut(..bytes)?);
         Some(bytes)
     }
 
@@ -367,7 +367,7 @@ impl Log {
             return (after, 0);
         };
         let (last, bytes) = self.fit_from(from, last_max, out.len());
-        self.copy_out(self.wrap(from.bytes), out.get_mut(..bytes).unwrap_or_default());
+        self.copy_out(from.bytes, out.get_mut(..bytes).unwrap_or_default());
         (last, bytes)
     }
 
@@ -386,7 +386,7 @@ impl Log {
         let (place, head) = self.find(index)?;
         let data_bytes = head.data_bytes.checked_sub(skip)?;
         let at = place.bytes.saturating_add(head.head_bytes.saturating_add(skip) as u32);
-        self.copy_out(self.wrap(at), out.get_mut(..data_bytes)?);
+        self.copy_out(at, out.get_mut(..data_bytes)?);
         self.next_read = place.behind(&head);
         Some((head.kind, self.next_read.term, data_bytes))
     }
@@ -440,7 +440,7 @@ impl Log {
     /// Copies what was put aside into `out`; `None` if that is nothing, or `out` is too short.
     pub fn read_aside(&self, out: &mut [u8]) -> Option<usize> {
         let len = self.aside as usize;
-        self.copy_out(self.aside_at(), out.get_mut(..len)?);
+        self.copy_from(self.aside_at(), out.get_mut(..len)?);
         Some(len).filter(|len| *len > 0)
     }
 
@@ -552,7 +552,7 @@ impl Log {
             return Head::decode(bytes);
         }
         let mut bytes = [0; HEAD_BYTES_MAX];
-        self.copy_out(start as u32, &mut bytes);
+        self.copy_out(place.bytes, &mut bytes);
         Head::decode(&bytes)
     }
 
@@ -575,7 +575,11 @@ impl Log {
         copy(&mut self.ring, second);
     }
 
-    fn copy_out(&self, at: u32, out: &mut [u8]) {
+    fn copy_out(&self, behind: u32, out: &mut [u8]) {
+        self.copy_from(self.wrap(behind), out);
+    }
+
+    fn copy_from(&self, at: u32, out: &mut [u8]) {
         let tail = self.ring.get(at as usize..).unwrap_or_default();
         let before_end = tail.len().min(out.len());
         let (first, second) = out.split_at_mut_checked(before_end).unwrap_or_default();

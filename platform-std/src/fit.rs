@@ -3,18 +3,16 @@
 use quorate::EntryId;
 use quorate::typed::{Command, ConfigMap, MapLimits, Outcome, StateMachine};
 
+use crate::boxed;
 use crate::config_file::{ConfigFile, ConfigFileError};
 use crate::content::{Change, Value};
-
-/// More than any board's map takes, bytes.
-const MAP_BYTES: usize = 256 * 1024;
 
 /// Larger than those of any board.
 pub(crate) const WIDEST: MapLimits = MapLimits {
     keys: u16::MAX,
     key_bytes: u8::MAX,
     value_bytes: u16::MAX,
-    bytes: (MAP_BYTES - 64) as u32,
+    bytes: (boxed::BYTES_MAX - 64) as u32,
 };
 
 /// The schema of the commands that this program writes.
@@ -22,10 +20,11 @@ pub const SCHEMA: u16 = 1;
 
 /// An empty map with these limits, or [`WIDEST`] where they are wider.
 pub(crate) fn new_map(limits: MapLimits, schema: u16) -> Box<ConfigMap> {
-    const { assert!(WIDEST.snapshot_bytes_max() as usize <= MAP_BYTES) };
-    let mut map: Box<ConfigMap> = Box::new(ConfigMap::<[u8; MAP_BYTES]>::new());
+    const { assert!(WIDEST.snapshot_bytes_max() as usize <= boxed::BYTES_MAX) };
     let bytes = limits.bytes.min(WIDEST.bytes);
-    let started = map.start(MapLimits { bytes, ..limits }, schema, None);
+    let limits = MapLimits { bytes, ..limits };
+    let mut map = boxed::map(limits.snapshot_bytes_max() as usize);
+    let started = map.start(limits, schema, None);
     debug_assert!(started.is_ok(), "the array holds a map of that size");
     map
 }

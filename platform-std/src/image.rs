@@ -6,17 +6,23 @@ use std::collections::BTreeMap;
 use quorate::config::{Config, Flash, Link};
 use quorate::event::{Event, Fault};
 use quorate::flash::{FlashDone, FlashOp, Geometry};
-use quorate::membership::MEMBERS_MAX;
-use quorate::node::{Boot, Limits, Node, Output, Status};
-use quorate::typed::{ConfigMap, serve};
+use quorate::membership::{MEMBERS_MAX, Member};
+use quorate::node::{Boot, Limits, Node, Output, StartError, Status};
+use quorate::typed::{ConfigMap, MapLimits, serve};
 use quorate::wal::{BUFFER_BYTES_MAX, MountError};
 use quorate::{Instant, NodeId};
 
+use crate::boxed::{self, BYTES_MAX};
 use crate::content::{Content, Value};
 use crate::fit;
 
-/// A log in RAM that holds whatever a board's could.
+/// A log in RAM that holds whatever a board's could, unless its flash is larger.
 pub(crate) const LOG_BYTES: usize = 256 * 1024;
+
+/// Bytes that log and map take at most, if they come out of an image of that length.
+pub(crate) fn bytes_within(image: usize) -> usize {
+    image.clamp(LOG_BYTES, BYTES_MAX)
+}
 /// Larger than any frame.
 const FRAME_BYTES: usize = u16::MAX as usize;
 /// As large as any board's.
@@ -33,6 +39,8 @@ pub struct BoardImage {
     pub status: Status,
     /// The cluster's constants.
     pub limits: Limits,
+    /// The members, with their addresses.
+    pub members: Vec<Member>,
     /// A power cut had cut the last write short. It was never acknowledged, and is not part of the log.
     pub torn: bool,
     /// The configuration, up to the last entry that the image knows to be committed.
@@ -178,14 +186,22 @@ pub(crate) fn boot(
     boot: Boot<'_>,
     buffer_bytes: usize,
 ) -> Result<Booted, Fault> {
-    let mut node: Box<Node> = Box::new(Node::<[u8; LOG_BYTES]>::new());
-    let mut map = fit::new_map(fit::WIDEST, u16::MAX);
+    let (mut log_bytes, map_bytes) = (bytes_within(bytes.len()), bytes_within(bytes.len()));
+    if let Boot::Found(founding) = boot {
+        // As the node will have it: the flash has to hold as much.
+        log_bytes = founding.limits.log_bytes as usize;
+    }
+    let mut node = boxed::node(log_bytes);
+    let map_limits = MapLimits { bytes: (map_bytes - 64) as u32, ..fit::WIDEST };
+    let mut map = fit::new_map(map_limits, u16::MAX);
     let (mut frame, mut flash) = (vec![0; FRAME_BYTES], vec![0; buffer_bytes]);
     let mut torn = false;
     // Time stands still, so that the node neither stands for election nor keeps up its flash.
     let now = Instant::ZERO;
-    if node.start(now, &config(geometry), boot).is_err() {
-        return Err(Fault::Geometry(quorate::wal::GeometryError::Word));
+    match node.start(now, &config(geometry), boot) {
+        Ok(()) => {}
+        Err(StartError::Geometry(error)) => return Err(Fault::Geometry(error)),
+        Err(_) => return Err(Fault::Geometry(quorate::wal::GeometryError::Word)),
     }
     for _ in 0..STEPS_MAX {
         let output = node.poll_output(now, &mut frame, &mut flash);
@@ -226,6 +242,7 @@ fn mount(image: &[u8], geometry: Geometry) -> Result<BoardImage, Fault> {
         geometry,
         status: node.status(),
         limits: *node.limits(),
+        members: node.members().to_vec(),
         torn,
         content,
         revisions,

@@ -1,12 +1,17 @@
-//! Quorate on a PC: the deterministic simulator of whole boards, and the `quorate` program.
+//! Quorate on a PC: real nodes (`node`), the deterministic simulator of whole boards ([`sim`]), and the `quorate` program.
 
 pub mod boards;
+mod boxed;
 pub mod cli;
 pub mod config_file;
 pub mod content;
 pub mod data_dir;
+pub mod disk;
 pub mod fit;
+pub mod flash_file;
 pub mod image;
+#[cfg(feature = "node")]
+pub mod node;
 pub mod provision;
 pub mod recover;
 pub mod replicate;

@@ -10,7 +10,8 @@ use quorate::wal::inspect::{
 use quorate::wal::{HardState, MountError, Mounted, Progress, Tail, Wal, Want};
 use quorate::{EntryId, Identity, Index};
 
-use crate::image::{FLASH_BUFFER_BYTES, ImageError, LOG_BYTES, STEPS_MAX, layout, perform};
+use crate::boxed;
+use crate::image::{FLASH_BUFFER_BYTES, ImageError, STEPS_MAX, bytes_within, layout, perform};
 use crate::wal_walk::{Step, Walk};
 
 /// Segments begin at multiples of this.
@@ -349,7 +350,7 @@ impl Mount {
 fn mount(image: &[u8], geometry: Geometry) -> Result<Mount, MountError> {
     let mut bytes = image.to_vec();
     let mut wal = Wal::new();
-    let mut log: Box<Log> = Box::new(Log::<[u8; LOG_BYTES]>::new());
+    let mut log: Box<Log> = boxed::log(bytes_within(image.len()));
     let mut buffer = vec![0; FLASH_BUFFER_BYTES];
     wal.mount(geometry, buffer.len()).map_err(|_| MountError::Foreign)?;
     let hard_state = HardState::default();

@@ -213,7 +213,7 @@ fn what_holds_no_log_is_refused_by_its_kind() {
     assert_eq!(kind(&[0; 8192]), ImageError::Blank);
     assert_eq!(kind(&[b'x'; 8192]), ImageError::NotALog(MountError::Foreign));
     let whole = lived(4).flash.bytes;
-    let partition = |bytes| ImageError::Partition { segments: 4, segment_bytes: 2048, bytes };
+    let partition = |bytes| ImageError::Partition { segments: 5, segment_bytes: 2048, bytes };
     assert_eq!(kind(&whole[..6000]), partition(6000));
     assert_eq!(kind(&[&whole[..], &[0xff; 2048]].concat()), partition(whole.len() + 2048));
     // A founding that was cut short: the first mark is there, and no snapshot.

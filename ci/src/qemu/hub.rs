@@ -287,3 +287,125 @@ fn look(raw: &[u8], counts: &mut Counts) {
         counts.wrong.push(format!("term {term} has two leaders: {known:?} and {who:?}"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate::wire::Envelope;
+    use quorate::{ClusterId, EntryId, Generation, NodeId, NodeSet, Term};
+
+    /// A heartbeat of that leader's, as it goes over the wire.
+    fn heartbeat(leader: u8, term: u64) -> Vec<u8> {
+        let envelope = Envelope {
+            cluster: ClusterId([1; 4]),
+            to: NodeSet::ALL,
+            from: NodeId::new(leader).unwrap(),
+            generation: Generation(1),
+            message: Message::Heartbeat {
+                term: Term(term),
+                commit: EntryId::ZERO,
+                round: 1,
+                reply: true,
+            },
+        };
+        let mut frame = [0; 112];
+        let head = wire::encode(&envelope, &mut frame).unwrap();
+        let len = wire::seal(&mut frame, head).unwrap();
+        cobs::encode_vec(&frame[..len])
+    }
+
+    #[test]
+    fn two_leaders_in_a_term_are_told_and_two_terms_are_none() {
+        let mut counts = Counts::default();
+        look(&heartbeat(1, 5), &mut counts);
+        look(&heartbeat(1, 5), &mut counts);
+        look(&heartbeat(2, 6), &mut counts);
+        look(&[1, 2, 3], &mut counts);
+        assert_eq!((counts.leaders.len(), counts.wrong.len()), (2, 0));
+        look(&heartbeat(3, 6), &mut counts);
+        assert_eq!(counts.wrong.len(), 1);
+    }
+
+    fn plug(hub: &Hub, place: usize) -> UnixStream {
+        let stream = UnixStream::connect(hub.socket(place)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    }
+
+    /// The next frame that comes.
+    fn next(stream: &mut UnixStream) -> Vec<u8> {
+        let (mut frame, mut byte) = (Vec::new(), [0]);
+        loop {
+            stream.read_exact(&mut byte).unwrap();
+            match byte {
+                [0] if frame.is_empty() => {}
+                [0] => return frame,
+                [byte] => frame.push(byte),
+            }
+        }
+    }
+
+    #[test]
+    fn all_others_hear_a_frame_but_who_is_cut_off_and_a_command_is_for_one() {
+        let folder = std::env::temp_dir().join(format!("quorate-hub-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let hub = Hub::new(3, &folder, 1).ok().unwrap();
+        let [mut a, mut b, mut c] = [0, 1, 2].map(|place| plug(&hub, place));
+        // Until the wire has all three, a frame may be lost: each says who it is, and hears the others.
+        for line in [&mut b, &mut c] {
+            line.write_all(&framed(b"here")).unwrap();
+            assert_eq!(next(&mut a), b"here");
+        }
+        hub.set_faults(|from, to| Faults { cut: (from, to) == (0, 1), ..Faults::default() });
+        a.write_all(&framed(b"one")).unwrap();
+        while next(&mut c) != b"one" {}
+        hub.set_faults(|_, _| Faults::default());
+        hub.command(1, b"do");
+        a.write_all(&framed(b"two")).unwrap();
+        let mut heard = vec![next(&mut b)];
+        while heard.last().is_some_and(|frame| frame != b"two") {
+            heard.push(next(&mut b));
+        }
+        let command = cobs::encode_vec(&[&[0xff], &b"do"[..]].concat());
+        assert!(heard.contains(&command) && !heard.contains(&b"one".to_vec()), "{heard:?}");
+        assert_eq!(next(&mut c), b"two");
+        assert_eq!(hub.counts().cut, 1);
+        drop(hub);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn each_fault_happens_and_is_counted() {
+        let all = Faults {
+            lose: 300,
+            damage: 300,
+            shorten: 300,
+            repeat: 300,
+            delay: 300,
+            delay_ms: 9,
+            cut: false,
+        };
+        let mut shared = Shared {
+            faults: vec![],
+            counts: Counts::default(),
+            random: Random(7),
+            injected: vec![],
+        };
+        let (now, raw, mut underway) = (Instant::now(), heartbeat(1, 5), Vec::new());
+        for _ in 0..1000 {
+            send(&raw, 1, now, all, &mut shared, &mut underway);
+        }
+        let counts = &shared.counts;
+        let whole = framed(&raw);
+        let arrives = 1000 - counts.lost + counts.repeated;
+        assert_eq!(underway.len() as u64, arrives);
+        let late = underway.iter().filter(|frame| frame.at > now).count() as u64;
+        assert!(late >= counts.delayed && late <= counts.delayed + counts.repeated);
+        let short = underway.iter().filter(|frame| frame.bytes.len() < whole.len()).count() as u64;
+        assert!(short >= counts.shortened && short <= 2 * counts.shortened);
+        let damaged = underway.iter().filter(|frame| !whole.starts_with(&frame.bytes)).count();
+        assert!(damaged as u64 > counts.damaged / 2);
+        let each = [counts.lost, counts.damaged, counts.shortened, counts.repeated, counts.delayed];
+        assert!(each.iter().all(|count| (100..500).contains(count)), "{each:?}");
+    }
+}

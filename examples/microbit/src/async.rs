@@ -78,11 +78,8 @@ async fn main(_spawner: Spawner) -> ! {
         Err(error) => panel::halt("can't start", error),
     }
     runner.node().remember(reset::POWER_ON);
-    let never = join3(
-        runner.run(|event| Pins::told(event)),
-        asked(desk.handle()),
-        look(desk.handle(), app, &mut pins),
-    );
+    let never =
+        join3(runner.run(Pins::told), asked(desk.handle()), look(desk.handle(), app, &mut pins));
     match never.await.1 {}
 }
 

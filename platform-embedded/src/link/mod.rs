@@ -10,7 +10,7 @@ mod serial;
 
 pub use fragment::{FRAGMENT_HEAD_BYTES, FragmentLink, PARTS_MAX, SENDERS_MAX};
 pub use packet::PacketLink;
-pub use serial::{Deframer, Serial};
+pub use serial::{Deframer, Serial, enframe};
 
 use core::task::Poll;
 use quorate::{Instant, NodeId, NodeSet};

@@ -65,8 +65,8 @@ impl<'a> Deframer<'a> {
     }
 }
 
-/// Writes a frame with its zeros; how many bytes, or `None` if there is no room.
-fn encode(frame: &[u8], out: &mut [u8]) -> Option<usize> {
+/// Writes a frame as it goes over a line, with a zero before and behind it; how many bytes, or `None` if there is no room.
+pub fn enframe(frame: &[u8], out: &mut [u8]) -> Option<usize> {
     let (first, rest) = out.split_first_mut()?;
     *first = 0;
     let mut encoder = EncoderState::default();
@@ -191,7 +191,7 @@ impl<'a, U> Serial<'a, U> {
 
     /// Encodes a frame to be sent; one that is too long is dropped.
     fn encode(&mut self, frame: &[u8]) {
-        let encoded = encode(frame, self.out);
+        let encoded = enframe(frame, self.out);
         (self.out_at, self.out_len) = (0, encoded.unwrap_or(0));
     }
 

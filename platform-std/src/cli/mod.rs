@@ -1,6 +1,8 @@
 //! The command line of `quorate`. Each command is a module with its `Args` and a `run` that returns the exit
 //! code, or the failure that is told in one line.
 
+#[cfg(feature = "node")]
+mod cluster;
 mod config;
 mod job;
 mod plan;
@@ -36,6 +38,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    #[cfg(feature = "node")]
+    #[command(flatten)]
+    Cluster(cluster::Command),
     /// Look at the configuration in a board's flash image.
     #[command(subcommand)]
     Config(config::Args),
@@ -75,6 +80,8 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.command {
         None => job::run(&cli.job),
+        #[cfg(feature = "node")]
+        Some(Command::Cluster(command)) => cluster::run(command),
         Some(Command::Config(args)) => config::run(args),
         Some(Command::Plan(args)) => plan::run(args),
         Some(Command::Provision(args)) => provision::run(args),

@@ -1,0 +1,232 @@
+//! `quorate node`: runs a node.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use quorate::config::Link;
+use quorate::typed::MapLimits;
+use quorate::{ClusterId, NodeId, plan};
+use serde::Deserialize;
+
+use super::peers::{Peers, SizeArgs, address, cluster_id, node_id, peers};
+use crate::cli::Failure;
+use crate::node::http::Server;
+use crate::node::link::WireAddress;
+use crate::node::{Ended, Joining, Options, Transport, start};
+
+/// Run a node of a cluster, in its directory, until it is stopped (SIGINT, SIGTERM).
+///
+/// The directory is made by `quorate init`, or, for a node that is to get a place in a cluster or lost its disk, by --join: it has
+/// to be a member by then (`quorate member add`).
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Which member this is
+    #[arg(long, value_parser = node_id)]
+    id: NodeId,
+    /// Where the members are; what the membership itself says of them goes before
+    #[arg(long, value_name = "ID=HOST:PORT,…", value_parser = peers)]
+    cluster: Option<Peers>,
+    /// The node's directory
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Serve HTTP there: keys, a JSON API, health, metrics
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
+    http: Option<SocketAddr>,
+    /// Listen there for other nodes, if that is not where they find this one
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
+    listen: Option<SocketAddr>,
+    /// With blank flash, ask for this member's place
+    #[arg(long)]
+    join: bool,
+    /// The cluster to join, if no member can be asked over TCP
+    #[arg(long, value_name = "HEX", value_parser = cluster_id, requires = "join")]
+    cluster_id: Option<ClusterId>,
+    /// How to reach members
+    #[arg(long, value_enum, default_value_t = TransportArg::Tcp)]
+    transport: TransportArg,
+    /// A wire of boards: DEVICE[@BAUD], unix:PATH or tcp:HOST:PORT
+    #[arg(long, value_name = "WIRE")]
+    wire: Option<WireAddress>,
+    /// What timeouts are reckoned for, by its name in `quorate plan`, or a number of baud [default: a local network]
+    #[arg(long, value_name = "LINK", value_parser = link)]
+    link: Option<Link>,
+    /// From one heartbeat to the next [default: 100]
+    #[arg(long, value_name = "MS")]
+    heartbeat_ms: Option<u32>,
+    /// How long a leader may be silent [default: ten heartbeats]
+    #[arg(long, value_name = "MS")]
+    election_ms: Option<u32>,
+    /// More settings, in TOML: [map] keys, key_bytes, value_bytes and bytes, as they are on a wire of boards
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What to tell on standard error
+    #[arg(long, value_enum, default_value_t = LogLevel::Info)]
+    log: LogLevel,
+    #[command(flatten)]
+    sizes: SizeArgs,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum TransportArg {
+    Tcp,
+    Udp,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+fn link(name: &str) -> Result<Link, String> {
+    plan::link(name).ok_or_else(|| format!("there is no link {name:?}: see `quorate plan --help`"))
+}
+
+/// The file of --config.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    map: Option<MapSettings>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MapSettings {
+    keys: u16,
+    key_bytes: u8,
+    value_bytes: u16,
+    bytes: u32,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
+    let level = match args.log {
+        LogLevel::Error => tracing::Level::ERROR,
+        LogLevel::Warn => tracing::Level::WARN,
+        LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Debug => tracing::Level::DEBUG,
+        LogLevel::Trace => tracing::Level::TRACE,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_target(false)
+        .with_ansi(console::colors_enabled_stderr())
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("can't start: {error}")))?;
+    runtime.block_on(serve(args))
+}
+
+fn options(args: &Args) -> Result<Options, Failure> {
+    let settings = match &args.config {
+        Some(path) => {
+            let failed = |what: String| Failure::usage(format!("{}: {what}", path.display()));
+            let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
+            toml::from_str(&text).map_err(|e| failed(e.to_string()))?
+        }
+        None => Settings::default(),
+    };
+    let peers = args.cluster.as_ref().map(|Peers(peers)| peers.clone()).unwrap_or_default();
+    let joining = Joining { cluster: args.cluster_id, sizes: args.sizes.sizes() };
+    Ok(Options {
+        listen: args.listen,
+        transport: match args.transport {
+            TransportArg::Tcp => Transport::Tcp,
+            TransportArg::Udp => Transport::Udp,
+        },
+        wire: args.wire.clone(),
+        link: args.link,
+        join: args.join.then_some(joining),
+        heartbeat_ms: args.heartbeat_ms,
+        election_ms: args.election_ms,
+        map: settings.map.map(|map| MapLimits {
+            keys: map.keys,
+            key_bytes: map.key_bytes,
+            value_bytes: map.value_bytes,
+            bytes: map.bytes,
+        }),
+        ..Options::new(args.id, args.data.clone(), peers)
+    })
+}
+
+async fn serve(args: &Args) -> Result<ExitCode, Failure> {
+    let options = options(args)?;
+    // Whoever can't be asked anything is of no use: the port comes first.
+    let server = match args.http {
+        Some(address) => {
+            let server = Server::bind(address).await.map_err(|error| {
+                Failure::new(format!("can't listen for HTTP on {address}: {error}"))
+            })?;
+            let at = server.address().unwrap_or(address);
+            tracing::info!("HTTP on http://{at}");
+            Some(server)
+        }
+        None => None,
+    };
+    let starting = async { start(options).await.map_err(Failure::new) };
+    let (node, mut running) = tokio::select! {
+        started = starting => started?,
+        // It may be waiting for somebody to join.
+        () = signalled() => return Ok(ExitCode::SUCCESS),
+    };
+    tracing::info!("node {} runs in {}", args.id, args.data.display());
+    let (stop_http, http_stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = server.map(|server| {
+        let stopped = async {
+            // Also if the sender is gone.
+            let _ = http_stopped.await;
+        };
+        tokio::spawn(server.serve(node.clone(), stopped))
+    });
+    let ended = tokio::select! {
+        ended = running.ended() => ended,
+        () = signalled() => {
+            tracing::info!("stops");
+            // What is under way comes to its end first, or its time is up.
+            drop(stop_http);
+            if let Some(serving) = serving {
+                let _ = tokio::time::timeout(GRACE, serving).await;
+            }
+            node.stop().await;
+            Ended::Stopped
+        }
+    };
+    match ended {
+        Ended::Stopped => Ok(ExitCode::SUCCESS),
+        Ended::Removed => {
+            tracing::info!("{ended}");
+            Ok(ExitCode::SUCCESS)
+        }
+        failed => Err(Failure::new(failed)),
+    }
+}
+
+/// How long requests under way are waited for at a stop.
+const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Until the process is asked to stop.
+async fn signalled() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = tokio::signal::ctrl_c() => {}
+                }
+            }
+            Err(_) => {
+                let _ = tokio::signal::ctrl_c().await;
+            }
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = tokio::signal::ctrl_c().await;
+}

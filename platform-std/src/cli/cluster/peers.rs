@@ -1,0 +1,93 @@
+//! Members and their addresses, and sizes, as a command line gives them.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+
+use quorate::{ClusterId, NodeId};
+
+use crate::node::sizes::Sizes;
+
+/// `ID=HOST:PORT,…`
+#[derive(Clone, Debug)]
+pub(crate) struct Peers(pub(crate) Vec<(NodeId, SocketAddr)>);
+
+pub(crate) fn peers(text: &str) -> Result<Peers, String> {
+    let mut peers: Vec<(NodeId, SocketAddr)> = Vec::new();
+    for part in text.split(',') {
+        let (id, at) = part
+            .split_once('=')
+            .ok_or_else(|| format!("{part:?} is not ID=HOST:PORT, as in 1=127.0.0.1:7001"))?;
+        let id = node_id(id)?;
+        if peers.iter().any(|(known, _)| *known == id) {
+            return Err(format!("node {id} stands here twice"));
+        }
+        peers.push((id, address(at)?));
+    }
+    Ok(Peers(peers))
+}
+
+pub(crate) fn node_id(text: &str) -> Result<NodeId, String> {
+    let id = text.trim().parse().ok().and_then(NodeId::new);
+    id.ok_or_else(|| format!("{text:?} is no number of a node: 1 to {}", NodeId::MAX))
+}
+
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.trim().parse() {
+        return Ok(address);
+    }
+    let mut found = text
+        .trim()
+        .to_socket_addrs()
+        .map_err(|error| format!("{text:?} is no HOST:PORT that can be found: {error}"))?;
+    found.next().ok_or_else(|| format!("{text:?} has no address"))
+}
+
+pub(crate) fn cluster_id(text: &str) -> Result<ClusterId, String> {
+    let id = u32::from_str_radix(text, 16).ok().filter(|id| text.len() == 8 && *id != 0);
+    let id = id.ok_or_else(|| format!("{text:?} is no cluster: eight hexadecimal digits"))?;
+    Ok(ClusterId(id.to_be_bytes()))
+}
+
+/// What a cluster's nodes hold. Constants of the cluster: they are chosen when it is founded.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct SizeArgs {
+    /// Bytes of the log: it is compacted into a snapshot when half of it is applied
+    #[arg(long, value_name = "BYTES", default_value_t = Sizes::default().log_bytes)]
+    log_bytes: u32,
+    /// Bytes of all keys and values, with 10 for each: the largest snapshot
+    #[arg(long, value_name = "BYTES", default_value_t = Sizes::default().map_bytes)]
+    map_bytes: u32,
+    /// The largest frame between two nodes; a key and its value have to fit one
+    #[arg(long, value_name = "BYTES", default_value_t = Sizes::default().frame_bytes)]
+    frame_bytes: u16,
+}
+
+impl SizeArgs {
+    pub(crate) const fn sizes(&self) -> Sizes {
+        let Self { log_bytes, map_bytes, frame_bytes } = *self;
+        Sizes { frame_bytes, log_bytes, map_bytes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_read_and_what_is_wrong_with_them_is_told() {
+        let read = peers("1=127.0.0.1:7001,31=[::1]:7002").unwrap();
+        assert_eq!(read.0[1].0.get(), 31);
+        for (text, part) in [
+            ("127.0.0.1:7001", "is not ID=HOST:PORT"),
+            ("0=127.0.0.1:7001", "is no number of a node"),
+            ("1=127.0.0.1:1,1=127.0.0.1:2", "node 1 stands here twice"),
+            ("1=127.0.0.1", "is no HOST:PORT"),
+        ] {
+            let error = peers(text).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
+        assert_eq!(cluster_id("0a0B0c0d"), Ok(ClusterId([10, 11, 12, 13])));
+        for bad in ["", "0a0b0c", "00000000", "0a0b0c0dd", "xyzxyzxy"] {
+            assert!(cluster_id(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The HTTP side of a node: the interface of etcd's raftexample at `/KEY`, a JSON API at `/v1/…`, health and metrics. The page about
+//! it is `platform-std/docs/http.md`.
+
+mod api;
+mod example;
+mod metrics;
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+
+use super::Handle;
+
+/// More than any command takes.
+const BODY_BYTES_MAX: usize = 1 << 17;
+/// How long a request waits for the cluster, if it does not say so itself.
+const WITHIN: Duration = Duration::from_secs(5);
+const WITHIN_MAX: Duration = Duration::from_secs(60);
+
+/// A server that listens.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+}
+
+impl Server {
+    /// Listens there.
+    ///
+    /// # Errors
+    /// The address is in use, or none of this machine's.
+    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self { listener: TcpListener::bind(address).await? })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves the node until `stop` is done, and what is under way then to its end.
+    ///
+    /// # Errors
+    /// The system's.
+    pub async fn serve(
+        self,
+        node: Handle,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        let app = Router::new()
+            .nest("/v1", api::routes())
+            .route("/health", get(metrics::health))
+            .route("/metrics", get(metrics::metrics))
+            .fallback(example::serve)
+            .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+            .with_state(node);
+        let listener = self.listener.tap_io(|connection| {
+            // A connection that is slow all the same is as good.
+            let _ = connection.set_nodelay(true);
+        });
+        axum::serve(listener, app).with_graceful_shutdown(stop).await
+    }
+}
+
+/// An answer that is no success, on its way out of whatever found that out.
+struct Refusal(Box<Response>);
+
+impl From<Response> for Refusal {
+    fn from(response: Response) -> Self {
+        Self(Box::new(response))
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        *self.0
+    }
+}
+
+/// An answer in words.
+fn text(status: StatusCode, text: impl Into<String>) -> Response {
+    respond(status, "text/plain; charset=utf-8", text.into() + "\n")
+}
+
+/// An answer in JSON.
+fn json(status: StatusCode, value: &serde_json::Value) -> Response {
+    respond(status, "application/json", value.to_string() + "\n")
+}
+
+fn respond(status: StatusCode, kind: &'static str, body: String) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response
+}
+
+/// What stands behind the `?`, each name with its value.
+struct Query(Vec<(String, String)>);
+
+impl Query {
+    fn of(uri: &Uri) -> Result<Self, String> {
+        let pairs = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+        let pairs = pairs.map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, "true"));
+            Ok((decode(name)?, decode(value)?))
+        });
+        pairs.collect::<Result<_, String>>().map(Self)
+    }
+
+    /// Nothing is ignored: whoever mistypes a condition must not do without it.
+    fn only(&self, known: &[&str]) -> Result<(), String> {
+        let unknown = self.0.iter().find(|(name, _)| !known.contains(&name.as_str()));
+        match unknown {
+            Some((name, _)) => Err(format!("there is no {name:?} here: {}", known.join(", "))),
+            None => Ok(()),
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    fn flag(&self, name: &str) -> Result<bool, String> {
+        match self.get(name) {
+            None | Some("false") => Ok(false),
+            Some("true" | "") => Ok(true),
+            Some(other) => Err(format!("{name} is true or false, not {other:?}")),
+        }
+    }
+
+    fn number(&self, name: &str) -> Result<Option<u64>, String> {
+        let number =
+            |text: &str| text.parse().map_err(|_| format!("{name} is no number: {text:?}"));
+        self.get(name).map(number).transpose()
+    }
+
+    fn within(&self) -> Result<Duration, String> {
+        let ms = self.number("timeout_ms")?;
+        Ok(ms.map_or(WITHIN, Duration::from_millis).min(WITHIN_MAX))
+    }
+}
+
+/// A part of a path or a query, with its `%xx` decoded.
+fn decode(text: &str) -> Result<String, String> {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        if *byte == b'%' {
+            let hex = text.get(at + 1..at + 3);
+            let hex = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
+            out.push(hex.ok_or_else(|| format!("{text:?} has a % that no two digits follow"))?);
+            at += 3;
+        } else {
+            out.push(*byte);
+            at += 1;
+        }
+    }
+    String::from_utf8(out).map_err(|_| format!("{text:?} is not UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_decoded_and_what_is_not_known_is_refused() {
+        let query = Query::of(&"/x?expected=7&a%20b=%C3%A4&local".parse().unwrap()).unwrap();
+        assert_eq!(query.number("expected"), Ok(Some(7)));
+        assert_eq!(query.get("a b"), Some("ä"));
+        assert_eq!(query.flag("local"), Ok(true));
+        assert_eq!(query.flag("other"), Ok(false));
+        assert!(query.only(&["expected", "a b", "local"]).is_ok());
+        assert_eq!(
+            query.only(&["expected", "local"]).unwrap_err(),
+            "there is no \"a b\" here: expected, local"
+        );
+        for bad in ["%", "%4", "%zz", "%ff"] {
+            assert!(decode(bad).is_err(), "{bad}");
+        }
+        let query = Query::of(&"/x?timeout_ms=soon".parse().unwrap()).unwrap();
+        assert_eq!(query.within().unwrap_err(), "timeout_ms is no number: \"soon\"");
+    }
+}

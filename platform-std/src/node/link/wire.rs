@@ -1,0 +1,228 @@
+//! A serial line to a wire of boards: the frames of `quorate_embedded::link::Serial`, over a device, or over a socket as
+//! emulators have it. Everybody on the wire hears each frame.
+
+use std::fmt;
+use std::io;
+use std::str::FromStr;
+use std::time::Duration;
+
+use quorate_embedded::link::{Deframer, Serial, enframe};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_serial::SerialPortBuilderExt;
+
+use super::{Arrived, Task};
+
+/// Frames that are not sent yet: on a slow line they would be old before they are.
+const LANE_MAX: usize = 4;
+const AGAIN: Duration = Duration::from_millis(500);
+const FRAME_BYTES_MAX: usize = u16::MAX as usize;
+const BAUD: u32 = 115_200;
+
+/// Where a wire is: `DEVICE[@BAUD]`, `unix:PATH` or `tcp:HOST:PORT`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WireAddress {
+    /// A serial device.
+    Device {
+        /// Its path.
+        path: String,
+        /// Its rate.
+        baud: u32,
+    },
+    /// A socket that stands for the line.
+    Unix(String),
+    /// The same, at `HOST:PORT`.
+    Tcp(String),
+}
+
+impl FromStr for WireAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Ok(Self::Unix(path.into()));
+        }
+        if let Some(address) = text.strip_prefix("tcp:") {
+            return Ok(Self::Tcp(address.into()));
+        }
+        let (path, baud) = match text.split_once('@') {
+            Some((path, baud)) => {
+                (path, baud.parse().map_err(|_| format!("{baud:?} is no number of baud"))?)
+            }
+            None => (text, BAUD),
+        };
+        if path.is_empty() {
+            return Err("a wire is DEVICE[@BAUD], unix:PATH or tcp:HOST:PORT".into());
+        }
+        Ok(Self::Device { path: path.into(), baud })
+    }
+}
+
+impl fmt::Display for WireAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device { path, baud } => write!(f, "{path}@{baud}"),
+            Self::Unix(path) => write!(f, "unix:{path}"),
+            Self::Tcp(address) => write!(f, "tcp:{address}"),
+        }
+    }
+}
+
+/// A wire of boards.
+#[derive(Debug)]
+pub struct Wire {
+    lane: mpsc::Sender<Vec<u8>>,
+    _task: Task,
+}
+
+impl Wire {
+    /// Opens it, and opens it again whenever it is lost.
+    pub fn open(address: WireAddress, arrived: mpsc::Sender<Arrived>) -> Self {
+        let (lane, frames) = mpsc::channel(LANE_MAX);
+        Self { lane, _task: Task::spawn(keep_open(address, frames, arrived)) }
+    }
+
+    /// Never waits: what there is no room for is dropped.
+    pub(super) fn send(&mut self, frame: &[u8]) {
+        let mut bytes = vec![0; Serial::<()>::memory_bytes(frame.len())];
+        if let Some(len) = enframe(frame, &mut bytes) {
+            bytes.truncate(len);
+            let _ = self.lane.try_send(bytes);
+        }
+    }
+}
+
+async fn keep_open(
+    address: WireAddress,
+    mut frames: mpsc::Receiver<Vec<u8>>,
+    arrived: mpsc::Sender<Arrived>,
+) {
+    let mut told = String::new();
+    loop {
+        let ended = match &address {
+            WireAddress::Device { path, baud } => {
+                match tokio_serial::new(path, *baud).open_native_async() {
+                    Ok(port) => serve(port, &mut frames, &arrived).await,
+                    Err(error) => error.into(),
+                }
+            }
+            WireAddress::Tcp(at) => match TcpStream::connect(at).await {
+                Ok(stream) => {
+                    // A line that waits for more to send is only slower.
+                    let _ = stream.set_nodelay(true);
+                    serve(stream, &mut frames, &arrived).await
+                }
+                Err(error) => error,
+            },
+            #[cfg(unix)]
+            WireAddress::Unix(path) => match tokio::net::UnixStream::connect(path).await {
+                Ok(stream) => serve(stream, &mut frames, &arrived).await,
+                Err(error) => error,
+            },
+            #[cfg(not(unix))]
+            WireAddress::Unix(_) => io::ErrorKind::Unsupported.into(),
+        };
+        if told != ended.to_string() {
+            told = ended.to_string();
+            tracing::warn!(wire = %address, "no wire: {told}");
+        }
+        tokio::time::sleep(AGAIN).await;
+        while frames.try_recv().is_ok() {}
+    }
+}
+
+/// Until the line is lost.
+async fn serve(
+    line: impl AsyncRead + AsyncWrite,
+    frames: &mut mpsc::Receiver<Vec<u8>>,
+    arrived: &mpsc::Sender<Arrived>,
+) -> io::Error {
+    let (read, write) = tokio::io::split(line);
+    tokio::select! {
+        error = receive(read, arrived) => error,
+        error = send(write, frames) => error,
+    }
+}
+
+async fn receive(mut read: impl AsyncRead + Unpin, arrived: &mpsc::Sender<Arrived>) -> io::Error {
+    let mut memory = vec![0; FRAME_BYTES_MAX];
+    let mut deframer = Deframer::new(&mut memory);
+    let mut bytes = [0; 1024];
+    loop {
+        let len = match read.read(&mut bytes).await {
+            Ok(0) => return io::ErrorKind::UnexpectedEof.into(),
+            Ok(len) => len,
+            Err(error) => return error,
+        };
+        for byte in &bytes[..len] {
+            let Some(len) = deframer.push(*byte) else { continue };
+            let frame = deframer.frame(len).to_vec();
+            if arrived.send(Arrived::Frame(frame)).await.is_err() {
+                return io::ErrorKind::BrokenPipe.into();
+            }
+        }
+    }
+}
+
+async fn send(
+    mut write: impl AsyncWrite + Unpin,
+    frames: &mut mpsc::Receiver<Vec<u8>>,
+) -> io::Error {
+    while let Some(frame) = frames.recv().await {
+        let written = async {
+            write.write_all(&frame).await?;
+            write.flush().await
+        };
+        if let Err(error) = written.await {
+            return error;
+        }
+    }
+    io::ErrorKind::BrokenPipe.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_read_as_it_is_shown() {
+        let device = |path: &str, baud| WireAddress::Device { path: path.into(), baud };
+        for (text, address) in [
+            ("/dev/ttyUSB0@9600", device("/dev/ttyUSB0", 9600)),
+            ("unix:run/q.sock", WireAddress::Unix("run/q.sock".into())),
+            ("tcp:127.0.0.1:4444", WireAddress::Tcp("127.0.0.1:4444".into())),
+        ] {
+            assert_eq!(text.parse(), Ok(address.clone()));
+            assert_eq!(address.to_string(), text);
+        }
+        assert_eq!("COM3".parse(), Ok(device("COM3", BAUD)));
+        assert!("@9600".parse::<WireAddress>().is_err());
+        assert!("/dev/ttyUSB0@fast".parse::<WireAddress>().is_err());
+    }
+
+    #[tokio::test]
+    async fn frames_cross_a_wire_through_noise_and_a_lost_line() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = WireAddress::Tcp(listener.local_addr().unwrap().to_string());
+        let (arrived, mut arrivals) = super::super::arrivals();
+        let mut wire = Wire::open(address, arrived);
+        for round in 0..2u8 {
+            let (mut board, _) = listener.accept().await.unwrap();
+            let mut bytes = [0; 64];
+            let frame = [round, 0, 2, 0, 0];
+            let len = enframe(&frame, &mut bytes).unwrap();
+            // Half a frame of before, then a whole one.
+            board.write_all(b"noise").await.unwrap();
+            board.write_all(&bytes[..len]).await.unwrap();
+            match arrivals.recv().await {
+                Some(Arrived::Frame(got)) => assert_eq!(got, frame),
+                other => panic!("{other:?}"),
+            }
+            wire.send(&frame);
+            let mut sent = vec![0; len];
+            board.read_exact(&mut sent).await.unwrap();
+            assert_eq!(sent, bytes[..len]);
+        }
+    }
+}

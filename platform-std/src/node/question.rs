@@ -1,0 +1,119 @@
+//! What a follower hands to the leader, and what the leader says.
+
+use quorate::change::{Step, Transition};
+use quorate::node::{ChangeMembersError, Node, ProposeError};
+use quorate::{EntryId, NodeId};
+use serde::{Deserialize, Serialize};
+
+/// What becomes an entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Question {
+    /// A command of the application.
+    Command(Vec<u8>),
+    /// One step of a change of membership.
+    Change {
+        /// It.
+        step: Step,
+        /// A vote also for a member that has not caught up.
+        force: bool,
+    },
+}
+
+/// What becomes of it at first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    /// It is in the leader's log, under this id.
+    Placed(EntryId),
+    /// It is not, and may be asked again: no leader here, or no room now.
+    NotNow,
+    /// It is not, and never will be.
+    TooLarge {
+        /// The longest command.
+        bytes_max: u32,
+    },
+    /// It is not: a change that can't be made, in words.
+    Refused(String),
+}
+
+impl Question {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        // A value that serde can write fits a vector.
+        postcard::to_allocvec(self).unwrap_or_default()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        postcard::from_bytes(bytes).ok()
+    }
+
+    /// Puts it into the log, on a leader.
+    pub(crate) fn place(&self, node: &mut Node) -> Answer {
+        match self {
+            Self::Command(command) => match node.propose(command) {
+                Ok(id) => Answer::Placed(id),
+                Err(error) => refused(error),
+            },
+            Self::Change { step, force } => {
+                let steps = std::slice::from_ref(step);
+                match node.change_members(Transition::Auto, steps, *force) {
+                    Ok(id) => Answer::Placed(id),
+                    Err(ChangeMembersError::Propose(error)) => refused(error),
+                    Err(error) => Answer::Refused(error.to_string()),
+                }
+            }
+        }
+    }
+}
+
+fn refused(error: ProposeError) -> Answer {
+    match error {
+        ProposeError::TooLarge { bytes_max } => Answer::TooLarge { bytes_max },
+        _ => Answer::NotNow,
+    }
+}
+
+impl Answer {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        postcard::to_allocvec(self).unwrap_or_default()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        postcard::from_bytes(bytes).ok()
+    }
+}
+
+/// Who can take a question now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leader {
+    /// This node.
+    Here,
+    /// That one.
+    There(NodeId),
+    /// Nobody is known.
+    None,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate::change::What;
+    use quorate::{Index, Term};
+
+    #[test]
+    fn both_are_read_as_they_were_written_and_nonsense_is_neither() {
+        let step = Step::new(What::AddLearner, NodeId::new(4).unwrap());
+        for question in [Question::Command(b"x".to_vec()), Question::Change { step, force: true }] {
+            assert_eq!(Question::decode(&question.encode()), Some(question));
+        }
+        let id = EntryId::new(Index(300), Term(2));
+        for answer in [
+            Answer::Placed(id),
+            Answer::NotNow,
+            Answer::TooLarge { bytes_max: 9 },
+            Answer::Refused("no".into()),
+        ] {
+            assert_eq!(Answer::decode(&answer.encode()), Some(answer));
+        }
+        assert_eq!(Question::decode(&[7; 40]), None);
+        assert_eq!(Answer::decode(&[]), None);
+    }
+}

@@ -1,0 +1,190 @@
+//! How much a cluster of PCs holds, and what that asks of a node's file.
+
+use quorate::config::{Config, Flash, Link};
+use quorate::flash::Geometry;
+use quorate::membership::MEMBERS_MAX;
+use quorate::node::{Limits, entry_bytes_max, flash_buffer_bytes_min, live_bytes};
+use quorate::typed::MapLimits;
+use quorate::wal::{BUFFER_BYTES_MAX, Wal};
+
+use crate::boxed;
+
+/// What a forwarded command has before it, at most.
+const TAG_BYTES: u16 = 11;
+/// A disk reads and writes pages.
+const PAGE_BYTES: u16 = 4096;
+const WORD_BYTES: u8 = 8;
+const BLOCK_BYTES: u32 = 1 << 16;
+/// Few segments, each erased at once: with more of them snapshots find room in smaller steps, and erases are more.
+const SEGMENTS_WANTED: u8 = 12;
+
+/// What a founder chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// The largest frame; a key and its value have to fit one.
+    pub frame_bytes: u16,
+    /// Entries in memory, and on disk beside a snapshot.
+    pub log_bytes: u32,
+    /// Keys and values, with 10 bytes for each.
+    pub map_bytes: u32,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { frame_bytes: 32_768, log_bytes: 1 << 20, map_bytes: 1 << 20 }
+    }
+}
+
+impl Sizes {
+    /// The largest log, and the largest map.
+    pub const BYTES_MAX: u32 = boxed::BYTES_MAX as u32;
+
+    /// The cluster's constants.
+    pub fn limits(&self) -> Limits {
+        let map = MapLimits { bytes: self.map_bytes, ..MapLimits::default() };
+        Limits {
+            frame_bytes: self.frame_bytes,
+            entry_bytes: entry_bytes_max(self.frame_bytes),
+            log_bytes: self.log_bytes,
+            snapshot_bytes: map.snapshot_bytes_max(),
+        }
+    }
+
+    /// The smallest file that holds as much: half a dozen segments or a few more.
+    ///
+    /// # Errors
+    /// There is none, or one of the sizes is out of range.
+    pub fn geometry(&self) -> Result<Geometry, String> {
+        let max = Self::BYTES_MAX;
+        if self.log_bytes > max || self.map_bytes > max {
+            return Err(format!("log and map are at most {max} bytes each"));
+        }
+        let limits = self.limits();
+        if flash_buffer_bytes_min(limits.frame_bytes) > BUFFER_BYTES_MAX {
+            return Err(format!("frames are at most {} bytes", BUFFER_BYTES_MAX - 512));
+        }
+        let mut refused = String::new();
+        for blocks in [2u16, 4, 8, 16, 32, 64, 128, 256, 512] {
+            for segments in 6..=SEGMENTS_WANTED {
+                let geometry = geometry(blocks, segments);
+                // What the node's log has room for in memory, it may have to write.
+                let log_bytes = boxed::capacity(self.log_bytes as usize) as u32;
+                let live = live_bytes(log_bytes, &limits, &geometry);
+                match Wal::check(&geometry, BUFFER_BYTES_MAX, live) {
+                    Ok(()) => return Ok(geometry),
+                    Err(error) => refused = error.to_string(),
+                }
+            }
+        }
+        Err(format!("no file holds that: {refused}"))
+    }
+}
+
+const fn geometry(blocks_per_segment: u16, segments: u8) -> Geometry {
+    Geometry {
+        word_bytes: WORD_BYTES,
+        erased: 0xff,
+        page_bytes: PAGE_BYTES,
+        block_bytes: BLOCK_BYTES,
+        blocks_per_segment,
+        segments,
+    }
+}
+
+/// The layout of an image as it was found, with the pages of the disk that it lies on now, if its segments have room for such.
+pub(crate) fn on_disk(found: Geometry) -> Geometry {
+    let page_bytes = PAGE_BYTES.max(found.page_bytes);
+    let paged = Geometry { page_bytes, ..found };
+    if Wal::check(&paged, BUFFER_BYTES_MAX, 0).is_ok() { paged } else { found }
+}
+
+/// What a map holds in a cluster with these constants: the same on every PC, whatever its command line says.
+pub fn map_limits(limits: &Limits) -> MapLimits {
+    let mut map = MapLimits { keys: u16::MAX, ..MapLimits::default() };
+    // What is around key and value in a command; a value is counted as ten bytes at least.
+    let around = (map.command_bytes_max() as u16).saturating_sub(10).saturating_add(TAG_BYTES);
+    let bytes = limits.entry_bytes.saturating_sub(around);
+    map.key_bytes = u8::try_from(bytes / 4).unwrap_or(u8::MAX);
+    map.value_bytes = bytes.saturating_sub(map.key_bytes.into());
+    let empty = MapLimits { bytes: 0, ..map }.snapshot_bytes_max();
+    MapLimits { bytes: limits.snapshot_bytes.saturating_sub(empty), ..map }
+}
+
+/// The link between PCs, as timeouts are reckoned for it: a local network, and a scheduler that has other things to do.
+pub fn socket_link(frame_bytes: u16) -> Link {
+    Link {
+        bits_per_second: 100_000_000,
+        frame_bytes,
+        fragment_bytes: 0,
+        overhead_bytes: 90,
+        turnaround_us: 300,
+        duty_permille: 1000,
+        broadcast: false,
+    }
+}
+
+/// What a node is started with. `None` where what a network of PCs is used to will do: a heartbeat each 100 ms, ten of them
+/// to doubt a leader.
+pub(crate) fn config(
+    geometry: Geometry,
+    link: Link,
+    heartbeat_ms: Option<u32>,
+    election_ms: Option<u32>,
+    seed: u64,
+) -> Config {
+    let flash = Flash { geometry, word_us: 1000, erase_ms_max: 100, stalls: false };
+    let mut config = Config::new(link, flash, MEMBERS_MAX as u8, seed);
+    config.heartbeat_ms = heartbeat_ms.unwrap_or(config.heartbeat_ms.max(100));
+    config.election_ms = election_ms.unwrap_or(config.election_ms.max(10 * config.heartbeat_ms));
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_command_fits_an_entry_also_when_it_is_forwarded() {
+        for frame_bytes in [128, 250, 1400, 32_768, 65_000] {
+            let limits = Sizes { frame_bytes, ..Sizes::default() }.limits();
+            let map = map_limits(&limits);
+            let bytes = map.command_bytes_max() + u32::from(TAG_BYTES);
+            assert!(bytes <= u32::from(limits.entry_bytes), "{frame_bytes}: {bytes}");
+            assert!(bytes + 4 > u32::from(limits.entry_bytes), "{frame_bytes}: {bytes}");
+            assert!(map.key_bytes >= 10 && map.value_bytes >= 30, "{map:?}");
+            assert_eq!(map.snapshot_bytes_max(), limits.snapshot_bytes);
+        }
+    }
+
+    #[test]
+    fn a_file_is_found_for_every_size_and_is_not_much_larger_than_it_has_to_be() {
+        for shift in 16..=24 {
+            let bytes = 1 << shift;
+            let sizes = Sizes { log_bytes: bytes, map_bytes: bytes, ..Sizes::default() };
+            let geometry = sizes.geometry().unwrap();
+            let live = (boxed::capacity(bytes as usize) as u32 + bytes) / 4 * 5;
+            assert!(geometry.bytes() >= 2 * live, "{geometry:?}");
+            assert!(geometry.bytes() <= (5 * live).max(2 << 20), "{} for {live}", geometry.bytes());
+        }
+        let default = Sizes::default().geometry().unwrap();
+        assert!(default.bytes() <= 16 << 20, "{default:?}");
+    }
+
+    #[test]
+    fn sizes_beyond_reach_are_refused_with_the_bound() {
+        let log = Sizes { log_bytes: u32::MAX, ..Sizes::default() }.geometry().unwrap_err();
+        assert_eq!(log, "log and map are at most 16777216 bytes each");
+        let frame = Sizes { frame_bytes: u16::MAX, ..Sizes::default() }.geometry().unwrap_err();
+        assert_eq!(frame, "frames are at most 65024 bytes");
+    }
+
+    #[test]
+    fn the_usual_timeouts_are_accepted() {
+        let geometry = Sizes::default().geometry().unwrap();
+        let usual = config(geometry, socket_link(32_768), None, None, 1);
+        assert_eq!((usual.heartbeat_ms, usual.election_ms), (100, 1000));
+        assert_eq!(usual.check(), Ok(()));
+        let fast = config(geometry, socket_link(32_768), Some(30), Some(300), 1);
+        assert_eq!(fast.check(), Ok(()));
+    }
+}

@@ -1,0 +1,8 @@
+//! Real nodes on loopback: in this process by their handles, and as processes of their own.
+
+mod crashes;
+mod handles;
+mod linear;
+mod load;
+mod people;
+mod process;

@@ -1,0 +1,274 @@
+//! What a person does with a cluster, by the program and over HTTP.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use quorate_std::image::{self, ImageError};
+
+use crate::process::{Cluster, Process, SIZES, quorate, refused, run};
+
+#[test]
+fn the_interface_of_raftexample_answers_with_its_status_codes() {
+    let cluster = Cluster::start(3, &[]);
+    for (at, node) in cluster.nodes.iter().enumerate() {
+        let key = format!("/key-{at}");
+        assert_eq!(node.request("PUT", &key, b"hello").unwrap(), (204, String::new()));
+        for other in &cluster.nodes {
+            assert_eq!(other.request("GET", &key, b"").unwrap(), (200, "hello".into()));
+        }
+    }
+    let node = &cluster.nodes[0];
+    let status =
+        |method: &str, path: &str, body: &[u8]| node.request(method, path, body).unwrap().0;
+    assert_eq!(status("GET", "/none", b""), 404);
+    assert_eq!(status("PATCH", "/key", b""), 405);
+    assert_eq!(status("POST", "/not-a-number", b"127.0.0.1:1"), 400);
+    assert_eq!(status("POST", "/32", b"127.0.0.1:1"), 400);
+    assert_eq!(status("POST", "/4", b"nonsense"), 400);
+    assert_eq!(status("DELETE", "/not-a-number", b""), 400);
+    assert_eq!(status("PUT", "/k?no-such-thing=1", b"x"), 400);
+    assert_eq!(status("PUT", &format!("/{}", "k".repeat(300)), b"x"), 413);
+    assert_eq!(status("PUT", "/k", &vec![b'x'; 40_000]), 413);
+    assert_eq!(status("PUT", "/k", &vec![b'x'; 200_000]), 413);
+    assert_eq!(status("GET", "/k", b""), 404);
+    assert_eq!(status("GET", "/health", b""), 200);
+    let metrics = node.request("GET", "/metrics", b"").unwrap().1;
+    assert!(metrics.contains("\nquorate_has_leader 1\n"), "{metrics}");
+    assert!(metrics.contains("quorate_peer_connected{peer=\"2\"} 1"), "{metrics}");
+}
+
+#[test]
+fn a_person_writes_reads_watches_and_looks() {
+    let cluster = Cluster::start(3, &[]);
+    let node = cluster.nodes[1].http.to_string();
+    let all = cluster.https();
+    // What is told of changes from now on.
+    let mut watch = Command::new(env!("CARGO_BIN_EXE_quorate"))
+        .args(["watch", "a/", "--node", &node])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut line = || lines.next().unwrap().unwrap();
+    assert!(line().contains("\"watching\":true"));
+
+    assert_eq!(run(&["put", "a/b", "17", "--node", &all]), "revision 1\n");
+    assert_eq!(run(&["put", "b", "ä b", "--node", &all]), "revision 2\n");
+    assert_eq!(run(&["put", "a/b", "17", "--node", &all]), "unchanged, revision 1\n");
+    assert_eq!(run(&["put", "a/b", "true", "--expected", "1", "--node", &all]), "revision 3\n");
+    let (code, error) = refused(&["put", "a/b", "x", "--expected", "1", "--node", &all]);
+    assert_eq!((code, error.as_str()), (1, "error: the key has revision 3"));
+    assert_eq!(run(&["get", "a/b", "--node", &node]), "true\n");
+    assert_eq!(run(&["get", "--node", &node]), "a/b = true\nb = \"ä b\"\n");
+    assert_eq!(run(&["get", "b", "--local", "--node", &all]), "ä b\n");
+    assert_eq!(run(&["delete", "a/b", "--expected", "3", "--node", &all]), "revision 4\n");
+    let (_, error) = refused(&["get", "a/b", "--node", &all]);
+    assert_eq!(error, "error: a/b: there is no such key");
+
+    let expected = [
+        r#"{"key":"a/b","revision":1,"type":"integer","value":17}"#,
+        r#"{"key":"a/b","revision":3,"type":"boolean","value":true}"#,
+        r#"{"deleted":true,"key":"a/b","revision":4}"#,
+    ];
+    assert_eq!([line(), line(), line()], expected);
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+
+    let leader = cluster.leader();
+    let to = cluster.nodes[(leader + 1) % 3].id.to_string();
+    assert_eq!(run(&["transfer", &to, "--node", &all]), format!("node {to} leads\n"));
+    let status = run(&["status", "--node", &all]);
+    assert_eq!(status.matches("follower").count(), 2, "{status}");
+    assert!(status.contains("leader"), "{status}");
+    let file = cluster.dir.path().join("copy.qfl");
+    let file = file.to_str().unwrap();
+    assert!(run(&["snapshot", file, "--node", &node]).contains("node 2, "));
+    assert!(run(&["config", "dump", file]).contains("ä b"));
+    let (_, error) = refused(&["snapshot", file, "--node", &node]);
+    assert!(error.contains("there is an image already"), "{error}");
+}
+
+#[test]
+fn a_member_is_added_a_node_is_replaced_and_a_member_is_removed() {
+    let mut cluster = Cluster::start(3, &[]);
+    let all = cluster.https();
+    for n in 0..30 {
+        let key = format!("/key-{n}");
+        assert_eq!(cluster.nodes[n % 3].request("PUT", &key, b"x").unwrap().0, 204);
+    }
+    // A fourth one, as raftexample adds it; nobody waits for it meanwhile.
+    let join = [&["--join"], &SIZES[..]].concat();
+    let fourth = Process::new(cluster.dir.path(), 4, &join);
+    let added = cluster.nodes[0].request("POST", "/4", fourth.peer.to_string().as_bytes());
+    assert_eq!(added.unwrap().0, 204);
+    cluster.nodes.push(fourth);
+    cluster.start_node(3);
+    cluster.wait("the fourth has a vote", || {
+        let status = cluster.nodes[3].status()?;
+        let votes = status["members"].as_array()?.iter().all(|member| member["voter"] == true);
+        (votes && status["keys"] == 30).then_some(())
+    });
+    let list = run(&["member", "list", "--node", &all]);
+    assert_eq!(list.matches("yes").count(), 5, "{list}");
+
+    // One of them loses its disk, and comes back under its number.
+    let leader = cluster.leader();
+    let lost = (0..3).find(|at| *at != leader).unwrap();
+    cluster.nodes[lost].kill();
+    std::fs::remove_dir_all(&cluster.nodes[lost].data).unwrap();
+    let id = cluster.nodes[lost].id;
+    let peers = cluster.peers();
+    let blank = cluster.nodes[lost].command(&peers).output().unwrap();
+    let told = String::from_utf8(blank.stderr).unwrap();
+    assert!(!blank.status.success() && told.contains("no node lives here yet"), "{told}");
+    let (peer, http) = (cluster.nodes[lost].peer, cluster.nodes[lost].http);
+    let mut again = Process::new(cluster.dir.path(), id, &join);
+    (again.peer, again.http) = (peer, http);
+    cluster.nodes[lost] = again;
+    cluster.start_node(lost);
+    cluster.wait("it has its vote back", || {
+        let status = cluster.nodes[lost].status()?;
+        let votes = status["members"].as_array()?.iter().all(|member| member["voter"] == true);
+        (votes && status["keys"] == 30 && status["generation"].as_u64()? > 1).then_some(())
+    });
+
+    // And one goes for good, by way of whoever does not lead.
+    let leader = cluster.leader();
+    let id = cluster.nodes[leader].id.to_string();
+    let other = cluster.nodes[(leader + 1) % 4].http.to_string();
+    let told = run(&["member", "remove", &id, "--node", &other]);
+    assert_eq!(told, format!("node {id} is no member any more\n"));
+    let mut gone = cluster.nodes.remove(leader);
+    assert_eq!(gone.ended(), 0);
+    assert!(gone.log().contains("no member of the cluster any more"));
+    assert_eq!(cluster.nodes[0].request("PUT", "/after", b"y").unwrap().0, 204);
+    cluster.agree();
+    // It can't come back as what it was.
+    let listed = run(&["member", "list", "--node", &other]);
+    assert!(!listed.lines().any(|line| line.trim_start().starts_with(&id)), "{listed}");
+}
+
+#[test]
+fn with_two_of_three_stopped_writes_are_unknown_and_reads_tell_nothing() {
+    let mut cluster = Cluster::start(3, &[]);
+    assert_eq!(cluster.nodes[0].request("PUT", "/k", b"old-value").unwrap().0, 204);
+    cluster.agree();
+    let leader = cluster.leader();
+    for at in (0..3).filter(|at| *at != leader) {
+        cluster.nodes[at].kill();
+    }
+    let node = &cluster.nodes[leader];
+    // At first it leads, then it knows that it does not.
+    for _ in 0..3 {
+        let (status, body) = node.request("PUT", "/k?timeout_ms=1500", b"new-value").unwrap();
+        assert_eq!(status, 504);
+        assert!(body.starts_with("unknown: "), "{body}");
+        let (status, body) = node.request("GET", "/k?timeout_ms=1500", b"").unwrap();
+        assert_eq!(status, 504);
+        assert!(!body.contains("value"), "{body}");
+    }
+    let (status, body) = node.json("PUT", "/v1/keys/k?timeout_ms=500", b"{\"value\": 1}").unwrap();
+    assert_eq!((status, &body["unknown"]), (504, &true.into()));
+    let local = node.request("GET", "/k?local=true", b"").unwrap();
+    assert_eq!(local, (200, "old-value".into()));
+    assert_eq!(node.request("GET", "/health", b"").unwrap().0, 503);
+    for at in (0..3).filter(|at| *at != leader) {
+        cluster.start_node(at);
+    }
+    cluster.agree();
+    assert_eq!(cluster.nodes[leader].request("PUT", "/k", b"newer").unwrap().0, 204);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_by_name_and_harms_nobody() {
+    let mut cluster = Cluster::start(3, &[]);
+    assert_eq!(cluster.nodes[0].request("PUT", "/k", b"v").unwrap().0, 204);
+    let peers = cluster.peers();
+    let data = cluster.nodes[0].data.clone();
+    let data = data.to_str().unwrap();
+    let node = |args: &[&str]| {
+        let base = ["node", "--id", "1", "--cluster", &peers, "--data", data];
+        refused(&[&base[..], args].concat())
+    };
+    let (code, error) = node(&["--no-such-flag"]);
+    assert!(code == 2 && error.contains("--no-such-flag"), "{error}");
+    let (code, error) = node(&[]);
+    assert!(code == 1 && error.contains("another process is using this image"), "{error}");
+    let (code, error) = node(&["--http", &cluster.nodes[1].http.to_string()]);
+    assert!(code == 1 && error.contains("can't listen for HTTP on"), "{error}");
+
+    // Founding once more is refused, also where a member of another cluster lives.
+    let (code, error) = refused(&["init", "--cluster", &peers, "--id", "1", "--data", data]);
+    assert!(code == 1 && error.contains("there is an image already"), "{error}");
+
+    // Garbage on every port, also after a good beginning.
+    for node in &cluster.nodes {
+        for at in [node.peer, node.http] {
+            let mut stream = TcpStream::connect(at).unwrap();
+            stream.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
+            let noise: Vec<u8> =
+                (0..200_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+            // It may be closed at any byte of it.
+            let _ = stream.write_all(&noise);
+            let mut stream = TcpStream::connect(at).unwrap();
+            let _ = stream.write_all(b"quorate\n");
+            let _ = stream.write_all(&noise);
+        }
+    }
+    assert_eq!(cluster.nodes[1].request("PUT", "/k2", b"v").unwrap().0, 204);
+
+    // Another node's directory, and a damaged image; the others go on.
+    cluster.nodes[0].kill();
+    let other = ["node", "--id", "2", "--cluster", &peers, "--data", data];
+    let (code, error) = refused(&other);
+    assert!(code == 1 && error.contains("the image of node 1, not of node 2"), "{error}");
+    let path = cluster.nodes[0].data.join("node.qfl");
+    let sound = std::fs::read(&path).unwrap();
+    let damage = |at: usize| {
+        let mut damaged = sound.clone();
+        damaged[at..at + 64].fill(0);
+        let read = image::read(&damaged);
+        matches!(read, Err(ImageError::Damaged { .. })).then_some(damaged)
+    };
+    let begins = sound.iter().position(|byte| *byte != 0xff).unwrap();
+    let damaged = (begins..sound.len() - 64).step_by(64).find_map(damage).unwrap();
+    std::fs::write(&path, &damaged).unwrap();
+    let (code, error) = node(&[]);
+    assert!(code == 1 && error.contains("damaged at byte"), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), damaged, "it was changed");
+    assert_eq!(cluster.nodes[1].request("PUT", "/k3", b"v").unwrap().0, 204);
+    std::fs::write(&path, &sound).unwrap();
+    cluster.start_node(0);
+    cluster.agree();
+}
+
+#[test]
+fn a_disk_that_is_full_when_a_cluster_is_founded_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let founded = Command::new("sh")
+        .args([
+            "-c",
+            "trap '' XFSZ; ulimit -f 2000; exec \"$0\" \"$@\"",
+            env!("CARGO_BIN_EXE_quorate"),
+        ])
+        .args(["init", "--cluster", "1=127.0.0.1:7001", "--id", "1", "--data"])
+        .arg(dir.path())
+        .output()
+        .unwrap();
+    let told = String::from_utf8(founded.stderr).unwrap();
+    assert_eq!(founded.status.code(), Some(1), "{told}");
+    assert!(told.contains("can't write this image: "), "{told}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    let again = quorate(&[
+        "init",
+        "--cluster",
+        "1=127.0.0.1:7001",
+        "--id",
+        "1",
+        "--data",
+        dir.path().to_str().unwrap(),
+    ]);
+    assert!(again.status.success());
+}
