@@ -16,8 +16,14 @@ const PLANTED: &str = "planted";
 /// Debian's own compiler and the source of the library to build for any target.
 const DEBIAN: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
 
+/// What builds for a target.
+pub(crate) struct Toolchain {
+    target: &'static str,
+    source: Source,
+}
+
 /// Where the library for the target comes from.
-pub(crate) enum Toolchain {
+enum Source {
     /// From rustup, ready-made.
     Rustup,
     /// From Debian: its compiler builds the library too. The linker is rustup's.
@@ -25,46 +31,50 @@ pub(crate) enum Toolchain {
 }
 
 impl Toolchain {
-    /// The first that this machine has or can get.
+    /// The first for the Cortex-M0 that this machine has or can get.
     pub(crate) fn find(context: &Context) -> Result<Self, Trouble> {
-        if Self::rustup_has_it(context) {
-            return Ok(Self::Rustup);
-        }
-        println!("the target {TARGET} is not installed: installing it with rustup");
-        let added = run(context.command("rustup").args(["target", "add", TARGET])).is_ok();
-        if added && Self::rustup_has_it(context) {
-            return Ok(Self::Rustup);
-        }
-        println!("rustup can't get it: Debian's compiler can build it");
-        let linker = rust_lld(context)?;
-        tools::debian_packages(context, DEBIAN).map_err(|trouble| {
-            Trouble::Missing(format!("type: rustup target add {TARGET}\nor: {}", trouble.text()))
-        })?;
-        Ok(Self::Debian { linker })
+        Self::find_for(context, TARGET)
     }
 
-    fn rustup_has_it(context: &Context) -> bool {
-        let query = ["--print=target-libdir", "--target", TARGET];
-        quiet_output(context.command("rustc").args(query))
-            .is_ok_and(|printed| Path::new(printed.out.trim()).exists())
+    /// The same for another target.
+    pub(crate) fn find_for(context: &Context, target: &'static str) -> Result<Self, Trouble> {
+        let rustup = Self { target, source: Source::Rustup };
+        if rustup_has(context, target) {
+            return Ok(rustup);
+        }
+        println!("the target {target} is not installed: installing it with rustup");
+        let added = run(context.command("rustup").args(["target", "add", target])).is_ok();
+        if added && rustup_has(context, target) {
+            return Ok(rustup);
+        }
+        println!("rustup can't get it: Debian's compiler can build it");
+        let linker = rust_lld(context, target)?;
+        tools::debian_packages(context, DEBIAN).map_err(|trouble| {
+            Trouble::Missing(format!("type: rustup target add {target}\nor: {}", trouble.text()))
+        })?;
+        Ok(Self { target, source: Source::Debian { linker } })
     }
 
     /// `cargo` for the target.
     fn cargo(&self, context: &Context, arguments: &[&str]) -> Command {
         let folder = context.target.join("embedded");
-        match self {
-            Self::Rustup => {
+        match &self.source {
+            Source::Rustup => {
                 let mut command = context.cargo(arguments);
-                command.args(["--target", TARGET]).env("CARGO_TARGET_DIR", folder);
+                command.args(["--target", self.target]).env("CARGO_TARGET_DIR", folder);
                 command
             }
-            Self::Debian { linker } => {
+            Source::Debian { linker } => {
                 let mut command = context.command("/usr/bin/cargo");
                 let path = format!("/usr/bin:{}", env::var("PATH").unwrap_or_default());
-                command.args(arguments).args(["-Zbuild-std=core", "--target", TARGET]);
+                // The driver of the ESP32's radio has a heap.
+                let library = if self.target.starts_with("riscv") { "core,alloc" } else { "core" };
+                let library = format!("-Zbuild-std={library}");
+                command.args(arguments).args([&library, "--target", self.target]);
                 command.env("PATH", path).env("RUSTC_BOOTSTRAP", "1");
                 command.env_remove("RUSTC").env_remove("CARGO").env_remove("LD_LIBRARY_PATH");
-                command.env("CARGO_TARGET_THUMBV6M_NONE_EABI_LINKER", linker);
+                let target = self.target.to_uppercase().replace('-', "_");
+                command.env(format!("CARGO_TARGET_{target}_LINKER"), linker);
                 command.env("CARGO_TARGET_DIR", folder.with_extension("debian"));
                 command
             }
@@ -73,14 +83,14 @@ impl Toolchain {
 
     /// The compiler, by its version.
     pub(crate) fn compiler(&self, context: &Context) -> Result<String, Trouble> {
-        let program = match self {
-            Self::Rustup => "rustc",
-            Self::Debian { .. } => "/usr/bin/rustc",
+        let program = match self.source {
+            Source::Rustup => "rustc",
+            Source::Debian { .. } => "/usr/bin/rustc",
         };
         Ok(quiet_output(context.command(program).arg("--version"))?.out.trim().to_owned())
     }
 
-    /// A firmware of `ci`, linked: the folder of its images, which are unstripped.
+    /// A firmware, linked: the folder of its images, which are unstripped.
     pub(crate) fn firmware(
         &self,
         context: &Context,
@@ -101,7 +111,7 @@ impl Toolchain {
         run(&mut command)?;
         let folder = command.get_envs().find(|(name, _)| *name == "CARGO_TARGET_DIR");
         let folder = folder.and_then(|(_, value)| value).map(PathBuf::from).unwrap_or_default();
-        Ok(folder.join(TARGET).join("release"))
+        Ok(folder.join(self.target).join("release"))
     }
 
     /// The probe, linked. Its relocations are kept.
@@ -113,15 +123,21 @@ impl Toolchain {
     }
 }
 
+fn rustup_has(context: &Context, target: &str) -> bool {
+    let query = ["--print=target-libdir", "--target", target];
+    quiet_output(context.command("rustc").args(query))
+        .is_ok_and(|printed| Path::new(printed.out.trim()).exists())
+}
+
 /// The linker that rustup's toolchain brings along for itself.
-fn rust_lld(context: &Context) -> Result<PathBuf, Trouble> {
+fn rust_lld(context: &Context, target: &str) -> Result<PathBuf, Trouble> {
     let printed = output(context.command("rustc").args(["--print=target-libdir"]))?;
     let linker = PathBuf::from(printed.out.trim()).with_file_name("bin").join("rust-lld");
     if linker.exists() {
         return Ok(linker);
     }
     Err(Trouble::Missing(format!(
-        "{} is missing; type: rustup target add {TARGET}",
+        "{} is missing; type: rustup target add {target}",
         linker.display()
     )))
 }

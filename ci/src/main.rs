@@ -7,6 +7,7 @@ mod cuts;
 mod differential;
 mod embedded;
 mod fuzz;
+mod parts;
 mod planted;
 mod qemu;
 mod readme;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::tools::{Context, Trouble};
 use crate::{
-    bench, checks, conformance, cuts, differential, embedded, fuzz, planted, qemu, readme, sim,
-    size,
+    bench, checks, conformance, cuts, differential, embedded, fuzz, parts, planted, qemu, readme,
+    sim, size,
 };
 
 /// When a step belongs to a run that names no step.
@@ -63,9 +63,15 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "size",
-        about: "code and RAM on a Cortex-M0 are within their budgets",
+        about: "code and RAM on a Cortex-M0, and code on a Cortex-M4 and RISC-V, are within their budgets",
         when: When::Always,
         run: size::step,
+    },
+    Step {
+        name: "parts",
+        about: "firmware for parts that many own links: nRF52840 and RP2040, in a full run STM32G4 and ESP32-C3 too",
+        when: When::Always,
+        run: parts::step,
     },
     Step {
         name: "msrv",

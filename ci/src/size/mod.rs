@@ -24,6 +24,9 @@ pub(crate) struct Wishes {
     pub(crate) update: bool,
 }
 
+/// The targets that are measured beside the Cortex-M0.
+const ELSEWHERE: &[&str] = &["thumbv7em-none-eabi", "riscv32imc-unknown-none-elf"];
+
 /// The images, and what each holds beyond [`EMPTY`].
 const IMAGES: &[(&str, &str)] = &[
     ("log", "log in RAM"),
@@ -64,8 +67,8 @@ struct Measured {
 }
 
 impl Measured {
-    fn new(context: &Context) -> Result<Self, Trouble> {
-        let toolchain = Toolchain::find(context)?;
+    fn new(context: &Context, target: &'static str) -> Result<Self, Trouble> {
+        let toolchain = Toolchain::find_for(context, target)?;
         let compiler = toolchain.compiler(context)?;
         let folder = toolchain.firmware(context, &["--manifest-path", "ci/size/Cargo.toml"])?;
         let mut images = BTreeMap::new();
@@ -92,7 +95,8 @@ impl Measured {
     fn figures(&self) -> Budgets {
         let code = IMAGES.iter().map(|(name, _)| ((*name).to_owned(), self.beyond(name)));
         let ram = TYPES.iter().map(|(name, _)| (name.to_lowercase(), self.size_of(name)));
-        Budgets { compiler: self.compiler.clone(), code: code.collect(), ram: ram.collect() }
+        let (code, ram) = (code.collect(), ram.collect());
+        Budgets { compiler: self.compiler.clone(), code, ram, elsewhere: BTreeMap::new() }
     }
 
     fn code_table(&self, budgets: &Budgets) -> Table {
@@ -166,7 +170,7 @@ fn thousands(figure: u64) -> String {
 
 /// A few of the figures, for the README; none with another compiler than that of the budgets.
 pub(crate) fn short(context: &Context) -> Result<Option<String>, Trouble> {
-    let measured = Measured::new(context)?;
+    let measured = Measured::new(context, TARGET)?;
     if Budgets::read(context)?.compiler != measured.compiler {
         return Ok(None);
     }
@@ -184,7 +188,7 @@ pub(crate) fn short(context: &Context) -> Result<Option<String>, Trouble> {
 
 /// All tables, for the documentation; none with another compiler than that of the budgets.
 pub(crate) fn long(context: &Context) -> Result<Option<String>, Trouble> {
-    let (measured, budgets) = (Measured::new(context)?, Budgets::read(context)?);
+    let (measured, budgets) = (Measured::new(context, TARGET)?, Budgets::read(context)?);
     if budgets.compiler != measured.compiler {
         return Ok(None);
     }
@@ -207,15 +211,46 @@ impl Measured {
     }
 }
 
+/// The figures of other targets, by target.
+fn elsewhere(figures: &Budgets, budgets: &Budgets) -> Option<Table> {
+    let mut columns = vec!["beyond an empty image".to_owned()];
+    for target in figures.elsewhere.keys() {
+        columns.extend([target.clone(), "budget".to_owned()]);
+    }
+    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    let mut table = table(&columns);
+    for (name, about) in IMAGES {
+        let of = |all: &BTreeMap<String, u64>| all.get(*name).copied().unwrap_or_default();
+        let row = figures.elsewhere.iter().flat_map(|(target, code)| {
+            [of(code), budgets.elsewhere.get(target).map(of).unwrap_or_default()]
+        });
+        add(&mut table, about, &row.collect::<Vec<_>>());
+    }
+    (columns.len() > 1).then_some(table)
+}
+
 /// `size`.
 pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
     let wishes = &context.options.size;
-    let measured = Measured::new(context)?;
+    let measured = Measured::new(context, TARGET)?;
+    let mut figures = measured.figures();
+    for target in ELSEWHERE {
+        let other = Measured::new(context, target)?.figures();
+        if other.ram != figures.ram {
+            return failed(format!(
+                "types on {target} are not as large as on {TARGET}:\n{other:?}"
+            ));
+        }
+        figures.elsewhere.insert((*target).to_owned(), other.code);
+    }
     if wishes.update {
-        measured.figures().with_room().write(context)?;
+        figures.clone().with_room().write(context)?;
     }
     let budgets = Budgets::read(context)?;
     println!("{}", measured.text(&budgets));
+    if let Some(table) = elsewhere(&figures, &budgets) {
+        println!("\nBytes of flash on other targets:\n\n{table}");
+    }
     if let Some(image) = measured.images.get(wishes.image.as_str()).filter(|_| wishes.functions > 0)
     {
         println!("\nThe largest functions of `{}`, of {}:", wishes.image, image.functions.len());
@@ -227,7 +262,7 @@ pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
     if !same {
         println!("\nThe budgets were measured with {}: 5 % more is let pass.", budgets.compiler);
     }
-    let over = budgets.exceeded(&measured.figures(), if same { 0 } else { 5 });
+    let over = budgets.exceeded(&figures, if same { 0 } else { 5 });
     if !over.is_empty() {
         return failed(format!(
             "over budget ({}):\n  {}\nfind the cause, or raise the budget with `cargo ci size --update` and say why",

@@ -8,15 +8,20 @@
 //! | [`Settings`] | what it means to a board: with a default for what nobody has set, and within bounds |
 //! | [`Button`] | presses of a contact that bounces |
 //! | [`Panel`], [`turn`] | a board's own pins, and the loop of a board without an async executor |
+//! | `follow`, `press` | the same for tasks beside an async runner, with the feature `async` |
 //!
-//! A board's wiring is in its own folder: it makes the parts and calls [`turn`].
+//! A board's wiring is in its own folder: it makes the parts and calls these.
 
 mod button;
 mod settings;
+#[cfg(feature = "async")]
+mod tasks;
 mod turn;
 
 pub use button::Button;
 pub use settings::Settings;
+#[cfg(feature = "async")]
+pub use tasks::{follow, press};
 pub use turn::{Panel, turn};
 
 use quorate::node::{ForwardError, Node, ProposalId};
@@ -89,13 +94,18 @@ impl<'a> App<'a> {
     /// This can't be asked for now; the button can be pressed again.
     #[inline(never)]
     pub fn press(&self, node: &mut Node, now: Instant) -> Result<ProposalId, ForwardError> {
+        let mut bytes = [0; COMMAND_BYTES];
+        node.forward(self.switch(&mut bytes)?, now.after(PRESS_MS))
+    }
+
+    /// Writes the command that switches the lamp from how it is now.
+    fn switch<'b>(&self, bytes: &'b mut [u8; COMMAND_BYTES]) -> Result<&'b [u8], ForwardError> {
         let expected = self.map.item(LAMP).map_or(0, |lamp| lamp.revision);
         let on = !self.settings().lamp;
         let command = Command::Set { key: LAMP, value: Value::Bool(on), expected: Some(expected) };
-        let mut bytes = [0; COMMAND_BYTES];
         let too_large = |error: TooLarge| ForwardError::TooLarge { bytes_max: error.max };
-        let len = command.encode(SCHEMA, &mut bytes).map_err(too_large)?;
-        node.forward(bytes.get(..len).unwrap_or_default(), now.after(PRESS_MS))
+        let len = command.encode(SCHEMA, bytes).map_err(too_large)?;
+        Ok(bytes.get(..len).unwrap_or_default())
     }
 }
 
