@@ -16,6 +16,7 @@ mod steps;
 mod symbols;
 mod tidy;
 mod tools;
+mod trio;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
@@ -68,6 +69,8 @@ enum Task {
     Flips,
     /// Fuzz the core with libFuzzer.
     Fuzz(FuzzArgs),
+    /// Run three nodes in one program, here and on a Cortex-M0, and compare all that comes out of them.
+    Hash(HashArgs),
     /// Plant bugs in a copy of the tree, one at a time, and see the simulator catch each.
     Planted(PlantedArgs),
     /// Run boards under QEMU, on a serial wire with faults, through resets and power cuts.
@@ -120,6 +123,16 @@ struct FuzzArgs {
     seconds: u32,
     /// The targets; without any, all.
     targets: Vec<String>,
+}
+
+#[derive(Args)]
+struct HashArgs {
+    /// What chance follows from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// As many runs, each with the next seed.
+    #[arg(long, default_value_t = trio::Campaign::SHORT.seeds)]
+    seeds: u64,
 }
 
 #[derive(Args)]
@@ -200,6 +213,10 @@ fn main() -> ExitCode {
                 ..Options::default()
             },
         ),
+        Some(Task::Hash(HashArgs { seed, seeds })) => {
+            let hash = trio::Campaign { seed, seeds };
+            (Run::only("hash"), Options { hash, ..Options::default() })
+        }
         Some(Task::Planted(args)) => (
             Run::only("planted"),
             Options { planted_seeds: args.seeds, planted_names: args.patches, ..Options::full() },

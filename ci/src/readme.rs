@@ -5,7 +5,7 @@
 use std::fs;
 
 use crate::tools::{Context, Trouble, at, failed, output, read};
-use crate::{bench, sim, size};
+use crate::{bench, sim, size, trio};
 
 /// Makes one table.
 struct Generator {
@@ -23,6 +23,7 @@ const GENERATORS: &[Generator] = &[
     Generator { name: "size", file: README, make: size::short },
     Generator { name: "flash-all", file: FIGURES, make: |_| Ok(Some(bench::flash())) },
     Generator { name: "size-all", file: FIGURES, make: size::long },
+    Generator { name: "instructions", file: FIGURES, make: trio::instructions },
     Generator { name: "core-all", file: FIGURES, make: |c| measured(c, bench::core) },
 ];
 
