@@ -87,6 +87,9 @@ enum Task {
         /// Change nothing; fail if a figure that must repeat differs.
         #[arg(long)]
         check: bool,
+        /// This table alone, by the name at its head.
+        #[arg(long)]
+        table: Option<String>,
     },
 }
 
@@ -229,8 +232,10 @@ fn main() -> ExitCode {
             let size = size::Wishes { functions, image, update };
             (Run::only("size"), Options { size, ..Options::default() })
         }
-        Some(Task::Readme { check }) => {
-            (Run::only("readme"), Options { readme_check: check, ..Options::default() })
+        Some(Task::Readme { check, table }) => {
+            let options =
+                Options { readme_check: check, readme_table: table, ..Options::default() };
+            (Run::only("readme"), options)
         }
     };
     match Context::new(options) {

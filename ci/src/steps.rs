@@ -174,6 +174,8 @@ pub(crate) struct Options {
     pub(crate) planted_names: Vec<String>,
     pub(crate) qemu: qemu::Campaign,
     pub(crate) readme_check: bool,
+    /// The table that is made; without it, all.
+    pub(crate) readme_table: Option<String>,
     pub(crate) size: size::Wishes,
     pub(crate) sweep_seeds: u32,
     /// Every planted bug, not just the quick ones.
@@ -194,6 +196,7 @@ impl Default for Options {
             planted_names: Vec::new(),
             qemu: qemu::Campaign::SHORT,
             readme_check: true,
+            readme_table: None,
             size: size::Wishes::default(),
             sweep_seeds: 100,
             full: false,

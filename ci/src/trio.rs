@@ -32,7 +32,7 @@ const IMAGE: &str = "trio-board";
 /// A run is over long before.
 const LIMIT: Duration = Duration::from_secs(300);
 /// Seeds of the runs that the worst of every call is looked for in.
-const COST_SEEDS: &str = "10";
+const COST_SEEDS: &str = "20";
 
 /// The host: flash that is memory, and lines.
 struct Host {
@@ -189,7 +189,29 @@ fn table(header: &[&str]) -> Table {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use quorate_trio::CALLS;
+
     use super::*;
+    use crate::embedded::public_methods;
+
+    /// These hand out a reference, or are done before there is a node.
+    const COST_NOTHING: &[&str] = &["new", "limits", "members", "raft"];
+
+    #[test]
+    fn every_call_of_a_node_is_measured() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../core/src/node");
+        let mut calls = 0;
+        for file in ["mod.rs", "forward.rs", "members.rs", "poll.rs", "read.rs"] {
+            let source = std::fs::read_to_string(folder.join(file)).unwrap();
+            for name in public_methods(&source).filter(|name| !COST_NOTHING.contains(name)) {
+                assert!(CALLS.contains(&name), "{file}: {name}");
+                calls += 1;
+            }
+        }
+        assert_eq!(calls, CALLS.len());
+    }
 
     fn lines(text: &str) -> Vec<String> {
         text.split(' ').map(str::to_owned).collect()
