@@ -216,7 +216,7 @@ fn every_method_is_driven(context: &Context) -> Result<(), Trouble> {
     failed(format!("ci/probe does not drive these public methods:\n  {}", missing.join("\n  ")))
 }
 
-fn public_methods(source: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn public_methods(source: &str) -> impl Iterator<Item = &str> {
     let source = source.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
     source.lines().filter_map(|line| {
         let line = line.trim().strip_prefix("pub ")?;

@@ -17,6 +17,7 @@ mod steps;
 mod symbols;
 mod tidy;
 mod tools;
+mod trio;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
@@ -69,6 +70,8 @@ enum Task {
     Flips,
     /// Fuzz the core with libFuzzer.
     Fuzz(FuzzArgs),
+    /// Run three nodes in one program, here and on a Cortex-M0, and compare all that comes out of them.
+    Hash(HashArgs),
     /// Plant bugs in a copy of the tree, one at a time, and see the simulator catch each.
     Planted(PlantedArgs),
     /// Run boards under QEMU, on a serial wire with faults, through resets and power cuts.
@@ -85,6 +88,9 @@ enum Task {
         /// Change nothing; fail if a figure that must repeat differs.
         #[arg(long)]
         check: bool,
+        /// This table alone, by the name at its head.
+        #[arg(long)]
+        table: Option<String>,
     },
 }
 
@@ -121,6 +127,16 @@ struct FuzzArgs {
     seconds: u32,
     /// The targets; without any, all.
     targets: Vec<String>,
+}
+
+#[derive(Args)]
+struct HashArgs {
+    /// What chance follows from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// As many runs, each with the next seed.
+    #[arg(long, default_value_t = trio::Campaign::SHORT.seeds)]
+    seeds: u64,
 }
 
 #[derive(Args)]
@@ -204,6 +220,10 @@ fn main() -> ExitCode {
                 ..Options::default()
             },
         ),
+        Some(Task::Hash(HashArgs { seed, seeds })) => {
+            let hash = trio::Campaign { seed, seeds };
+            (Run::only("hash"), Options { hash, ..Options::default() })
+        }
         Some(Task::Planted(args)) => (
             Run::only("planted"),
             Options { planted_seeds: args.seeds, planted_names: args.patches, ..Options::full() },
@@ -216,8 +236,10 @@ fn main() -> ExitCode {
             let size = size::Wishes { functions, image, update };
             (Run::only("size"), Options { size, ..Options::default() })
         }
-        Some(Task::Readme { check }) => {
-            (Run::only("readme"), Options { readme_check: check, ..Options::default() })
+        Some(Task::Readme { check, table }) => {
+            let options =
+                Options { readme_check: check, readme_table: table, ..Options::default() };
+            (Run::only("readme"), options)
         }
     };
     match Context::new(options) {

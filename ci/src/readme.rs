@@ -5,7 +5,7 @@
 use std::fs;
 
 use crate::tools::{Context, Trouble, at, failed, output, read};
-use crate::{bench, sim, size};
+use crate::{bench, sim, size, trio};
 
 /// Makes one table.
 struct Generator {
@@ -23,6 +23,7 @@ const GENERATORS: &[Generator] = &[
     Generator { name: "size", file: README, make: size::short },
     Generator { name: "flash-all", file: FIGURES, make: |_| Ok(Some(bench::flash())) },
     Generator { name: "size-all", file: FIGURES, make: size::long },
+    Generator { name: "instructions", file: FIGURES, make: trio::instructions },
     Generator { name: "core-all", file: FIGURES, make: |c| measured(c, bench::core) },
 ];
 
@@ -52,13 +53,20 @@ const END: &str = "<!-- /figures -->";
 /// `readme`.
 pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
     let (mut anew, mut left) = (Vec::new(), Vec::new());
+    let wanted = context.options.readme_table.as_deref();
+    if let Some(name) = wanted.filter(|name| GENERATORS.iter().all(|it| it.name != *name)) {
+        return failed(format!("there is no table {name}"));
+    }
     for file in [README, FIGURES] {
         if make(context, file, &mut left)? {
             anew.push(file);
         }
     }
     let made = match anew[..] {
-        [] => format!("{} tables as they are", GENERATORS.len()),
+        [] => match wanted {
+            Some(name) => format!("the table {name} as it is"),
+            None => format!("{} tables as they are", GENERATORS.len()),
+        },
         _ => format!("{} made anew", anew.join(", ")),
     };
     match left[..] {
@@ -86,6 +94,9 @@ fn make(
         let Some(generator) = here.clone().find(|generator| generator.name == name) else {
             return failed(format!("no generator makes the table {name} of {file}"));
         };
+        if context.options.readme_table.as_ref().is_some_and(|wanted| wanted != name) {
+            return Ok(None);
+        }
         let table = (generator.make)(context)?;
         if table.is_none() {
             left.push(generator.name);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::tools::{Context, Trouble};
 use crate::{
     bench, checks, conformance, cuts, differential, embedded, fuzz, parts, planted, qemu, readme,
-    sim, size,
+    sim, size, trio,
 };
 
 /// When a step belongs to a run that names no step.
@@ -98,6 +98,12 @@ const STEPS: &[Step] = &[
         run: qemu::step,
     },
     Step {
+        name: "hash",
+        about: "a seed leads to one trace here and on a Cortex-M0",
+        when: When::Always,
+        run: trio::step,
+    },
+    Step {
         name: "conformance",
         about: "published scripts lead to the published states",
         when: When::Asked,
@@ -167,12 +173,15 @@ pub(crate) struct Options {
     pub(crate) differential: differential::Campaign,
     /// Events of the longest histories that are tried.
     pub(crate) history_length: u32,
+    pub(crate) hash: trio::Campaign,
     pub(crate) fuzz_seconds: u32,
     pub(crate) fuzz_targets: Vec<String>,
     pub(crate) planted_seeds: u32,
     pub(crate) planted_names: Vec<String>,
     pub(crate) qemu: qemu::Campaign,
     pub(crate) readme_check: bool,
+    /// The table that is made; without it, all.
+    pub(crate) readme_table: Option<String>,
     pub(crate) size: size::Wishes,
     pub(crate) sweep_seeds: u32,
     /// Every planted bug, not just the quick ones.
@@ -186,12 +195,14 @@ impl Default for Options {
             conformance: None,
             differential: differential::Campaign::SHORT,
             history_length: cuts::exhaustive::LENGTH,
+            hash: trio::Campaign::SHORT,
             fuzz_seconds: 30,
             fuzz_targets: Vec::new(),
             planted_seeds: planted::SEEDS_MAX,
             planted_names: Vec::new(),
             qemu: qemu::Campaign::SHORT,
             readme_check: true,
+            readme_table: None,
             size: size::Wishes::default(),
             sweep_seeds: 100,
             full: false,
@@ -206,6 +217,7 @@ impl Options {
             cuts: cuts::Campaign::LONG,
             differential: differential::Campaign::LONG,
             history_length: cuts::exhaustive::LENGTH_FULL,
+            hash: trio::Campaign::LONG,
             fuzz_seconds: 300,
             qemu: qemu::Campaign::LONG,
             sweep_seeds: 1000,

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::tools::{self, Context, Trouble, at, failed, works};
 
 /// The emulator, and the Debian package that has it.
-const PROGRAM: &str = "qemu-system-arm";
+pub(crate) const PROGRAM: &str = "qemu-system-arm";
 const PACKAGE: &str = "qemu-system-arm";
 /// An answer of QEMU's that takes longer does not come.
 const ANSWER: Duration = Duration::from_secs(20);

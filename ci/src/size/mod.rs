@@ -161,7 +161,7 @@ fn add(table: &mut Table, about: &str, figures: &[u64]) {
 }
 
 /// A figure as people read it.
-fn thousands(figure: u64) -> String {
+pub(crate) fn thousands(figure: u64) -> String {
     match figure {
         0..1000 => figure.to_string(),
         _ => format!("{},{:03}", figure / 1000, figure % 1000),
@@ -184,6 +184,11 @@ pub(crate) fn short(context: &Context) -> Result<Option<String>, Trouble> {
     row(&mut table, "whole node", "node", &["NODE_0"]);
     row(&mut table, "whole node with a ConfigMap", WHOLE, &["NODE_0", "CONFIG_MAP_0"]);
     Ok(Some(table.to_string()))
+}
+
+/// The compiler that the figures of the documentation are of.
+pub(crate) fn compiler_of_figures(context: &Context) -> Result<String, Trouble> {
+    Ok(Budgets::read(context)?.compiler)
 }
 
 /// All tables, for the documentation; none with another compiler than that of the budgets.
