@@ -1,7 +1,9 @@
 //! What a cluster's limits ask of a board: buffers, log, flash.
 
-use super::Limits;
+use super::{Limits, Node};
+use crate::event::Fault;
 use crate::flash::Geometry;
+use crate::storage::Storage;
 #[cfg(doc)]
 use crate::wal::Wal;
 use crate::wal::{BUFFER_BYTES_MIN, CHUNK_OVERHEAD_BYTES_MAX, SNAP_DATA_AT};
@@ -42,3 +44,27 @@ pub(super) const fn piece_bytes_max(frame_bytes: u16) -> usize {
 
 /// An entry's head with the largest term that a frame can carry.
 const ENTRY_HEAD_BYTES_MAX: usize = 1 + 3 + 6;
+
+impl<S: Storage> Node<[u8], S> {
+    /// The log and the caller's buffers have to hold what the cluster's limits allow.
+    pub(super) fn check_buffers(&mut self, frame: &[u8], flash: &[u8]) -> bool {
+        let frame_bytes = self.limits.frame_bytes;
+        self.log.keep_aside(piece_bytes_max(frame_bytes));
+        let link_bytes = usize::from(self.link_frame_bytes);
+        let needed = [
+            (frame.len().min(link_bytes), usize::from(frame_bytes)),
+            (flash.len(), flash_buffer_bytes_min(frame_bytes)),
+            (self.log.bytes_capacity(), self.limits.log_bytes as usize),
+        ];
+        let short = needed.into_iter().find(|(given, needed)| given < needed);
+        if let Some((given, needed)) = short {
+            let (bytes_given, bytes_needed) = (given as u32, needed as u32);
+            self.stop(Fault::Buffers { bytes_given, bytes_needed });
+        }
+        let capacity = self.log.bytes_capacity() as u32;
+        if let Some(geometry) = &self.geometry {
+            self.storage.reserve(live_bytes(capacity, &self.limits, geometry));
+        }
+        short.is_none()
+    }
+}
