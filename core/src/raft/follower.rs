@@ -143,13 +143,16 @@ impl Raft {
     }
 
     pub(super) fn poll_reply(&mut self, log: &mut Log) -> Option<(NodeSet, Message)> {
+        // Whatever is said in a term, that must be durable (RD3).
+        if self.durable.0 != self.term {
+            return None;
+        }
         if !self.owes_term.is_empty() {
             let to = core::mem::take(&mut self.owes_term);
             return Some((to, self.reply_message(Index::ZERO, Index::ZERO)));
         }
         let lead = self.lead.filter(|_| self.role == Role::Follower)?;
-        // An acknowledgement stands for a term: that, too, must be durable (RD3).
-        if !self.reply.owed || self.durable.0 != self.term {
+        if !self.reply.owed {
             return None;
         }
         if self.knows_nobody() {

@@ -136,6 +136,8 @@ impl Wal {
             it.all.checkpoint = it.before;
             // As long as this one may decay, the next boot may need what it gives up: then it says nothing new.
             let plain = tag == CHUNK || dead > 0;
+            // In the middle of a snapshot the next segment may be opened no earlier than behind its last chunk.
+            let begins = tag == CHUNK && self.snap.to.is_none();
             if plain {
                 it.all = self.all;
             }
@@ -147,7 +149,10 @@ impl Wal {
             // A boot shows what it restates once that is sealed, and the next one may have to stand behind.
             let behind = u32::from(self.geometry.page_bytes).wrapping_add(OPEN_BYTES_MAX);
             let needed = least.wrapping_add(behind.wrapping_shl(1));
-            if plain && needed <= self.segment_bytes() && !self.all.checkpoint.is_none() {
+            if (dead > 0 || begins)
+                && needed <= self.segment_bytes()
+                && !self.all.checkpoint.is_none()
+            {
                 tag |= NOTHING_NEW;
             }
         }

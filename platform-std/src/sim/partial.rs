@@ -40,7 +40,9 @@ pub(super) fn cuts(
 /// has to stay.
 pub(super) fn prove(world: &mut World) {
     let boards = world.boards.len();
-    if boards < 3 || !world.options.faults.has(Fault::PartialPartition) {
+    // Without pre-vote a board that is heard and hears nothing stands again and again, and whoever leads gives way to it.
+    let promised = world.options.pre_vote;
+    if boards < 3 || !promised || !world.options.faults.has(Fault::PartialPartition) {
         return;
     }
     if !agree_on_members(world) {
