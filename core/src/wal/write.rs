@@ -136,7 +136,7 @@ impl Wal {
             it.all.checkpoint = it.before;
             // As long as this one may decay, the next boot may need what it gives up: then it says nothing new.
             let plain = tag == CHUNK || dead > 0;
-            // In the middle of a snapshot the next segment may be opened no earlier than behind its last chunk.
+            // Not in the middle of a snapshot: should the seal behind fail, one would be opened that links to what matters.
             let begins = tag == CHUNK && self.snap.to.is_none();
             if plain {
                 it.all = self.all;
