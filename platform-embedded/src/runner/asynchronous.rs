@@ -4,7 +4,7 @@ use core::future::poll_fn;
 use core::pin::pin;
 use core::task::Poll;
 
-use super::{BootError, Booted, Desk, POWER_AGAIN_MS, Parts, Sending};
+use super::{BootError, Booted, Desk, POWER_AGAIN_MS, Parts, Sending, Starting};
 use crate::clock::AsyncClock;
 use crate::identity::Page;
 use crate::link::AsyncLink;
@@ -13,11 +13,10 @@ use embassy_futures::select::{Either, Either3, Either4, select, select3, select4
 use embedded_storage_async::nor_flash::NorFlash;
 use quorate::Instant;
 use quorate::config::Config;
-use quorate::event::{Event, Fault};
+use quorate::event::Event;
 use quorate::flash::{FlashDone, FlashOp};
 use quorate::node::{Boot, Node, Output};
 use quorate::typed::{StateMachine, serve};
-use quorate::wal::MountError;
 
 /// A board that runs as a task, and is asked by the [`Handle`](super::Handle)s of its [`Desk`].
 ///
@@ -79,10 +78,8 @@ where
                 Event::Started { .. } | Event::Stopped(_) => seen = Some(*event),
                 _ => {}
             });
-            match seen {
-                Some(Event::Stopped(Fault::Mount(MountError::Unformatted)))
-                    if booted == Booted::Mounted =>
-                {
+            match seen.map_or(Ok(Starting::Goes), |event| Starting::by(&event, booted))? {
+                Starting::WithoutLog => {
                     page.boot_without_log(nonce, |boot| self.start(config, boot))?;
                     booted = Booted::Founded;
                     if !page.founds() {
@@ -90,8 +87,7 @@ where
                     }
                     continue;
                 }
-                Some(Event::Stopped(fault)) => return Err(BootError::Stopped(fault)),
-                Some(_) => {
+                Starting::Done => {
                     // It restores its state next, when it runs; before, it has nothing to say.
                     if let Next::Flash(op) = next {
                         self.op = Some(op);
@@ -99,7 +95,7 @@ where
                     self.parts.started(page, mark)?;
                     return Ok(booted);
                 }
-                None => {}
+                Starting::Goes => {}
             }
             match next {
                 Next::Flash(op) => {

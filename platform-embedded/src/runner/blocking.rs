@@ -1,6 +1,6 @@
 //! The runner for super-loops and RTIC.
 
-use super::{BootError, Booted, POWER_AGAIN_MS, Parts, Sending};
+use super::{BootError, Booted, POWER_AGAIN_MS, Parts, Sending, Starting};
 use crate::clock::Clock;
 use crate::identity::Page;
 use crate::link::Link;
@@ -9,11 +9,10 @@ use core::task::Poll;
 use embedded_storage::nor_flash::NorFlash;
 use quorate::Instant;
 use quorate::config::Config;
-use quorate::event::{Event, Fault};
+use quorate::event::Event;
 use quorate::flash::FlashOp;
 use quorate::node::{Boot, Node, Outcome, Output, ProposalId, ReadId};
 use quorate::typed::{StateMachine, serve};
-use quorate::wal::MountError;
 
 /// What came of a [`SuperLoop::poll`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,19 +83,19 @@ where
         self.start(config, Boot::Mount)?;
         let mut booted = Booted::Mounted;
         loop {
-            match self.poll() {
-                News::Event(Event::Started { .. }) => break,
-                News::Event(Event::Stopped(Fault::Mount(MountError::Unformatted)))
-                    if booted == Booted::Mounted =>
-                {
+            let News::Event(event) = self.poll() else {
+                continue;
+            };
+            match Starting::by(&event, booted)? {
+                Starting::Done => break,
+                Starting::WithoutLog => {
                     page.boot_without_log(nonce, |boot| self.start(config, boot))?;
                     booted = Booted::Founded;
                     if !page.founds() {
                         return Ok(Booted::Joins);
                     }
                 }
-                News::Event(Event::Stopped(fault)) => return Err(BootError::Stopped(fault)),
-                _ => {}
+                Starting::Goes => {}
             }
         }
         self.parts.started(page, mark)?;

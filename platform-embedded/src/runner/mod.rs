@@ -23,8 +23,9 @@ use crate::flash::Partition;
 use crate::identity::Page;
 use crate::power::PowerFail;
 use quorate::config::Config;
-use quorate::event::Fault;
+use quorate::event::{Event, Fault};
 use quorate::node::{Boot, Node, StartError};
+use quorate::wal::MountError;
 use quorate::{ClusterId, Instant, NodeId, NodeSet};
 
 /// What a board is made of. `A` is the application: a `&mut` to its state machine, or a [`Shared`] one.
@@ -79,6 +80,27 @@ pub enum Booted {
     Founded,
     /// It asks for its place.
     Joins,
+}
+
+/// What an event tells of a start by an identity page, on both runners.
+pub(super) enum Starting {
+    Goes,
+    /// There is no log: the page says how to begin.
+    WithoutLog,
+    Done,
+}
+
+impl Starting {
+    pub(super) fn by(event: &Event, booted: Booted) -> Result<Self, BootError> {
+        match event {
+            Event::Started { .. } => Ok(Self::Done),
+            Event::Stopped(Fault::Mount(MountError::Unformatted)) if booted == Booted::Mounted => {
+                Ok(Self::WithoutLog)
+            }
+            Event::Stopped(fault) => Err(BootError::Stopped(*fault)),
+            _ => Ok(Self::Goes),
+        }
+    }
 }
 
 impl fmt::Display for BootError {
