@@ -25,7 +25,7 @@ use crate::log::Log;
 use crate::types::{EntryId, Index};
 use mount::Mount;
 use read::{Halt, Io, Window};
-use record::{All, Link, Place, SECTIONS_BYTES_MAX};
+use record::{All, Link, Place, SEAL, SECTIONS_BYTES_MAX};
 use snapshot::{Begun, Cursor};
 use write::Outgoing;
 
@@ -70,8 +70,6 @@ enum Boot {
     Now,
     /// It is, but for a seal.
     Seal,
-    /// No boot: what the newest segment has given up may be erased once its first record is sealed.
-    Certify,
 }
 
 /// The flash log.
@@ -88,6 +86,9 @@ pub struct Wal {
     closed: bool,
     /// The newest segment holds its first record and a seal, which may be half written.
     unproven: bool,
+    /// It holds nothing but its first record, which says nothing new: what that gives up may be needed yet, and stays
+    /// in the order.
+    alone: bool,
     /// A record was written since the last seal.
     unsealed: bool,
     /// The log is not what it is without what the next boot record restates.
@@ -157,6 +158,7 @@ impl Wal {
             tail: Place::NOWHERE,
             closed: false,
             unproven: false,
+            alone: false,
             unsealed: false,
             matter: (0, 0),
             boot_from: 0,
@@ -296,16 +298,17 @@ impl Wal {
                 return self.mounted(io);
             }
             (_, Boot::Now) => self.group(io),
+            // The seal has failed: all of it once more.
+            (_, Boot::Seal) if self.closed => {
+                self.boot = Boot::Now;
+                return Ok(());
+            }
             (_, Boot::Seal) => {
                 self.seal(io)?;
                 self.boot = Boot::None;
                 return self.mounted(io);
             }
-            (_, Boot::Certify) => {
-                self.seal(io)?;
-                self.boot = Boot::None;
-                return Ok(());
-            }
+            _ if self.alone => Err(self.record(io, if self.closed { 0 } else { SEAL }, 0)),
             // It lies in the buffer.
             _ if self.has_chunk() => self.snapshot_record(io),
             (_, Boot::None | Boot::Owed) => match self.group(io) {
@@ -322,7 +325,7 @@ impl Wal {
                 }
                 self.erase_next(io)?;
             }
-            Err(Halt::Room) if self.boot == Boot::Now => {
+            Err(Halt::Room) if self.boot == Boot::Now || self.alone => {
                 self.fault = self.fault.or(Some(WalFault::Full));
             }
             _ => {}

@@ -400,6 +400,14 @@ impl Wal {
         Ok(())
     }
 
+    /// Where a boot may stand behind what ends there. A write cut short may have touched the page behind the last one
+    /// that shows it. So may the head of a record, of which some bytes are the same as erased ones.
+    pub(super) fn guarded(&self, dirty: u32) -> u32 {
+        let in_page = u32::from(self.geometry.page_bytes).saturating_sub(1);
+        let offset = (dirty.wrapping_add(8) | in_page).wrapping_add(1);
+        offset.min(self.segment_bytes())
+    }
+
     /// The log is loaded; its last record starts at `last`.
     fn end_mount(&mut self, io: &mut Io<'_>, last: Place) {
         let end = self.mount.walk.at();
@@ -407,11 +415,7 @@ impl Wal {
         let torn = dirty > end.offset;
         self.tail_found =
             if torn { Tail::Torn { offset: self.offset_of(&end) } } else { Tail::Clean };
-        // A write cut short may have touched the page behind the last one that shows it. So may the head of a
-        // record, of which some bytes are the same as erased ones.
-        let in_page = u32::from(self.geometry.page_bytes).saturating_sub(1);
-        let offset = (dirty.wrapping_add(8) | in_page).wrapping_add(1);
-        let offset = offset.min(self.segment_bytes());
+        let offset = self.guarded(dirty);
         // The next record is a boot: it takes the last one's place in the chain.
         self.tail = Place { offset, ..last };
         let sealed = self.mount.last_tag & KIND == SEAL;

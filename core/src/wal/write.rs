@@ -48,6 +48,11 @@ impl Wal {
         keep.map_or(0, |keep| keep.wrapping_add(1))
     }
 
+    /// What the newest segment's first record gives up is given up.
+    fn give_up(&mut self) {
+        self.order.truncate(self.kept_by(self.matter));
+    }
+
     /// Where the next segment has to link to.
     fn link_next(&self) -> Link {
         if self.snap.to.is_none() || self.boot != Boot::None {
@@ -227,8 +232,14 @@ impl Wal {
         // The segment does not hold what was written, or it may: out of use with it, and on in the next one, which
         // must not have the same place in the order. Nor does anything follow in the one before: if this first record
         // stands after all, that ends at its link.
-        self.closed = true;
-        self.seq = self.seq.wrapping_add(u32::from(out.at.offset == 0));
+        let first = out.at.offset == 0;
+        if self.unproven && !first {
+            // Nothing may be erased yet: the same boot once more, behind this one.
+            self.tail.offset = self.guarded(out.at.offset.wrapping_add(out.len));
+        } else {
+            self.closed = true;
+        }
+        self.seq = self.seq.wrapping_add(u32::from(first));
         self.retire(out.at.segment);
         if self.phase == Phase::Founding {
             self.phase = Phase::Running;
@@ -246,12 +257,18 @@ impl Wal {
         let Outgoing { at, matters, .. } = self.out;
         let (tag, kind) = (io.head.tag, io.head.kind());
         if kind == OPEN {
-            self.order.truncate(self.kept_by(io.it.link));
-            let _ = self.order.push(at.segment);
             self.matter = io.it.link;
+            self.alone = tag & NOTHING_NEW != 0;
+            if !self.alone {
+                self.give_up();
+            }
+            let _ = self.order.push(at.segment);
             self.seq = self.seq.wrapping_add(1);
             self.ready &= !bit(at.segment);
             self.closed = false;
+        } else if core::mem::take(&mut self.alone) {
+            self.give_up();
+            let _ = self.order.push(at.segment);
         }
         self.tail = self.end_of(io, &at, salt(self.seq));
         let padded = self.padded(io.head.total);
@@ -285,10 +302,7 @@ impl Wal {
                 return Ok(());
             }
             Boot::Now | Boot::Seal => return self.mounted(io),
-            Boot::None if tag & (KIND | NOTHING_NEW) == OPEN | NOTHING_NEW => {
-                self.boot = Boot::Certify;
-            }
-            Boot::None | Boot::Sealed | Boot::Owed | Boot::Certify => {}
+            Boot::None | Boot::Sealed | Boot::Owed => {}
         }
         match kind {
             CHECKPOINT => Err(self.checkpoint_ends(io)),

@@ -4,7 +4,7 @@ use crate::board::Board;
 use crate::flash::Flash;
 use crate::image::{founded, geometry, shown};
 use quorate::flash::{FlashDone, FlashOp};
-use quorate::wal::{Progress, SNAP_DATA_AT, Wal};
+use quorate::wal::{Progress, SNAP_DATA_AT, Wal, WalFault};
 use quorate::{EntryId, Index, Term};
 
 /// How an operation ends that was carried out as it should be.
@@ -206,4 +206,125 @@ fn a_chunk_that_waits_is_not_overwritten_by_a_record_that_has_lost_its_length() 
         assert_eq!((shown.snapshot, shown.content), (id, Some(content)), "{before} {length}");
     }
     assert!(opened > 10, "{opened}");
+}
+
+/// A segment is opened whose first record gives up what came to nothing, votes among it, and the seal behind that fails.
+/// That first record counts for nothing yet: what it gives up is not erased before something stands behind one.
+#[test]
+fn what_a_first_record_gives_up_stays_until_something_stands_behind_one() {
+    let (mut failed, mut erased, mut full) = (0, 0, 0);
+    for (segments, chunks) in (5..9u8).flat_map(|segments| (1..40).map(move |n| (segments, n))) {
+        let mut board = founded(4, segments);
+        // A snapshot that comes to nothing, then one vote after the other.
+        board.wal.begin_snapshot(EntryId::ZERO);
+        for chunk in 0..chunks {
+            board.buf[SNAP_DATA_AT..SNAP_DATA_AT + 300].fill(0xab);
+            board.wal.put_chunk(chunk * 300, 300);
+            while told_by(&mut board, &mut as_it_was) != Progress::Idle {}
+        }
+        board.wal.abort_snapshot();
+        let last = board.wal.status().segments_free == 1;
+        let (mut opened, mut behind, mut fallen) = (false, false, false);
+        'life: for term in 1..=200 {
+            board.want.hard_state.term = Term(term);
+            board.want.idle = fallen;
+            let mut fails = |flash: &mut Flash, op, mut done| {
+                if let FlashOp::Write { offset, .. } = op {
+                    if behind && !fallen {
+                        fallen = true;
+                        flash.bytes[offset as usize] ^= 1;
+                        done = FlashDone::Failed;
+                    }
+                    behind = !opened && offset % 2048 == 0;
+                    opened |= behind;
+                }
+                if !matches!(op, FlashOp::Read { .. }) {
+                    erased += u32::from(fallen && matches!(op, FlashOp::Erase { .. }));
+                    let shown = shown(flash.clone()).unwrap().hard_state.term;
+                    assert!(shown.0 + 1 >= term, "{segments} {chunks}: {shown:?} of {term}");
+                }
+                done
+            };
+            loop {
+                match told_by(&mut board, &mut fails) {
+                    Progress::Idle => break,
+                    Progress::Durable => {}
+                    // The segment that failed was the only one left: a boot tries it once more.
+                    Progress::Fault(WalFault::Full) if last => {
+                        full += 1;
+                        let mounted = shown(board.flash.clone()).unwrap();
+                        assert_eq!(mounted.hard_state.term.0 + 1, term);
+                        break 'life;
+                    }
+                    other => panic!("{segments} {chunks}: {other:?}"),
+                }
+            }
+        }
+        failed += u32::from(fallen);
+    }
+    assert!(failed > 100 && erased > 100 && full > 4, "{failed} {erased} {full}");
+}
+
+/// A boot finds no more than a first record and a seal, of which not all may hold: nothing that the first record gives up is
+/// erased before a boot stands behind, also if that is written twice.
+#[test]
+fn a_boot_behind_nothing_but_a_first_record_and_a_seal_is_written_again_if_it_fails() {
+    let mut tried = 0;
+    for (segments, chunks) in (5..9u8).flat_map(|segments| (1..40).map(move |n| (segments, n))) {
+        let mut board = founded(4, segments);
+        board.wal.begin_snapshot(EntryId::ZERO);
+        for chunk in 0..chunks {
+            board.buf[SNAP_DATA_AT..SNAP_DATA_AT + 300].fill(0xab);
+            board.wal.put_chunk(chunk * 300, 300);
+            while told_by(&mut board, &mut as_it_was) != Progress::Idle {}
+        }
+        board.wal.abort_snapshot();
+        // Votes, until a segment holds its first record and a seal, and the power goes.
+        let (mut term, mut opened, mut cut) = (0, false, None);
+        while cut.is_none() && term < 200 {
+            term += 1;
+            board.want.hard_state.term = Term(term);
+            settle_by(&mut board, &mut |flash, op, done| {
+                if let FlashOp::Write { offset, .. } = op {
+                    if opened && cut.is_none() {
+                        cut = Some((flash.clone(), offset as usize));
+                    }
+                    opened = offset % 2048 == 0;
+                }
+                done
+            });
+        }
+        let Some((flash, seal)) = cut else {
+            continue;
+        };
+        let mut board = Board::new(flash, 512, 3);
+        assert!(board.wal.mount(board.geometry(), 512).is_ok());
+        let (mut fails, mut shown_term) = (true, 0);
+        board.want.hard_state.term = Term(300);
+        board.want.idle = true;
+        loop {
+            let mut ends = |flash: &mut Flash, op, done| {
+                if let FlashOp::Write { offset, .. } = op
+                    && std::mem::take(&mut fails)
+                {
+                    flash.bytes[offset as usize] ^= 1;
+                    return FlashDone::Failed;
+                }
+                let mut decayed = flash.clone();
+                decayed.bytes[seal..seal + 8].fill(0x5a);
+                let term = shown(decayed).unwrap().hard_state.term.0;
+                assert!(term >= shown_term, "{segments} {chunks}: {term} of {shown_term}");
+                done
+            };
+            match told_by(&mut board, &mut ends) {
+                Progress::Idle => break,
+                Progress::Durable => {}
+                Progress::Mounted(mounted) => shown_term = mounted.hard_state.term.0,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(!fails && board.wal.durable().term == Term(300));
+        tried += 1;
+    }
+    assert!(tried > 100, "{tried}");
 }
