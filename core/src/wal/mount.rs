@@ -443,7 +443,7 @@ impl Wal {
         io.log.write_ends();
         self.note = self.all.note;
         self.snap = Begun::NONE;
-        self.suspects = (self.suspects | self.mount.void) & !self.live();
+        self.suspects = (self.suspects | self.mount.void) & self.free_segments();
         self.phase = Phase::Running;
     }
 

@@ -218,8 +218,13 @@ impl Wal {
     pub(super) fn erased(&mut self, ok: bool) {
         self.work = Work::None;
         let segment = self.out.at.segment;
+        let suspect = self.suspects & bit(segment) != 0;
         self.suspects &= !bit(segment);
         if !ok {
+            if suspect {
+                // What stands there still may have the place behind in the order of use.
+                (self.closed, self.seq) = (true, self.seq.wrapping_add(1));
+            }
             return self.retire(segment);
         }
         self.wear.set(segment, self.wear.erases(segment).saturating_add(1));
