@@ -89,6 +89,8 @@ pub struct Wal {
     /// It holds nothing but its first record, which says nothing new: what that gives up may be needed yet, and stays
     /// in the order.
     alone: bool,
+    /// Segments that it keeps.
+    kept: u8,
     /// A record was written since the last seal.
     unsealed: bool,
     /// The log is not what it is without what the next boot record restates.
@@ -159,6 +161,7 @@ impl Wal {
             closed: false,
             unproven: false,
             alone: false,
+            kept: 0,
             unsealed: false,
             matter: (0, 0),
             boot_from: 0,

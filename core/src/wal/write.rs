@@ -50,7 +50,7 @@ impl Wal {
 
     /// What the newest segment's first record gives up is given up.
     fn give_up(&mut self) {
-        self.order.truncate(self.kept_by(self.matter));
+        self.order.truncate(usize::from(self.kept));
     }
 
     /// Where the next segment has to link to.
@@ -258,6 +258,7 @@ impl Wal {
         let (tag, kind) = (io.head.tag, io.head.kind());
         if kind == OPEN {
             self.matter = io.it.link;
+            self.kept = self.kept_by(io.it.link) as u8;
             self.alone = tag & NOTHING_NEW != 0;
             if !self.alone {
                 self.give_up();
