@@ -272,30 +272,7 @@ fn what_a_first_record_gives_up_stays_until_something_stands_behind_one() {
 fn a_boot_behind_nothing_but_a_first_record_and_a_seal_is_written_again_if_it_fails() {
     let mut tried = 0;
     for (segments, chunks) in (5..9u8).flat_map(|segments| (1..40).map(move |n| (segments, n))) {
-        let mut board = founded(4, segments);
-        board.wal.begin_snapshot(EntryId::ZERO);
-        for chunk in 0..chunks {
-            board.buf[SNAP_DATA_AT..SNAP_DATA_AT + 300].fill(0xab);
-            board.wal.put_chunk(chunk * 300, 300);
-            while told_by(&mut board, &mut as_it_was) != Progress::Idle {}
-        }
-        board.wal.abort_snapshot();
-        // Votes, until a segment holds its first record and a seal, and the power goes.
-        let (mut term, mut opened, mut cut) = (0, false, None);
-        while cut.is_none() && term < 200 {
-            term += 1;
-            board.want.hard_state.term = Term(term);
-            settle_by(&mut board, &mut |flash, op, done| {
-                if let FlashOp::Write { offset, .. } = op {
-                    if opened && cut.is_none() {
-                        cut = Some((flash.clone(), offset as usize));
-                    }
-                    opened = offset % 2048 == 0;
-                }
-                done
-            });
-        }
-        let Some((flash, seal)) = cut else {
+        let Some((flash, seal)) = votes_behind_a_lost_snapshot(segments, chunks) else {
             continue;
         };
         let mut board = Board::new(flash, 512, 3);
@@ -390,4 +367,82 @@ fn rings_are_accepted_for_no_more_than_hold_the_least_fitting_entries_twice() {
         }
     }
     assert!(tried > 100, "{tried}");
+}
+
+/// A first record that a boot takes as never written can't be erased, and its seal, cut short, reads well later: the segment
+/// that is used in its stead must be the newer one all the same.
+#[test]
+fn a_first_record_that_does_not_go_away_has_a_place_in_the_order_of_its_own() {
+    let mut tried = 0;
+    for (segments, chunks) in (5..9u8).flat_map(|segments| (1..30).map(move |n| (segments, n))) {
+        let Some((flash, seal)) = votes_behind_a_lost_snapshot(segments, chunks) else {
+            continue;
+        };
+        let mut board = Board::new(flash, 512, 3);
+        let byte = std::mem::replace(&mut board.flash.bytes[seal], 0x5a);
+        let before = board.flash.clone();
+        assert!(board.wal.mount(board.geometry(), 512).is_ok());
+        board.want.hard_state.term = Term(300);
+        let mut told = false;
+        loop {
+            let mut ends = |flash: &mut Flash, op, done| {
+                let FlashOp::Erase { offset, .. } = op else {
+                    return done;
+                };
+                let here = seal / 2048 == offset as usize / 2048;
+                if !here || std::mem::replace(&mut told, true) {
+                    return done;
+                }
+                let place = offset as usize..offset as usize + 2048;
+                flash.bytes[place.clone()].copy_from_slice(&before.bytes[place]);
+                FlashDone::Failed
+            };
+            match told_by(&mut board, &mut ends) {
+                // Where it was the last one, nothing is left to go on in.
+                Progress::Idle | Progress::Fault(WalFault::Full) => break,
+                Progress::Durable | Progress::Mounted(_) => {}
+                other => panic!("{segments} {chunks}: {other:?}"),
+            }
+        }
+        assert!(told, "{segments} {chunks}");
+        if board.wal.durable().term < Term(300) {
+            continue;
+        }
+        board.flash.bytes[seal] = byte;
+        let shown = shown(board.flash).unwrap();
+        assert_eq!(shown.hard_state.term, Term(300), "{segments} {chunks}");
+        tried += 1;
+    }
+    assert!(tried > 50, "{tried}");
+}
+
+/// A snapshot that comes to nothing, then one vote after the other, until a segment is opened and sealed behind it: the flash at
+/// that moment, and where the seal is.
+fn votes_behind_a_lost_snapshot(segments: u8, chunks: u32) -> Option<(Flash, usize)> {
+    let mut board = founded(4, segments);
+    board.wal.begin_snapshot(EntryId::ZERO);
+    for chunk in 0..chunks {
+        board.buf[SNAP_DATA_AT..SNAP_DATA_AT + 300].fill(0xab);
+        board.wal.put_chunk(chunk * 300, 300);
+        while told_by(&mut board, &mut as_it_was) != Progress::Idle {}
+    }
+    board.wal.abort_snapshot();
+    let (mut opened, mut sealed) = (false, None);
+    for term in 1..200 {
+        board.want.hard_state.term = Term(term);
+        settle_by(&mut board, &mut |flash, op, done| {
+            if let FlashOp::Write { offset, .. } = op {
+                if opened && sealed.is_none() {
+                    sealed = Some((flash.clone(), offset as usize));
+                }
+                opened = offset % 2048 == 0;
+            }
+            done
+        });
+        if sealed.is_some() {
+            break;
+        }
+    }
+    // By its tag, the first record says nothing new; else no seal follows.
+    sealed.filter(|(flash, seal)| flash.bytes[seal / 2048 * 2048 + 6] & 0xf4 == 0x54)
 }
