@@ -198,6 +198,10 @@ impl<S: Storage> Node<[u8], S> {
                 Flow::Rest
             }
             Task::Take { id, offset, stage, writing: false } => {
+                // What the application has put into the buffer has to leave it.
+                if !matches!(stage, Stage::Answered(..)) && self.raft.must_listen(now) {
+                    return Flow::Rest;
+                }
                 self.poll_taking(id, offset, stage, flash)
             }
             Task::Receive { offset, piece, writing: false, .. } if piece > 0 => {
