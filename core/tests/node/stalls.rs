@@ -1,4 +1,5 @@
-//! Boards whose CPU stands still while flash is written: they hear nothing meanwhile, and say nothing.
+//! Snapshots that take long, above all on boards whose CPU stands still while flash is written: they hear nothing meanwhile, and say
+//! nothing.
 
 use crate::support::{Cluster, Host};
 use quorate::Instant;
@@ -142,4 +143,46 @@ fn followers_that_stall_hear_their_leader_while_they_take_a_snapshot() {
 #[test]
 fn boards_that_all_stall_keep_their_leader_while_they_take_snapshots() {
     assert_eq!(keeps_its_leader(|_| true), 0);
+}
+
+#[test]
+fn a_log_that_ran_full_is_applied_before_the_next_snapshot_of_it_is_taken() {
+    let mut cluster = Cluster::new(3);
+    cluster.run(2000);
+    let leader = cluster.leader().expect("a leader");
+    let slow = (leader + 1) % 3;
+    let taken = |cluster: &Cluster| {
+        let events = &cluster.hosts[slow].events;
+        events.iter().filter(|event| matches!(event, Event::SnapshotTaken { .. })).count()
+    };
+    let propose = |cluster: &mut Cluster| {
+        cluster.hosts[leader].node.propose(&[7; 20]).unwrap();
+        cluster.settle();
+    };
+    let full = |cluster: &Cluster| {
+        let events = &cluster.hosts[slow].events;
+        events.iter().any(|event| matches!(event, Event::LogFull { .. }))
+    };
+    // A state that takes long to write.
+    (0..100).for_each(|_| propose(&mut cluster));
+    let before = taken(&cluster);
+    cluster.hosts[slow].holds = Some(0);
+    while !full(&cluster) {
+        assert_eq!(taken(&cluster), before);
+        (0..4).for_each(|_| propose(&mut cluster));
+        cluster.hosts[slow].let_go(cluster.now);
+        cluster.settle();
+    }
+    // It hears nothing more, and there is nobody whom it could tell that it has room again.
+    let now = cluster.now.after(10_000);
+    cluster.hosts[slow].node.handle_timeout(now);
+    (cluster.hosts[slow].holds, cluster.hosts[slow].stalls) = (None, true);
+    while cluster.hosts[slow].held.is_some() {
+        cluster.hosts[slow].let_go(now);
+        let _ = cluster.hosts[slow].drive(now);
+    }
+    let status = cluster.hosts[slow].node.status();
+    assert_eq!((status.snapshot.index, status.applied), (status.last.index, status.last.index));
+    // The one that was under way, and one of all the rest.
+    assert_eq!(taken(&cluster) - before, 2);
 }
