@@ -362,6 +362,10 @@ impl<S: Storage> Node<[u8], S> {
         self.idle_at = self.election_timeout_from(now);
         self.rests = false;
         self.storage.handle(done);
+        // One operation may follow the other for long, and the driver come to no wait: heartbeats go out in between.
+        if self.raft.role() == Role::Leader && now >= self.raft.deadline() {
+            self.handle_timeout(now);
+        }
     }
 
     /// The shortest election timeout from now on: the patience that a node has with anything.

@@ -177,7 +177,7 @@ impl<S: Storage> Node<[u8], S> {
         };
         let progress = self.storage.poll(&want, &mut self.log, flash);
         let is_idle = matches!(progress, Progress::Idle);
-        self.rests = is_idle;
+        self.rests = is_idle & !self.task.holds_state();
         self.kept_up &= is_idle;
         match progress {
             Progress::Op(op) => return Flow::Out(Output::Flash(op)),

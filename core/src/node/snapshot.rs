@@ -160,9 +160,9 @@ impl<S: Storage> Node<[u8], S> {
         if self.storage.wants_snapshot() {
             return true;
         }
-        // What the leader sent did not fit: each entry that can be dropped counts.
+        // What the leader sent did not fit: each entry that can be dropped counts, but not each with a snapshot of its own.
         if applied <= covered || self.raft.is_short_of_room() {
-            return applied > covered;
+            return applied > covered && applied >= self.raft.commit().min(self.log.durable());
         }
         let is_due = beyond.saturating_sub(self.log.bytes_behind(applied)) >= half;
         is_due && !self.is_delivering(now)
@@ -198,6 +198,10 @@ impl<S: Storage> Node<[u8], S> {
                 Flow::Rest
             }
             Task::Take { id, offset, stage, writing: false } => {
+                // What the application has put into the buffer has to leave it.
+                if !matches!(stage, Stage::Answered(..)) && self.raft.must_listen(now) {
+                    return Flow::Rest;
+                }
                 self.poll_taking(id, offset, stage, flash)
             }
             Task::Receive { offset, piece, writing: false, .. } if piece > 0 => {

@@ -171,6 +171,18 @@ impl Raft {
         self.membership.has_quorum(heard)
     }
 
+    /// Is it high time to hear whom this node counts on: its leader, or a quorum that follows it? A part that stalls the
+    /// CPU is deaf while it works, so nothing is given to it then that can wait.
+    pub(crate) fn must_listen(&self, now: Instant) -> bool {
+        match self.role {
+            Role::Leader => !self.has_answered(self.round.saturating_sub(1)),
+            Role::Follower if self.lead.is_some() => {
+                now.since(self.timer_since) > u64::from(self.options.heartbeat_ms)
+            }
+            _ => false,
+        }
+    }
+
     /// Also where nobody has answered, but the quorum has become smaller (O8).
     fn confirm_reads(&mut self) {
         if self.role != Role::Leader || self.commit < self.term_start {

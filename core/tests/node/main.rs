@@ -15,4 +15,5 @@ mod lives;
 mod members;
 mod reads;
 mod recovery;
+mod stalls;
 mod support;

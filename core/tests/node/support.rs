@@ -82,7 +82,9 @@ pub(crate) struct Host {
     pub(crate) slow: bool,
     /// A flash operation takes until it is let go; so many before it do not.
     pub(crate) holds: Option<u32>,
-    held: Option<FlashOp>,
+    /// The CPU stands still while flash is written or erased, until that is let go.
+    pub(crate) stalls: bool,
+    pub(crate) held: Option<FlashOp>,
     /// Comes behind each piece of a snapshot that is restored but the last, and what the node is then.
     pub(crate) nag: Option<Vec<u8>>,
     pub(crate) nagged: Vec<Role>,
@@ -148,6 +150,7 @@ impl Host {
             until: Instant::ZERO,
             slow: false,
             holds: None,
+            stalls: false,
             held: None,
             nag: None,
             nagged: vec![],
@@ -208,6 +211,12 @@ impl Host {
         let mut flash = None;
         for _ in 0..10_000 {
             match self.node.poll_output(now, &mut self.frame, &mut self.flash) {
+                Output::Flash(op @ (FlashOp::Write { .. } | FlashOp::Erase { .. }))
+                    if self.stalls =>
+                {
+                    self.held = Some(op);
+                    return frames;
+                }
                 Output::Flash(op) if self.holds == Some(0) => self.held = Some(op),
                 Output::Flash(op) if self.slow => flash = Some(op),
                 Output::Flash(op) => {

@@ -40,7 +40,8 @@ pub(super) fn cuts(
 /// has to stay.
 pub(super) fn prove(world: &mut World) {
     let boards = world.boards.len();
-    // Without pre-vote a board that is heard and hears nothing stands again and again, and whoever leads gives way to it.
+    // Without pre-vote a board that is heard and does not hear the answers stands again and again, and each time uses up votes of
+    // the majority: nobody else gets them in that term.
     let promised = world.options.pre_vote;
     if boards < 3 || !promised || !world.options.faults.has(Fault::PartialPartition) {
         return;

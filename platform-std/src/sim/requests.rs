@@ -179,17 +179,72 @@ impl World {
         let Some(live) = &mut board.live else {
             return;
         };
-        let Some(place) = live.waiting.iter().position(|(waits, _)| waits.index == id.index) else {
+        // A board that led before may have taken another one for this place, which is not to come any more.
+        let mut answered = None;
+        live.waiting.retain_mut(|(waits, command)| {
+            if *waits == id {
+                answered = Some(std::mem::take(command));
+            }
+            waits.index != id.index
+        });
+        let Some(command) = answered else {
             return;
         };
-        let (waits, command) = live.waiting.swap_remove(place);
-        if waits.term != id.term {
-            return;
-        }
         let effect = live.app.outcome(id).and_then(Effect::of);
         self.counters.mismatches += u64::from(matches!(effect, Some(Effect::Mismatch(_))));
         if self.checks.acknowledges(number, id, &command, effect) {
             self.look_for_acknowledged();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate::typed::{Command, Value};
+
+    use crate::sim::board::SCHEMA;
+    use crate::sim::dice::Dice;
+    use crate::sim::options::{Faults, Options};
+    use crate::sim::profile::Profile;
+
+    fn set(value: i64) -> Vec<u8> {
+        let value = Value::Int(value);
+        let mut bytes = [0; 64];
+        let command = Command::Set { key: "key", value, expected: None };
+        let len = command.encode(SCHEMA, &mut bytes).unwrap();
+        bytes[..len].to_vec()
+    }
+
+    #[test]
+    fn a_write_is_acknowledged_whatever_the_board_took_for_its_place_when_it_led_before() {
+        let options = Options { boards: 3, faults: Faults::NONE, ..Options::new(1) };
+        let profile = Profile::draw(&options, &mut Dice::new(1));
+        let mut world = World::with(options, profile, Vec::new());
+        let elections = |world: &mut World, count| {
+            world.advance_to(world.now_us + count * world.profile.election_us());
+        };
+        elections(&mut world, 20);
+        let first = world.leader().unwrap();
+        let mut sides = [0; 3];
+        sides[first] = 1;
+        world.partition(&sides);
+        // Nobody hears of these.
+        let replaced = [1, 2, 3].map(|value| world.propose(first, &set(value)).unwrap());
+        elections(&mut world, 20);
+        assert_ne!(world.leader(), Some(first));
+        world.heal();
+        elections(&mut world, 4);
+        let second = world.leader().unwrap();
+        let to = world.boards[first].id;
+        assert_eq!(world.transfer_leader(second, to), Some(Ok(())));
+        elections(&mut world, 4);
+        assert_eq!(world.leader(), Some(first));
+        let id = world.propose(first, &set(4)).unwrap();
+        assert!(replaced.iter().any(|replaced| replaced.index == id.index), "{id:?} {replaced:?}");
+        elections(&mut world, 4);
+        assert!(world.is_acknowledged(id));
+        assert!(!replaced.iter().any(|replaced| world.is_acknowledged(*replaced)));
+        assert_eq!(world.violations(), []);
     }
 }
