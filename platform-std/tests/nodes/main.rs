@@ -6,3 +6,5 @@ mod linear;
 mod load;
 mod people;
 mod process;
+mod proxy;
+mod wires;
