@@ -1,5 +1,6 @@
 //! Clients that write and read at once, and remember what they were told.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -195,6 +196,15 @@ fn put(node: SocketAddr, path: &str, body: &str) -> Told {
     }
 }
 
+/// The clients' own keys, and their revisions.
+fn found(cluster: &Cluster) -> Option<HashMap<String, u64>> {
+    let path = "/v1/keys?prefix=own/&timeout_ms=20000";
+    let (status, listed) = cluster.nodes[0].json("GET", path, b"")?;
+    let keys = listed["keys"].as_array().filter(|_| status == 200)?;
+    let own = |item: &Json| Some((item["key"].as_str()?.to_owned(), item["revision"].as_u64()?));
+    keys.iter().map(own).collect()
+}
+
 impl Record {
     /// Writes that this node was asked for and acknowledged between these ticks.
     pub(crate) fn acknowledged_by(&self, node: SocketAddr, from: u64, to: u64) -> usize {
@@ -202,18 +212,18 @@ impl Record {
         self.acknowledged.iter().filter(within).count()
     }
 
+    /// How many of the keys that were acknowledged are not there; `None` if nobody tells.
+    pub(crate) fn missing(&self, cluster: &Cluster) -> Option<usize> {
+        let found = found(cluster)?;
+        let is_missing = |one: &&Acknowledged| found.get(&one.key) != Some(&one.revision);
+        Some(self.acknowledged.iter().filter(is_missing).count())
+    }
+
     /// All that was acknowledged is there once, and what was read is what one register would have shown.
     pub(crate) fn check(&self, cluster: &Cluster) {
-        let node = &cluster.nodes[0];
-        let listed = node.json("GET", "/v1/keys?prefix=own/&timeout_ms=20000", b"").unwrap();
-        assert_eq!(listed.0, 200, "{}", listed.1);
-        let keys = listed.1["keys"].as_array().unwrap();
-        let found: std::collections::HashMap<_, _> = keys
-            .iter()
-            .map(|item| (item["key"].as_str().unwrap(), item["revision"].as_u64().unwrap()))
-            .collect();
+        let found = found(cluster).unwrap();
         for Acknowledged { key, revision, .. } in &self.acknowledged {
-            assert_eq!(found.get(key.as_str()), Some(revision), "{key}");
+            assert_eq!(found.get(key), Some(revision), "{key}");
         }
         let more = found.len() - self.acknowledged.len();
         assert!(more as u64 <= self.unknown, "{more} keys that nobody wrote");

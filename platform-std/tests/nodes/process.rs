@@ -7,6 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use quorate_std::faults::FAULTS;
 use serde_json::Value as Json;
 
 use crate::proxy::Wires;
@@ -64,6 +65,8 @@ pub(crate) struct Process {
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) http: SocketAddr,
     pub(crate) data: PathBuf,
+    /// What is to go wrong with its disk, and where it dies.
+    pub(crate) faults: Option<String>,
     extra: Vec<String>,
     log: PathBuf,
     child: Option<Child>,
@@ -86,6 +89,7 @@ impl Process {
             listen: None,
             http: free_address(),
             data: dir.join(id.to_string()),
+            faults: None,
             extra: extra.iter().map(|text| text.to_string()).collect(),
             log: dir.join(format!("{id}.log")),
             child: None,
@@ -105,6 +109,7 @@ impl Process {
             .args(["--heartbeat-ms", "50", "--election-ms", "500"])
             .args(self.listen.iter().flat_map(|at| ["--listen".into(), at.to_string()]))
             .args(&self.extra)
+            .envs(self.faults.iter().map(|faults| (FAULTS, faults)))
             .stdin(Stdio::null());
         command
     }
@@ -128,18 +133,21 @@ impl Process {
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
 
-    /// How it ended by itself.
+    /// How it ended by itself, if it has.
+    pub(crate) fn try_ended(&mut self) -> Option<i32> {
+        let status = self.child.as_mut().unwrap().try_wait().unwrap()?;
+        self.child = None;
+        Some(status.code().unwrap_or(-1))
+    }
+
+    /// How it ends by itself.
     pub(crate) fn ended(&mut self) -> i32 {
         let began = Instant::now();
-        let mut child = self.child.take().unwrap();
         loop {
-            if let Some(status) = child.try_wait().unwrap() {
-                return status.code().unwrap_or(-1);
+            if let Some(code) = self.try_ended() {
+                return code;
             }
-            if began.elapsed() > LONG {
-                self.child = Some(child);
-                panic!("node {} does not end", self.id);
-            }
+            assert!(began.elapsed() < LONG, "node {} does not end", self.id);
             std::thread::sleep(Duration::from_millis(10));
         }
     }
