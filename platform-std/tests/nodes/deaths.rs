@@ -18,7 +18,7 @@ const FORGETFUL: &str = "seed=1";
 
 /// What it takes for a node to come by a point.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Drive {
+pub(crate) enum Drive {
     Clients,
     /// The node that is to die has to lead.
     Lead,
@@ -30,8 +30,8 @@ enum Drive {
     Away,
 }
 
-/// Each point, and the how manieth time that the node comes by it.
-const POINTS: [(&str, u32, Drive); 15] = [
+/// Each point, and at which pass by it the node dies.
+pub(crate) const POINTS: [(&str, u32, Drive); 15] = [
     ("BeforeSave", 12, Drive::Clients),
     ("BeforeSync", 25, Drive::Clients),
     ("AfterSave", 12, Drive::Lead),

@@ -8,4 +8,5 @@ mod load;
 mod people;
 mod process;
 mod proxy;
+mod table;
 mod wires;
