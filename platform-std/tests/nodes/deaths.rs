@@ -191,12 +191,20 @@ fn a_node_of_three_that_dies_at_any_of_etcds_crash_points_loses_nothing_acknowle
 /// Nobody else holds what it acknowledged.
 #[test]
 fn a_node_alone_that_dies_at_any_point_loses_nothing_acknowledged() {
-    let mut bench = Bench::new(1);
-    for (point, n, drive) in POINTS {
-        if !matches!(drive, Drive::Away | Drive::Elections) && !point.ends_with("Send") {
-            bench.dies(0, &Death::at(point, n), drive);
+    let is_own = |(point, _, drive): &(&str, u32, Drive)| {
+        !matches!(drive, Drive::Away | Drive::Elections) && !point.ends_with("Send")
+    };
+    let points: Vec<_> = POINTS.into_iter().filter(is_own).collect();
+    std::thread::scope(|scope| {
+        for points in points.chunks(4) {
+            scope.spawn(move || {
+                let mut bench = Bench::new(1);
+                for (point, n, drive) in points {
+                    bench.dies(0, &Death::at(point, *n), *drive);
+                }
+            });
         }
-    }
+    });
 }
 
 /// What these tests are worth: with syncs that do nothing, what was acknowledged is gone.
@@ -228,28 +236,34 @@ fn without_syncs_a_node_that_dies_has_lost_what_it_acknowledged() {
 fn a_disk_that_is_full_or_cannot_be_synced_stops_its_node_and_nobody_else() {
     let full = |n| Death::by_disk(&format!("full={n}"), "no storage space");
     let unsyncable = |n| Death::by_disk(&format!("unsyncable={n}"), "the disk can't be synced");
-    let mut bench = Bench::new(3);
-    bench.dies(0, &full(20), Drive::Clients);
-    bench.dies(1, &unsyncable(20), Drive::Lead);
-
-    // Of two of three: nobody acknowledges anything then, and it is all there once they have room again.
-    let load = bench.load();
-    let deaths = [full(40), unsyncable(30)];
-    for (at, death) in deaths.iter().enumerate() {
-        bench.restart(at, &death.faults);
-    }
-    for (at, death) in deaths.iter().enumerate() {
-        bench.wait_for(at, death, Drive::Clients);
-    }
-    let (status, told) = bench.cluster.nodes[2].request("PUT", "/k?timeout_ms=600", b"x").unwrap();
-    assert_eq!(status, 504, "{told}");
-    load.stop();
-    bench.restart(0, FORGETFUL);
-    bench.restart(1, FORGETFUL);
-    bench.check();
-
-    // And of the only one.
-    let mut alone = Bench::new(1);
-    alone.dies(0, &full(30), Drive::Clients);
-    alone.dies(0, &unsyncable(30), Drive::Clients);
+    std::thread::scope(|scope| {
+        // The only one.
+        scope.spawn(|| {
+            let mut alone = Bench::new(1);
+            alone.dies(0, &full(30), Drive::Clients);
+            alone.dies(0, &unsyncable(30), Drive::Clients);
+        });
+        scope.spawn(|| {
+            let mut bench = Bench::new(3);
+            bench.dies(0, &full(20), Drive::Clients);
+            bench.dies(1, &unsyncable(20), Drive::Lead);
+        });
+        // Two of three: nobody acknowledges anything then, and it is all there once they work again.
+        let mut bench = Bench::new(3);
+        let load = bench.load();
+        let deaths = [full(40), unsyncable(30)];
+        for (at, death) in deaths.iter().enumerate() {
+            bench.restart(at, &death.faults);
+        }
+        for (at, death) in deaths.iter().enumerate() {
+            bench.wait_for(at, death, Drive::Clients);
+        }
+        let last = &bench.cluster.nodes[2];
+        let (status, told) = last.request("PUT", "/k?timeout_ms=600", b"x").unwrap();
+        assert_eq!(status, 504, "{told}");
+        load.stop();
+        bench.restart(0, FORGETFUL);
+        bench.restart(1, FORGETFUL);
+        bench.check();
+    });
 }
