@@ -4,22 +4,17 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use crate::load::{Load, Record};
-use crate::process::Cluster;
+use crate::process::{Cluster, rounds};
 
 const CLIENTS: u64 = 8;
 const TIMEOUT_MS: u64 = 3000;
-
-/// `QUORATE_ROUNDS=10 cargo test -p quorate-std --test nodes crashes` for more of them.
-fn rounds() -> u64 {
-    std::env::var("QUORATE_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(3)
-}
 
 #[test]
 fn nothing_acknowledged_is_lost_when_leaders_and_whole_clusters_are_killed_under_load() {
     let mut cluster = Cluster::start(3, &[]);
     let clock = Arc::new(AtomicU64::new(1));
     let record = Arc::new(Mutex::new(Record::default()));
-    for round in 0..rounds() {
+    for round in 0..rounds(3) {
         let load = Load::start(&cluster, (CLIENTS, TIMEOUT_MS), round, &clock, &record);
         load.progress(&cluster, 60);
         let leader = cluster.leader();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use quorate_std::faults::DIED;
 
 use crate::load::{Load, Record};
-use crate::process::Cluster;
+use crate::process::{Cluster, rounds};
 
 const CLIENTS: u64 = 6;
 /// Who asks a node that is about to die is not to spend the whole test with it.
@@ -166,6 +166,18 @@ impl Bench {
         self.check();
     }
 
+    /// A round for each of these points; in each further turn at a later pass, by another node.
+    fn dies_at(&mut self, points: &[(&str, u32, Drive)]) {
+        for turn in 0..rounds(1) as u32 {
+            for (at, (point, n, drive)) in points.iter().enumerate() {
+                // What is rare comes by once.
+                let later = if *n > 2 { 3 * turn } else { 0 };
+                let victim = (at + turn as usize) % self.cluster.nodes.len();
+                self.dies(victim, &Death::at(point, n + later), *drive);
+            }
+        }
+    }
+
     /// All come to agree, and nothing is lost.
     fn check(&self) {
         self.cluster.agree();
@@ -178,12 +190,7 @@ fn a_node_of_three_that_dies_at_any_of_etcds_crash_points_loses_nothing_acknowle
     // It is waiting, most of the time: several at once.
     std::thread::scope(|scope| {
         for points in POINTS.chunks(5) {
-            scope.spawn(move || {
-                let mut bench = Bench::new(3);
-                for (at, (point, n, drive)) in points.iter().enumerate() {
-                    bench.dies(at % 3, &Death::at(point, *n), *drive);
-                }
-            });
+            scope.spawn(move || Bench::new(3).dies_at(points));
         }
     });
 }
@@ -197,12 +204,7 @@ fn a_node_alone_that_dies_at_any_point_loses_nothing_acknowledged() {
     let points: Vec<_> = POINTS.into_iter().filter(is_own).collect();
     std::thread::scope(|scope| {
         for points in points.chunks(4) {
-            scope.spawn(move || {
-                let mut bench = Bench::new(1);
-                for (point, n, drive) in points {
-                    bench.dies(0, &Death::at(point, *n), *drive);
-                }
-            });
+            scope.spawn(move || Bench::new(1).dies_at(points));
         }
     });
 }

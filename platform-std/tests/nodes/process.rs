@@ -19,6 +19,11 @@ pub(crate) const LONG: Duration = Duration::from_secs(60);
 pub(crate) const SIZES: [&str; 6] =
     ["--log-bytes", "65536", "--map-bytes", "1048576", "--frame-bytes", "8192"];
 
+/// So many, unless told otherwise: `QUORATE_ROUNDS=10 cargo test -p quorate-std --test nodes`.
+pub(crate) fn rounds(usual: u64) -> u64 {
+    std::env::var("QUORATE_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(usual)
+}
+
 /// A free one. Each is of a loopback address of its own, where the system has more than one: so nobody's outgoing connection can
 /// be given this port meanwhile.
 pub(crate) fn free_address() -> SocketAddr {
