@@ -43,6 +43,8 @@ pub struct Board {
     pub flash: Flash,
     /// Bytes of entries and of a snapshot at most, if the log is told.
     pub live_bytes: Option<u32>,
+    /// Between two chunks of a snapshot there is time for upkeep, now and then.
+    pub pauses: bool,
     /// What the flash does where it may do this or that.
     pub random: Random,
     /// What the board wants of its log.
@@ -108,6 +110,7 @@ impl Board {
             buf: vec![0; buffer],
             flash,
             live_bytes: None,
+            pauses: false,
             random: Random(seed),
             want: Want {
                 hard_state: HardState::default(),
@@ -388,8 +391,28 @@ impl Board {
                 return Ok(false);
             }
             at += len;
+            if self.pauses && self.random.one_in(4) {
+                let idle = std::mem::replace(&mut self.want.idle, true);
+                let goes_on = self.settle_in_snapshot()?;
+                self.want.idle = idle;
+                if !goes_on {
+                    return Ok(false);
+                }
+            }
         }
         self.end_snapshot(id, content, installed)
+    }
+
+    /// Upkeep between two chunks; `false` if flash has given the snapshot up.
+    fn settle_in_snapshot(&mut self) -> Result<bool, Stop> {
+        loop {
+            match self.step()? {
+                Progress::Idle => return Ok(true),
+                Progress::SnapshotLost => return Ok(false),
+                Progress::Durable => {}
+                other => panic!("F2: {other:?}"),
+            }
+        }
     }
 
     /// Writes a part of the snapshot that was begun; `false` if flash has given that up.

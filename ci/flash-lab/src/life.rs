@@ -92,6 +92,7 @@ impl Session {
         let mut flash = Flash::new(self.geometry, self.faults);
         flash.trace = trace;
         let mut board = Board::new(flash, self.buffer, random.draw());
+        board.pauses = true;
         let mut tally = Tally { sessions: 1, ..Tally::default() };
         self.found(&mut board, &mut random, &mut tally);
         let load = Load::draw(&self.geometry, self.buffer, self.lies, &mut random);
@@ -220,7 +221,7 @@ fn live(
                     _ => (3, 24),
                 };
                 for _ in 0..=random.below(count) {
-                    let len = random.below(most) as usize;
+                    let len = load.entry.unwrap_or_else(|| random.below(most) as usize);
                     let data = random.bytes(len);
                     if load.takes(board.log.bytes_used(), len) && board.append(term, &data) {
                         say(board, &format!("append {len} bytes"));

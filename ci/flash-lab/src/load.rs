@@ -20,6 +20,8 @@ pub struct Load {
     pub live: u32,
     /// Bytes in a chunk; without it, any number.
     pub piece: Option<usize>,
+    /// Bytes in an entry; without it, any number.
+    pub entry: Option<usize>,
     word: u32,
     piece_max: u64,
 }
@@ -50,15 +52,20 @@ impl Load {
         let live = if random.one_in(2) { most } else { random.below(most) };
         let entries = random.below(live + 1).min(u64::from(LOG_BYTES_MAX)) as u32;
         let piece_max = piece_max as u64;
-        // As long as a frame carries, as the buffer takes, or of any length.
-        let piece = match random.below(3) {
+        // As long as a frame carries, as the buffer takes, of one length, or of any.
+        let piece = match random.below(4) {
             0 => None,
             1 => Some(piece_max as usize),
+            2 => Some(1 + random.below(piece_max) as usize),
             _ => Some(piece_max.min(32 + random.below(200)) as usize),
         };
+        // Entries that are all alike fill a record, or are a little too long for one more of them.
+        let shares = wal.entry_bytes_max() as u64 / (1 + random.below(4));
+        let entry = Some(shares.saturating_sub(random.below(24)) as usize);
+        let entry = entry.filter(|_| random.one_in(3));
         let word = u32::from(geometry.word_bytes);
         let (live, snapshot) = (live as u32, live as u32 - entries);
-        Self { entries: entries as usize, snapshot, live, piece, word, piece_max }
+        Self { entries: entries as usize, snapshot, live, piece, entry, word, piece_max }
     }
 
     /// Can so many bytes of one more entry be kept beside these?

@@ -191,7 +191,7 @@ impl Wal {
     ) -> Result<(), GeometryError> {
         ring::check(geometry, buffer_bytes)?;
         ring::check_record(geometry, buffer_bytes)?;
-        ring::check_live(geometry, live_bytes)
+        ring::check_live(geometry, buffer_bytes, live_bytes)
     }
 
     /// Begins to mount the log; polling ends in [`Progress::Mounted`] or [`Progress::Refused`].
@@ -400,8 +400,9 @@ impl Wal {
             return 0;
         };
         let left = segment.wrapping_mul(more).wrapping_add(self.room());
+        // In time: an eighth of all before, and no more than what a snapshot leaves at least.
         let most = self.segments_usable().saturating_sub(self.spare()).wrapping_mul(segment);
-        left.saturating_sub(most.wrapping_shr(3))
+        left.saturating_sub(most.min(segment.wrapping_shl(2)).wrapping_shr(3))
     }
 
     /// How the flash is doing.

@@ -418,13 +418,14 @@ impl Wal {
         let offset = self.guarded(dirty);
         // The next record is a boot: it takes the last one's place in the chain.
         self.tail = Place { offset, ..last };
-        let sealed = self.mount.last_tag & KIND == SEAL;
+        // What is torn behind a seal may read well at the next boot: it is declared void, too.
+        let sealed = self.mount.last_tag & KIND == SEAL && !torn;
         // The only record of a segment is not enough to go on from.
         self.closed = !sealed && last.offset == 0;
         self.boot = if sealed { Boot::Sealed } else { Boot::Now };
         let [_, _, before, ..] = self.mount.walk.recent;
         // What stands behind a seal tells that it was whole.
-        self.unproven = sealed && !torn && before.offset == 0;
+        self.unproven = sealed && before.offset == 0;
         if !sealed {
             // It may decay, or it may be one that was never acknowledged: it is written once more, and
             // nothing hangs on it.
@@ -442,7 +443,7 @@ impl Wal {
         io.log.write_ends();
         self.note = self.all.note;
         self.snap = Begun::NONE;
-        self.suspects = (self.suspects | self.mount.void) & !self.live();
+        self.suspects = (self.suspects | self.mount.void) & self.free_segments();
         self.phase = Phase::Running;
     }
 

@@ -5,7 +5,7 @@
 //! may read blank and decay.
 
 use super::read::{Halt, Io};
-use super::record::OPEN_BYTES_MAX;
+use super::record::{HEAD_BYTES, OPEN_BYTES_MAX, SECTIONS_BYTES_MAX};
 use super::types::{GeometryError, Progress, WalFault};
 use super::{BUFFER_BYTES_MAX, BUFFER_BYTES_MIN, Wal, Work};
 use crate::flash::{FlashOp, Geometry};
@@ -69,28 +69,50 @@ pub(super) fn check_record(geometry: &Geometry, bytes: usize) -> Result<(), Geom
     Err(GeometryError::SegmentBytes { min, max: SEGMENT_BYTES_MAX })
 }
 
-/// Segments that so many bytes of log and snapshot take, with their heads; none if half of one holds them, and no
-/// more than a ring has.
-fn takes(geometry: &Geometry, live_bytes: u32) -> u32 {
-    let bytes = with_heads(live_bytes);
-    let usable = geometry.segment_bytes().saturating_sub(OPEN_BYTES_MAX).max(1);
-    if bytes <= usable.wrapping_shr(1) {
-        return 0;
-    }
-    // No division: that is 400 bytes of code on a part without one.
-    let most = u32::from(SEGMENTS_MAX);
-    (1..most).find(|n| usable.saturating_mul(*n) >= bytes).unwrap_or(most)
+/// What log and snapshot take in a ring.
+struct Need {
+    /// Bytes, with their heads and a quarter to spare.
+    bytes: u32,
+    /// Segments; none if half of one holds them, and no more than a ring has.
+    segments: u32,
+    /// The most that one record holds.
+    data_max: u32,
 }
 
-const fn with_heads(live_bytes: u32) -> u32 {
-    live_bytes.saturating_add(live_bytes.wrapping_shr(2))
+impl Need {
+    fn new(geometry: &Geometry, buffer_bytes: u32, live_bytes: u32) -> Self {
+        let data_max = buffer_bytes.min(record_bytes_max(geometry));
+        let data_max = data_max.saturating_sub(SECTIONS_BYTES_MAX);
+        // Two records that follow one another hold more than one could. In sixteenths, this is what their heads add.
+        let heads = HEAD_BYTES.wrapping_add(u32::from(geometry.word_bytes)).wrapping_shl(5);
+        let heads = (1..64u32).find(|n| n.saturating_mul(data_max) >= heads).unwrap_or(64);
+        let with = |n: u32| live_bytes.saturating_add(live_bytes.wrapping_shr(4).saturating_mul(n));
+        let (least, bytes) = (with(heads), with(heads.max(4)));
+        let usable = geometry.segment_bytes().saturating_sub(OPEN_BYTES_MAX).max(1);
+        let half = usable.wrapping_shr(1);
+        // What does not fit the rest of a segment goes into the next one.
+        let rest = data_max.min(half);
+        let fit = |n: &u32| {
+            let (all, rests) = (usable.saturating_mul(*n), rest.saturating_mul(n.wrapping_sub(1)));
+            all >= bytes && all.saturating_sub(rests) >= least
+        };
+        // No division: that is 400 bytes of code on a part without one.
+        let most = u32::from(SEGMENTS_MAX);
+        let segments = if bytes <= half { 0 } else { (1..most).find(fit).unwrap_or(most) };
+        Self { bytes, segments, data_max }
+    }
 }
 
 /// Refuses a ring that can't hold so many bytes of log and snapshot twice: a new snapshot, and what it restates behind
 /// it, is written while the old one is still there. Three segments more are for entries, for a boot, and for a snapshot
 /// that comes to nothing. Where half of a segment holds all, entries go into the other half, and a ring of three will do.
-pub(super) fn check_live(geometry: &Geometry, live_bytes: u32) -> Result<(), GeometryError> {
-    let segments = takes(geometry, live_bytes).saturating_mul(2).saturating_add(3);
+pub(super) fn check_live(
+    geometry: &Geometry,
+    buffer_bytes: usize,
+    live_bytes: u32,
+) -> Result<(), GeometryError> {
+    let need = Need::new(geometry, buffer_bytes.min(BUFFER_BYTES_MAX) as u32, live_bytes);
+    let segments = need.segments.saturating_mul(2).saturating_add(3);
     let min = u8::try_from(segments).unwrap_or(u8::MAX);
     if geometry.segments >= min {
         return Ok(());
@@ -98,7 +120,8 @@ pub(super) fn check_live(geometry: &Geometry, live_bytes: u32) -> Result<(), Geo
     if min > SEGMENTS_MAX {
         // Then it takes longer ones.
         let half = u32::from(SEGMENTS_MAX.wrapping_shr(1)).saturating_sub(2).max(1);
-        let min = with_heads(live_bytes).div_ceil(half).saturating_add(OPEN_BYTES_MAX);
+        let min = need.bytes.div_ceil(half).saturating_add(need.data_max);
+        let min = min.saturating_add(OPEN_BYTES_MAX);
         return Err(GeometryError::SegmentBytes { min, max: SEGMENT_BYTES_MAX });
     }
     Err(GeometryError::Segments { min, max: SEGMENTS_MAX })
@@ -154,7 +177,8 @@ impl Wal {
     /// The board keeps so many bytes of entries and of a snapshot at most, as [`Wal::check`] counts them. As long as it
     /// has not said so since the mount, as much stays free as the ring can take on.
     pub fn reserve(&mut self, live_bytes: u32) {
-        self.takes = takes(&self.geometry, live_bytes).max(1) as u8;
+        let need = Need::new(&self.geometry, self.buffer_bytes, live_bytes);
+        self.takes = need.segments.max(1) as u8;
     }
 
     /// Takes `segment` out of use for good.
@@ -194,8 +218,13 @@ impl Wal {
     pub(super) fn erased(&mut self, ok: bool) {
         self.work = Work::None;
         let segment = self.out.at.segment;
+        let suspect = self.suspects & bit(segment) != 0;
         self.suspects &= !bit(segment);
         if !ok {
+            if suspect {
+                // What stands there still may have the place behind in the order of use.
+                (self.closed, self.seq) = (true, self.seq.wrapping_add(1));
+            }
             return self.retire(segment);
         }
         self.wear.set(segment, self.wear.erases(segment).saturating_add(1));
@@ -237,5 +266,24 @@ mod tests {
         };
         assert!(min > 2048);
         assert_eq!(Wal::check(&ring(min.next_multiple_of(128), 32), 512, 100_000), Ok(()));
+    }
+
+    #[test]
+    fn a_snapshot_that_takes_what_the_ring_was_accepted_for_is_enough() {
+        for takes in 1..=14u8 {
+            let mut wal = Wal::new();
+            wal.geometry = Geometry {
+                word_bytes: 4,
+                erased: 0xff,
+                page_bytes: 4,
+                block_bytes: 2048,
+                blocks_per_segment: 1,
+                segments: 2 * takes + 3,
+            };
+            wal.takes = takes;
+            wal.order = (0..takes).collect();
+            wal.tail.offset = 2048;
+            assert!(!wal.wants_snapshot(), "{takes}");
+        }
     }
 }

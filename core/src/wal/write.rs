@@ -366,7 +366,8 @@ impl Wal {
     /// segment is opened already: its link tells the same.
     pub(super) fn seal(&mut self, io: &mut Io<'_>) -> Result<(), Halt> {
         let boot = matches!(self.boot, Boot::Now | Boot::Sealed | Boot::Owed);
-        if !self.unsealed || boot || self.order.is_empty() {
+        // A founding that is not done leaves no seal behind: it would look like a log.
+        if !self.unsealed || boot || self.order.is_empty() || self.all.checkpoint.is_none() {
             return Ok(());
         }
         let newer = io.want.hard_state.commit > self.all.hard_state.commit;

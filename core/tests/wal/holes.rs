@@ -1,8 +1,10 @@
 //! The holes that a first log of this kind fell into, each at the place where it opens.
 
 use crate::board::Board;
-use crate::image::founded;
-use quorate::wal::{MountError, Tail};
+use crate::flash::{Faults, Flash};
+use crate::image::{founded, geometry};
+use crate::random::Random;
+use quorate::wal::{MountError, Progress, Tail};
 use quorate::{EntryId, Index, Term};
 
 use crate::board::Stop;
@@ -131,4 +133,51 @@ fn a_torn_tail_is_cut_and_told() {
     let mounted = board.mount().unwrap();
     assert_eq!(mounted.tail, Tail::Torn { offset: end as u32 });
     assert_eq!(board.log.last(), EntryId::new(Index(1), Term(1)));
+}
+
+/// A write is cut in its last byte, behind a seal. One boot shows the log without it, and the next finds that byte as it
+/// should be: what was shown stays.
+#[test]
+fn what_was_torn_behind_a_seal_does_not_come_back() {
+    let mut board = founded(1, 4);
+    board.append(1, b"shown");
+    board.want.idle = true;
+    board.settle().unwrap();
+    board.want.idle = false;
+    let before = end_of_data(&board, 2048);
+    board.overwrite(0, 2, b"another");
+    board.settle().unwrap();
+    let last = end_of_data(&board, 2048) - 1;
+    assert!(last > before);
+    let byte = std::mem::replace(&mut board.flash.bytes[last], 0x5a);
+    let mut board = Board::new(board.flash, 512, 3);
+    for _ in 0..2 {
+        board.wal.mount(board.geometry(), 512).unwrap();
+        assert!(matches!(board.step(), Ok(Progress::Mounted(_))));
+        assert_eq!(board.log.last(), EntryId::new(Index(1), Term(1)));
+        board.flash.bytes[last] = byte;
+    }
+}
+
+/// Upkeep while a log is founded, which is cut short: no seal is left behind, by which it would look like a log that
+/// has rotted.
+#[test]
+fn a_founding_with_time_for_upkeep_is_cut_short_and_done_again() {
+    let mut cuts = 0;
+    for after in 0..40 {
+        let mut board = Board::new(Flash::new(geometry(2, 3), Faults::MILD), 512, 1);
+        board.pauses = true;
+        board.random = Random(after);
+        board.flash.cut_after(after / 2);
+        if board.format(false).is_ok() {
+            continue;
+        }
+        cuts += 1;
+        board.flash.boot(&mut Random(after));
+        // The first record of the segment that the log begins in is gone, as an erase that is cut short leaves it.
+        board.flash.bytes[2048..2052].fill(0xff);
+        assert!(matches!(board.mount(), Err(Stop::Refused(MountError::Unformatted))), "{after}");
+        board.format(false).unwrap();
+    }
+    assert!(cuts > 10, "{cuts}");
 }

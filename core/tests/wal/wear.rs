@@ -1,9 +1,10 @@
 //! Segments that fail, wear, and rings that are nearly too small.
 
 use crate::board::Board;
-use crate::flash::Flash;
+use crate::flash::{Faults, Flash};
 use crate::image::{founded, geometry, shown};
-use quorate::flash::{FlashDone, FlashOp};
+use crate::random::Random;
+use quorate::flash::{FlashDone, FlashOp, Geometry};
 use quorate::wal::{Progress, SNAP_DATA_AT, Wal, WalFault};
 use quorate::{EntryId, Index, Term};
 
@@ -104,8 +105,8 @@ fn a_snapshot_is_read_past_a_record_that_was_told_to_have_failed_and_stands() {
 
 #[test]
 fn whatever_snapshot_a_ring_is_accepted_for_entries_go_on() {
-    for segments in 3..=12 {
-        for bytes in (200u32..).step_by(300) {
+    for segments in (3..=12).chain([19, 31]) {
+        for bytes in (200u32..).step_by(if segments > 12 { 1_000 } else { 300 }) {
             // Chunks of some 200 bytes, and a little log.
             let live = bytes.div_ceil(200) * 24 + bytes + 300;
             if Wal::check(&geometry(4, segments), 512, live).is_err() {
@@ -325,6 +326,68 @@ fn a_boot_behind_nothing_but_a_first_record_and_a_seal_is_written_again_if_it_fa
         }
         assert!(!fails && board.wal.durable().term == Term(300));
         tried += 1;
+    }
+    assert!(tried > 100, "{tried}");
+}
+
+/// Entries that are all alike, a little too long for one more of them in a record, with words of which they take one more:
+/// a ring that is accepted for them holds them twice.
+#[test]
+fn rings_are_accepted_for_no_more_than_hold_the_least_fitting_entries_twice() {
+    let mut tried = 0;
+    for (word, buffer) in [(4, 256), (16, 256), (16, 300), (32, 256), (32, 320), (32, 512)] {
+        for (segments, share) in (3..8u8).flat_map(|n| (1..6usize).map(move |share| (n, share))) {
+            let geometry = Geometry { block_bytes: 4096, ..geometry(word, segments) };
+            // One byte more than fits so often into what records keep for entries.
+            let len = (buffer - 128) / share + 1 - 4;
+            let mut live = 3_700;
+            while Wal::check(&geometry, buffer, live).is_err() {
+                live -= 20;
+            }
+            let mut board = Board::new(Flash::new(geometry, Faults::MILD), buffer, 1);
+            board.format(false).unwrap();
+            board.live_bytes = Some(live).filter(|_| segments % 2 == 0);
+            board.mount().unwrap();
+            if len > board.wal.entry_bytes_max() - 4 {
+                continue;
+            }
+            // A log as full as it may be, of which nothing is committed: all of it is restated, again and again.
+            let mut random = Random(u64::from(word) << 16 | (buffer + share) as u64);
+            for round in 0..600u32 {
+                board.want.idle = random.one_in(3);
+                if board.log.bytes_used() + len + 4 <= live as usize {
+                    assert!(board.append(1, &vec![round as u8; len]));
+                } else {
+                    board.set_hard_state(u64::from(round), None);
+                }
+                board.settle().unwrap();
+                if random.one_in(8) {
+                    board.mount().unwrap();
+                    board.settle().unwrap();
+                }
+                let (mut snapshots, mut cuts) = (0, random.below(4));
+                while board.wal.wants_snapshot() || board.log.durable() < board.log.last().index {
+                    if cuts > 0 {
+                        board.flash.cut_after(random.below(60));
+                        cuts -= 1;
+                    }
+                    let taken = board.take_snapshot(EntryId::ZERO, &[7; 9], false);
+                    if taken.is_err() {
+                        board.flash.boot(&mut random);
+                        board.mount().unwrap();
+                    } else {
+                        snapshots += 1;
+                        let used = segments - board.wal.status().segments_free;
+                        let accepted = if segments > 4 { (segments - 3) / 2 } else { 1 };
+                        assert!(used <= accepted, "{word} {buffer} {segments} {share}: {used}");
+                    }
+                    board.flash.fuse = None;
+                    board.settle().unwrap();
+                    assert!(snapshots < 5, "{word} {buffer} {segments} {share}: {live}");
+                }
+            }
+            tried += 1;
+        }
     }
     assert!(tried > 100, "{tried}");
 }
