@@ -13,7 +13,7 @@ use crate::process::{Cluster, rounds};
 const CLIENTS: u64 = 6;
 /// Who asks a node that is about to die is not to spend the whole test with it.
 const TIMEOUT_MS: u64 = 1000;
-/// All that a disk has to do with: some of it is lost also at a kill from outside.
+/// No fault but that a kill from outside, too, takes along what is not synced.
 const FORGETFUL: &str = "seed=1";
 
 /// What it takes for a node to come by a point.

@@ -3,9 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rand_xoshiro::Xoshiro256PlusPlus;
+use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
 use crate::load::{Load, Record};
-use crate::process::{Cluster, Process};
+use crate::process::{Cluster, Process, rounds};
 use crate::proxy::{Fault, Wires};
 
 const CLIENTS: u64 = 8;
@@ -164,6 +168,32 @@ fn a_wire_between_two_of_three_that_is_cut_holds_up_neither_the_third_nor_a_majo
             bench.wires.set(leader, follower, Fault::Cut);
         }
         load.progress(&bench.cluster, 60);
+        bench.mend(load);
+    }
+}
+
+/// Nobody is promised to go on meanwhile; nobody may be told what is not so.
+#[test]
+fn whatever_comes_and_goes_on_all_wires_nothing_acknowledged_is_lost() {
+    let mut bench = Bench::new();
+    let mut dice = Xoshiro256PlusPlus::seed_from_u64(7);
+    for _ in 0..rounds(1) {
+        let load = bench.load();
+        for _ in 0..10 {
+            for (from, to) in [(1, 2), (2, 1), (1, 3), (3, 1), (2, 3), (3, 2)] {
+                let fault = match dice.next_u64() % 6 {
+                    0 => Fault::Cut,
+                    1 => Fault::Delayed(dice.next_u64() % 200),
+                    2 => Fault::Slow(2000),
+                    _ => Fault::None,
+                };
+                bench.wires.set(from, to, fault);
+            }
+            if dice.next_u64().is_multiple_of(4) {
+                bench.wires.reset();
+            }
+            std::thread::sleep(Duration::from_millis(100 + dice.next_u64() % 300));
+        }
         bench.mend(load);
     }
 }
