@@ -136,7 +136,7 @@ impl Bench {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        let log = self.cluster.nodes[victim].log();
+        let log = self.cluster.nodes[victim].log_of_life();
         assert_eq!(code, Some(death.code.into()), "{}: {log}", death.faults);
         assert!(log.contains(&death.told), "{}: {log}", death.faults);
     }

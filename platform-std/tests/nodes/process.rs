@@ -74,6 +74,8 @@ pub(crate) struct Process {
     pub(crate) faults: Option<String>,
     extra: Vec<String>,
     log: PathBuf,
+    /// Where in its log its newest life begins.
+    life_at: usize,
     child: Option<Child>,
 }
 
@@ -97,6 +99,7 @@ impl Process {
             faults: None,
             extra: extra.iter().map(|text| text.to_string()).collect(),
             log: dir.join(format!("{id}.log")),
+            life_at: 0,
             child: None,
         }
     }
@@ -119,7 +122,13 @@ impl Process {
         command
     }
 
+    /// What it has told in its newest life.
+    pub(crate) fn log_of_life(&self) -> String {
+        self.log().split_off(self.life_at)
+    }
+
     pub(crate) fn start(&mut self, cluster: &str) {
+        self.life_at = self.log().len();
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
         let child = self.command(cluster).stderr(log).spawn().unwrap();
         self.child = Some(child);
