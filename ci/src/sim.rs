@@ -12,10 +12,18 @@ use crate::tools::{Context, Printed, Trouble, at, failed, output, run};
 const BOARDS: &[u32] = &[3, 5];
 const BOARDS_FULL: &[u32] = &[1, 2, 3, 5, 7];
 
+/// What asks a node to die or its disk to fail, which is for tests alone (`platform-std/src/faults.rs`).
+const FAULTS: &[u8] = b"QUORATE_FAULTS";
+
 /// The desktop program, built as its users build it.
 pub(crate) fn program(context: &Context) -> Result<PathBuf, Trouble> {
     run(&mut context.cargo(&["build", "--release", "-p", "quorate-std"]))?;
-    Ok(context.target.join("release/quorate"))
+    let program = context.target.join("release/quorate");
+    let bytes = fs::read(&program).map_err(|error| at(&program, error))?;
+    if bytes.windows(FAULTS.len()).any(|window| window == FAULTS) {
+        return failed("the faults of tests are in the program that users build");
+    }
+    Ok(program)
 }
 
 /// A sweep over the seeds from `from` to one before `to`, under all faults.

@@ -76,6 +76,11 @@ impl<D: Disk> FlashFile<D> {
         &mut self.disk
     }
 
+    /// The disk alone.
+    pub fn into_disk(self) -> D {
+        self.disk
+    }
+
     /// The same, with another erased value.
     #[must_use]
     pub fn with_erased(self, erased: u8) -> Self {

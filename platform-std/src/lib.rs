@@ -7,6 +7,8 @@ pub mod config_file;
 pub mod content;
 pub mod data_dir;
 pub mod disk;
+#[cfg(feature = "faults")]
+pub mod faults;
 pub mod fit;
 pub mod flash_file;
 pub mod image;

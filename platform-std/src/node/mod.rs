@@ -16,6 +16,7 @@ mod flash_thread;
 mod handle;
 pub mod http;
 pub mod link;
+mod points;
 mod question;
 mod reads;
 mod report;

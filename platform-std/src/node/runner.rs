@@ -19,6 +19,7 @@ use super::events::{self, is_noteworthy};
 use super::flash_thread::FlashThread;
 use super::handle::{Consistency, Notice, ReadError, Request};
 use super::link::{Arrived, Links};
+use super::points::{Point, Points};
 use super::question::{Answer, Leader, Question};
 use super::reads::{self, Reads};
 use super::report::{Counts, MemberReport, Report};
@@ -76,6 +77,7 @@ pub(super) struct Runner {
     pub(super) frame: Vec<u8>,
     /// Empty while the flash thread has it.
     pub(super) buffer: Vec<u8>,
+    pub(super) points: Points,
     pub(super) state: State,
 }
 
@@ -171,9 +173,14 @@ impl Runner {
                 Output::Wait { until } => break until,
                 Output::Flash(op) => {
                     self.state.flash_since = Some(std::time::Instant::now());
+                    self.points.begins(op, &self.buffer, self.node.status().applied);
                     self.flash.begin(op, std::mem::take(&mut self.buffer));
                 }
                 Output::Transmit { to, len } => {
+                    self.points.pass(match self.node.status().role {
+                        Role::Leader => Point::BeforeLeaderSend,
+                        _ => Point::BeforeFollowerSend,
+                    });
                     // Who asks for a place asks all numbers that there are.
                     let members = self.node.raft().membership().members();
                     let left = self.links.send(to, &self.frame[..len]).intersection(members);
@@ -182,12 +189,14 @@ impl Runner {
                     self.state.dropped = self.state.dropped.union(left);
                 }
                 Output::Apply { id, len } => {
+                    self.points.pass(Point::BeforeApply);
                     serve(&mut self.node, &mut *self.map, &output, &self.frame, &mut self.buffer);
                     if let Some(outcome) = self.map.outcome(id) {
                         self.state.counts.applied += 1;
                         self.state.writes.applied(id, outcome, &mut self.state.counts);
                     }
                     self.notify(id, len);
+                    self.points.pass(Point::AfterApply);
                 }
                 Output::ReadReady(id) => {
                     self.state.reads.ready(id, &self.map, &mut self.state.counts);
@@ -197,11 +206,15 @@ impl Runner {
                 }
                 Output::Event(event) => self.happened(now, &event),
                 Output::TakeSnapshot { .. } | Output::RestoreSnapshot { .. } => {
+                    if matches!(output, Output::RestoreSnapshot { offset: 0, .. }) {
+                        self.points.restores(Point::BeforeRestore);
+                    }
                     serve(&mut self.node, &mut *self.map, &output, &self.frame, &mut self.buffer);
                     if matches!(output, Output::RestoreSnapshot { last: true, .. }) {
                         let revision = self.map.revision();
                         // Nobody may be watching.
                         let _ = self.state.notices.send(Notice::Everything { revision });
+                        self.points.restores(Point::AfterRestore);
                     }
                 }
             }
@@ -260,6 +273,7 @@ impl Runner {
         counts.flash_erases = done.figures.erases;
         match done.done {
             Ok(ended) => {
+                self.points.done();
                 self.buffer = done.buffer;
                 self.node.handle_flash(self.now(), ended);
             }

@@ -18,10 +18,13 @@ use tokio::sync::mpsc;
 use super::flash_thread::FlashThread;
 use super::handle::{Handle, REQUESTS_MAX};
 use super::link::{Arrived, Links, Tcp, Udp, Wire, WireAddress, arrivals, ask_for_cluster};
+use super::points::Points;
 use super::runner::{Ended, Runner, State};
 use super::{address, sizes};
 use crate::boxed;
 use crate::disk::Disk;
+#[cfg(feature = "faults")]
+use crate::faults::{Faults, Forgetful};
 use crate::fit;
 use crate::flash_file::{self, FlashFile, FlashFileError};
 use crate::image::{self, ImageError};
@@ -239,7 +242,13 @@ pub async fn start(options: Options) -> Result<(Handle, Running), StartError> {
     }
     let flash = FlashFile::open(&path, 0xff)?;
     let known = look(&options, &path, &flash).await?;
-    start_on(options, flash, known).await
+    #[cfg(feature = "faults")]
+    if let Some(faults) = Faults::from_environment().map_err(StartError::Settings)? {
+        let disk = Forgetful::new(flash.into_disk(), faults);
+        let flash = FlashFile::new(disk.clone(), 0xff);
+        return start_on(options, flash, known, Points::on(disk)).await;
+    }
+    start_on(options, flash, known, Points::default()).await
 }
 
 /// Whose image it is.
@@ -314,6 +323,7 @@ async fn start_on<D: Disk + 'static>(
     options: Options,
     flash: FlashFile<D>,
     known: Known,
+    points: Points,
 ) -> Result<(Handle, Running), StartError> {
     let flash = flash.with_erased(known.geometry.erased);
     // Who is to be told the limits takes what comes.
@@ -361,6 +371,7 @@ async fn start_on<D: Disk + 'static>(
         election_ms: config.election_ms,
         frame: vec![0; usize::from(u16::MAX)],
         buffer: vec![0; BUFFER_BYTES_MAX],
+        points,
         state: State::new(),
     };
     let handle = Handle { requests, longest };
@@ -403,37 +414,6 @@ mod tests {
     use super::*;
     use crate::content::Value;
     use crate::node::{Consistency, WriteError};
-    use std::sync::Mutex;
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    /// Memory that can't be synced any more once it is told so.
-    #[derive(Clone)]
-    struct Disks(Arc<(Mutex<Vec<u8>>, AtomicBool)>);
-
-    impl Disk for Disks {
-        fn bytes(&self) -> io::Result<u64> {
-            Ok(self.0.0.lock().unwrap().len() as u64)
-        }
-
-        fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-            let image = self.0.0.lock().unwrap();
-            bytes.copy_from_slice(&image[offset as usize..][..bytes.len()]);
-            Ok(())
-        }
-
-        fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-            let mut image = self.0.0.lock().unwrap();
-            image[offset as usize..][..bytes.len()].copy_from_slice(bytes);
-            Ok(())
-        }
-
-        fn sync(&mut self) -> io::Result<()> {
-            if self.0.1.load(Ordering::SeqCst) {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            Ok(())
-        }
-    }
 
     #[tokio::test]
     async fn a_disk_that_fails_stops_the_node_which_acknowledges_no_more() {
@@ -448,24 +428,32 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         found(dir.path(), &founding, sizes).unwrap();
         let image = std::fs::read(dir.path().join(IMAGE)).unwrap();
-        let disk = Disks(Arc::new((Mutex::new(image), AtomicBool::new(false))));
+        let disk = Forgetful::in_memory(image, 1);
         let geometry = sizes.geometry().unwrap();
         let log_bytes = sizes.log_bytes;
-        let known = Known { cluster, geometry, limits: Some(limits), log_bytes, members };
-        let listen = Some("127.0.0.1:0".parse().unwrap());
-        let options = Options { listen, ..Options::new(id, dir.path().into(), Vec::new()) };
-        let flash = FlashFile::new(disk.clone(), 0xff);
-        let (node, mut running) = start_on(options, flash, known).await.unwrap();
+        let start_again = async || {
+            let members = members.clone();
+            let known = Known { cluster, geometry, limits: Some(limits), log_bytes, members };
+            let listen = Some("127.0.0.1:0".parse().unwrap());
+            let options = Options { listen, ..Options::new(id, dir.path().into(), Vec::new()) };
+            let flash = FlashFile::new(disk.clone(), 0xff);
+            start_on(options, flash, known, Points::default()).await.unwrap()
+        };
+        let (node, mut running) = start_again().await;
         for n in 0..20 {
             node.put(&format!("k{n}"), &Value::Int(n), None, long).await.unwrap();
         }
-        disk.0.1.store(true, Ordering::SeqCst);
+        disk.fail_syncs(true);
         let refused = node.put("late", &Value::Int(0), None, long).await;
         assert_eq!(refused, Err(WriteError::Stopped));
         assert!(matches!(running.ended().await, Ended::Disk(_)));
         let read = node.get("k1", Consistency::Local, long).await;
         assert!(read.is_err());
-        let held = image::read(&disk.0.0.lock().unwrap()).unwrap();
-        assert!((0..20).all(|n| held.content.contains_key(&format!("k{n}"))));
+        // It is all there once the disk works again.
+        disk.lose_power().unwrap();
+        disk.fail_syncs(false);
+        let (node, _running) = start_again().await;
+        let shown = node.list("k", Consistency::Linearizable, long).await.unwrap();
+        assert_eq!(shown.items.len(), 20);
     }
 }

@@ -1,15 +1,13 @@
 //! What a node acknowledges survives a kill that takes everything along that was not synced, and no disk that fails makes it
 //! say more than it has.
 
-mod disk;
-
-use disk::Forgetful;
 use quorate::config::{Config, Flash, Link};
 use quorate::flash::{FlashOp, Geometry};
 use quorate::membership::Member;
 use quorate::node::{Boot, Founding, Limits, Node, Output, entry_bytes_max, log_bytes_max};
 use quorate::{ClusterId, EntryId, Instant, NodeId};
 use quorate_std::disk::Disk;
+use quorate_std::faults;
 use quorate_std::flash_file::FlashFile;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
@@ -30,6 +28,8 @@ const LIMITS: Limits = Limits {
     log_bytes: log_bytes_max(LOG_BYTES, FRAME_BYTES),
     snapshot_bytes: 8,
 };
+
+type Forgetful = faults::Forgetful<Vec<u8>>;
 
 /// Why a life of a node ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -157,7 +157,7 @@ impl Life {
 }
 
 fn founded() -> Vec<u8> {
-    let disk = Forgetful::new(vec![GEOMETRY.erased; GEOMETRY.bytes() as usize]);
+    let disk = Forgetful::in_memory(vec![GEOMETRY.erased; GEOMETRY.bytes() as usize], 0);
     let member = [Member::new(NodeId::new(1).unwrap())];
     let founding = Founding {
         cluster: ClusterId(*b"disk"),
@@ -168,7 +168,7 @@ fn founded() -> Vec<u8> {
     };
     let mut life = Life::start(disk.clone(), Boot::Found(&founding));
     assert_eq!(life.run(u32::MAX, 0, 4), End::Idle);
-    disk.after_kill(&mut Xoshiro256PlusPlus::seed_from_u64(0))
+    disk.after_kill()
 }
 
 /// Kills one node again and again; what was wrong, if anything, and how often it was killed.
@@ -177,7 +177,7 @@ fn kill_again_and_again(seed: u64, ignore_syncs: bool) -> (Result<u32, String>, 
     let mut image = founded();
     let (mut acknowledged, mut kills) = (0, 0);
     for _ in 0..60 {
-        let disk = Forgetful::new(image);
+        let disk = Forgetful::in_memory(image, dice.next_u64());
         if ignore_syncs {
             disk.ignore_syncs();
         }
@@ -197,8 +197,8 @@ fn kill_again_and_again(seed: u64, ignore_syncs: bool) -> (Result<u32, String>, 
         if (1..=count).fold(0u32, |sum, number| sum.wrapping_add(number)) != sum {
             return (Err(format!("{count} commands have the sum {sum}")), kills);
         }
-        image = disk.after_kill(&mut dice);
-        let disk = Forgetful::new(image.clone());
+        image = disk.after_kill();
+        let disk = Forgetful::in_memory(image.clone(), 0);
         let mut life = Life::start(disk, Boot::Mount);
         let end = life.run(u32::MAX, 0, 4);
         if end != End::Idle {
@@ -236,7 +236,7 @@ fn without_syncs_acknowledged_commands_are_lost() {
 fn a_disk_that_is_full_or_cannot_be_synced_stops_the_node_with_all_it_acknowledged() {
     for fill in [true, false] {
         let image = founded();
-        let disk = Forgetful::new(image);
+        let disk = Forgetful::in_memory(image, 7);
         let mut life = Life::start(disk.clone(), Boot::Mount);
         assert_eq!(life.run(u32::MAX, 40, 100), End::Idle);
         if fill {
@@ -253,8 +253,8 @@ fn a_disk_that_is_full_or_cannot_be_synced_stops_the_node_with_all_it_acknowledg
         disk.fill_up_after(None);
         let again = life.flash.perform(FlashOp::Read { offset: 0, len: 8 }, &mut [0; 8]);
         assert!(again.is_err());
-        let image = disk.after_kill(&mut Xoshiro256PlusPlus::seed_from_u64(7));
-        let mut life = Life::start(Forgetful::new(image), Boot::Mount);
+        let image = disk.after_kill();
+        let mut life = Life::start(Forgetful::in_memory(image, 7), Boot::Mount);
         assert_eq!(life.run(u32::MAX, 0, 4), End::Idle);
         assert!(life.state[0] >= acknowledged, "{} < {acknowledged}", life.state[0]);
     }

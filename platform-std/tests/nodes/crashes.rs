@@ -4,35 +4,25 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use crate::load::{Load, Record};
-use crate::process::Cluster;
+use crate::process::{Cluster, rounds};
 
 const CLIENTS: u64 = 8;
-
-/// `QUORATE_ROUNDS=10 cargo test -p quorate-std --test nodes crashes` for more of them.
-fn rounds() -> u64 {
-    std::env::var("QUORATE_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(3)
-}
-
-/// Waits until clients have been told of so many more writes.
-fn progress(cluster: &Cluster, load: &Load, more: usize) {
-    let goal = load.acknowledged() + more;
-    cluster.wait("writes are acknowledged", || (load.acknowledged() >= goal).then_some(()));
-}
+const TIMEOUT_MS: u64 = 3000;
 
 #[test]
 fn nothing_acknowledged_is_lost_when_leaders_and_whole_clusters_are_killed_under_load() {
     let mut cluster = Cluster::start(3, &[]);
     let clock = Arc::new(AtomicU64::new(1));
     let record = Arc::new(Mutex::new(Record::default()));
-    for round in 0..rounds() {
-        let load = Load::start(&cluster, CLIENTS, round, &clock, &record);
-        progress(&cluster, &load, 60);
+    for round in 0..rounds(3) {
+        let load = Load::start(&cluster, (CLIENTS, TIMEOUT_MS), round, &clock, &record);
+        load.progress(&cluster, 60);
         let leader = cluster.leader();
         cluster.nodes[leader].kill();
         // The others go on without it.
-        progress(&cluster, &load, 30);
+        load.progress(&cluster, 30);
         cluster.start_node(leader);
-        progress(&cluster, &load, 30);
+        load.progress(&cluster, 30);
         if round % 2 == 1 {
             for node in &mut cluster.nodes {
                 node.kill();
@@ -40,7 +30,7 @@ fn nothing_acknowledged_is_lost_when_leaders_and_whole_clusters_are_killed_under
             for at in 0..cluster.nodes.len() {
                 cluster.start_node(at);
             }
-            progress(&cluster, &load, 30);
+            load.progress(&cluster, 30);
         }
         load.stop();
         cluster.agree();

@@ -380,6 +380,33 @@ async fn a_node_that_lost_its_disk_gets_its_place_back() {
     }
 }
 
+/// At a replay, the node that is removed is none that this process has ever talked to.
+#[tokio::test]
+async fn a_cluster_starts_again_whose_logs_remove_a_member_that_is_not_there() {
+    let mut cluster = Cluster::found(3, Transport::Tcp).await;
+    cluster.stop(3).await;
+    cluster.handle(1).remove_member(id(3), LONG).await.unwrap();
+    cluster.handle(1).put("k", &text("x"), None, LONG).await.unwrap();
+    for n in [1, 2] {
+        cluster.stop(n).await;
+    }
+    for n in [1, 2] {
+        cluster.start(n).await;
+    }
+    cluster.handle(2).put("again", &text("y"), None, LONG).await.unwrap();
+    cluster.agree().await;
+    for handle in cluster.running() {
+        assert_eq!(get(handle, "k").await, Some(text("x")));
+        let report = handle.status().await.unwrap();
+        assert_eq!(report.snapshot, 0, "a snapshot hides the change");
+        let ids: Vec<_> = report.members.iter().map(|member| member.id).collect();
+        assert_eq!(ids, [id(1), id(2)]);
+    }
+    // To remove it once more is no fault either.
+    cluster.handle(1).remove_member(id(3), LONG).await.unwrap();
+    assert_eq!(cluster.handle(2).status().await.unwrap().members.len(), 2);
+}
+
 #[tokio::test]
 async fn the_directory_of_another_node_and_a_port_in_use_are_refused_by_name() {
     let mut cluster = Cluster::found(3, Transport::Tcp).await;

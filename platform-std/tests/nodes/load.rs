@@ -1,5 +1,6 @@
 //! Clients that write and read at once, and remember what they were told.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,13 +19,23 @@ const REGISTERS: u64 = 4;
 /// What all clients were told.
 #[derive(Default)]
 pub(crate) struct Record {
-    /// Keys of their own, each written once: the revision that was acknowledged.
-    pub(crate) acknowledged: Vec<(String, u64)>,
+    /// Keys of their own, each written once.
+    pub(crate) acknowledged: Vec<Acknowledged>,
     /// What happened to each register.
     registers: [Vec<Event>; REGISTERS as usize],
     /// Writes of which nobody knows.
     pub(crate) unknown: u64,
     pub(crate) reads: u64,
+}
+
+/// A key that a client was told is written.
+pub(crate) struct Acknowledged {
+    key: String,
+    revision: u64,
+    /// By whom, and between which ticks of the clock.
+    node: SocketAddr,
+    call: u64,
+    ret: u64,
 }
 
 /// Clients at work.
@@ -35,10 +46,11 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Starts clients on all nodes of the cluster. `clock` orders all calls and returns, and goes on from load to load.
+    /// Starts clients on all nodes of the cluster, each of which waits so long for an answer. `clock` orders all calls and
+    /// returns, and goes on from load to load.
     pub(crate) fn start(
         cluster: &Cluster,
-        clients: u64,
+        (clients, timeout_ms): (u64, u64),
         round: u64,
         clock: &Arc<AtomicU64>,
         record: &Arc<Mutex<Record>>,
@@ -55,6 +67,7 @@ impl Load {
                     nodes,
                     clock,
                     record,
+                    timeout_ms,
                     written: 0,
                 };
                 while !stop.load(Ordering::Relaxed) {
@@ -68,6 +81,12 @@ impl Load {
 
     pub(crate) fn acknowledged(&self) -> usize {
         self.record.lock().unwrap().acknowledged.len()
+    }
+
+    /// Waits until clients have been told of so many more writes.
+    pub(crate) fn progress(&self, cluster: &Cluster, more: usize) {
+        let goal = self.acknowledged() + more;
+        cluster.wait("writes are acknowledged", || (self.acknowledged() >= goal).then_some(()));
     }
 
     pub(crate) fn stop(self) {
@@ -84,6 +103,7 @@ struct Client {
     nodes: Vec<SocketAddr>,
     clock: Arc<AtomicU64>,
     record: Arc<Mutex<Record>>,
+    timeout_ms: u64,
     written: u64,
 }
 
@@ -106,10 +126,13 @@ impl Client {
     fn create(&mut self, node: SocketAddr) {
         let key = format!("own/{}/{}", self.id, self.written);
         let body = format!("{{\"value\": {}}}", self.written);
-        let path = format!("/v1/keys/{key}?expected=0&timeout_ms=3000");
+        let path = format!("/v1/keys/{key}?expected=0&timeout_ms={}", self.timeout_ms);
+        let call = self.tick();
         match put(node, &path, &body) {
             Told::Done(revision) => {
-                self.record.lock().unwrap().acknowledged.push((key, revision));
+                let ret = self.tick();
+                let acknowledged = Acknowledged { key, revision, node, call, ret };
+                self.record.lock().unwrap().acknowledged.push(acknowledged);
             }
             Told::Unknown => self.record.lock().unwrap().unknown += 1,
             Told::Nothing => {}
@@ -120,7 +143,7 @@ impl Client {
         let register = self.dice.next_u64() % REGISTERS;
         let value = self.id * 1_000_000 + self.written;
         let call = self.tick();
-        let path = format!("/v1/keys/register/{register}?timeout_ms=3000");
+        let path = format!("/v1/keys/register/{register}?timeout_ms={}", self.timeout_ms);
         let told = put(node, &path, &format!("{{\"value\": {value}}}"));
         let ret = self.tick();
         let mut record = self.record.lock().unwrap();
@@ -136,7 +159,7 @@ impl Client {
     fn read(&mut self, node: SocketAddr) {
         let register = self.dice.next_u64() % REGISTERS;
         let call = self.tick();
-        let path = format!("/v1/keys/register/{register}?timeout_ms=3000");
+        let path = format!("/v1/keys/register/{register}?timeout_ms={}", self.timeout_ms);
         let told = request(node, "GET", &path, b"");
         let ret = Some(self.tick());
         let seen = match told {
@@ -173,19 +196,34 @@ fn put(node: SocketAddr, path: &str, body: &str) -> Told {
     }
 }
 
+/// The clients' own keys, and their revisions.
+fn found(cluster: &Cluster) -> Option<HashMap<String, u64>> {
+    let path = "/v1/keys?prefix=own/&timeout_ms=20000";
+    let (status, listed) = cluster.nodes[0].json("GET", path, b"")?;
+    let keys = listed["keys"].as_array().filter(|_| status == 200)?;
+    let own = |item: &Json| Some((item["key"].as_str()?.to_owned(), item["revision"].as_u64()?));
+    keys.iter().map(own).collect()
+}
+
 impl Record {
+    /// Writes that this node was asked for and acknowledged between these ticks.
+    pub(crate) fn acknowledged_by(&self, node: SocketAddr, from: u64, to: u64) -> usize {
+        let within = |one: &&Acknowledged| one.node == node && one.call >= from && one.ret <= to;
+        self.acknowledged.iter().filter(within).count()
+    }
+
+    /// How many of the keys that were acknowledged are not there; `None` if nobody tells.
+    pub(crate) fn missing(&self, cluster: &Cluster) -> Option<usize> {
+        let found = found(cluster)?;
+        let is_missing = |one: &&Acknowledged| found.get(&one.key) != Some(&one.revision);
+        Some(self.acknowledged.iter().filter(is_missing).count())
+    }
+
     /// All that was acknowledged is there once, and what was read is what one register would have shown.
     pub(crate) fn check(&self, cluster: &Cluster) {
-        let node = &cluster.nodes[0];
-        let listed = node.json("GET", "/v1/keys?prefix=own/&timeout_ms=20000", b"").unwrap();
-        assert_eq!(listed.0, 200, "{}", listed.1);
-        let keys = listed.1["keys"].as_array().unwrap();
-        let found: std::collections::HashMap<_, _> = keys
-            .iter()
-            .map(|item| (item["key"].as_str().unwrap(), item["revision"].as_u64().unwrap()))
-            .collect();
-        for (key, revision) in &self.acknowledged {
-            assert_eq!(found.get(key.as_str()), Some(revision), "{key}");
+        let found = found(cluster).unwrap();
+        for Acknowledged { key, revision, .. } in &self.acknowledged {
+            assert_eq!(found.get(key), Some(revision), "{key}");
         }
         let more = found.len() - self.acknowledged.len();
         assert!(more as u64 <= self.unknown, "{more} keys that nobody wrote");

@@ -1,12 +1,16 @@
 //! Nodes as processes of their own.
 
 use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use quorate_std::faults::FAULTS;
 use serde_json::Value as Json;
+
+use crate::proxy::Wires;
 
 /// Far longer than anything takes that works.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
@@ -15,9 +19,20 @@ pub(crate) const LONG: Duration = Duration::from_secs(60);
 pub(crate) const SIZES: [&str; 6] =
     ["--log-bytes", "65536", "--map-bytes", "1048576", "--frame-bytes", "8192"];
 
-/// The system gives ports away in turn: one that was free a moment ago is so still.
+/// So many, unless told otherwise: `QUORATE_ROUNDS=10 cargo test -p quorate-std --test nodes`.
+pub(crate) fn rounds(usual: u64) -> u64 {
+    std::env::var("QUORATE_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(usual)
+}
+
+/// A free one. Each is of a loopback address of its own, where the system has more than one: so nobody's outgoing connection can
+/// be given this port meanwhile.
 pub(crate) fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let number = NEXT.fetch_add(1, Ordering::Relaxed) % 254 + 1;
+    let own = Ipv4Addr::new(127, high, low, number as u8);
+    let listener = TcpListener::bind((own, 0)).or_else(|_| TcpListener::bind("127.0.0.1:0"));
+    listener.unwrap().local_addr().unwrap()
 }
 
 pub(crate) fn quorate(args: &[&str]) -> Output {
@@ -49,11 +64,18 @@ pub(crate) fn refused(args: &[&str]) -> (i32, String) {
 /// A node's process, its addresses, and what else it is started with.
 pub(crate) struct Process {
     pub(crate) id: u8,
+    /// Where the others find it.
     pub(crate) peer: SocketAddr,
+    /// Where it listens, if not there.
+    pub(crate) listen: Option<SocketAddr>,
     pub(crate) http: SocketAddr,
     pub(crate) data: PathBuf,
+    /// What is to go wrong with its disk, and where it dies.
+    pub(crate) faults: Option<String>,
     extra: Vec<String>,
     log: PathBuf,
+    /// Where in its log its newest life begins.
+    life_at: usize,
     child: Option<Child>,
 }
 
@@ -71,10 +93,13 @@ impl Process {
         Self {
             id,
             peer: free_address(),
+            listen: None,
             http: free_address(),
             data: dir.join(id.to_string()),
+            faults: None,
             extra: extra.iter().map(|text| text.to_string()).collect(),
             log: dir.join(format!("{id}.log")),
+            life_at: 0,
             child: None,
         }
     }
@@ -90,12 +115,20 @@ impl Process {
             .arg(&self.data)
             .args(["--http", &self.http.to_string()])
             .args(["--heartbeat-ms", "50", "--election-ms", "500"])
+            .args(self.listen.iter().flat_map(|at| ["--listen".into(), at.to_string()]))
             .args(&self.extra)
+            .envs(self.faults.iter().map(|faults| (FAULTS, faults)))
             .stdin(Stdio::null());
         command
     }
 
+    /// What it has told in its newest life.
+    pub(crate) fn log_of_life(&self) -> String {
+        self.log().split_off(self.life_at)
+    }
+
     pub(crate) fn start(&mut self, cluster: &str) {
+        self.life_at = self.log().len();
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
         let child = self.command(cluster).stderr(log).spawn().unwrap();
         self.child = Some(child);
@@ -114,18 +147,21 @@ impl Process {
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
 
-    /// How it ended by itself.
+    /// How it ended by itself, if it has.
+    pub(crate) fn try_ended(&mut self) -> Option<i32> {
+        let status = self.child.as_mut().unwrap().try_wait().unwrap()?;
+        self.child = None;
+        Some(status.code().unwrap_or(-1))
+    }
+
+    /// How it ends by itself.
     pub(crate) fn ended(&mut self) -> i32 {
         let began = Instant::now();
-        let mut child = self.child.take().unwrap();
         loop {
-            if let Some(status) = child.try_wait().unwrap() {
-                return status.code().unwrap_or(-1);
+            if let Some(code) = self.try_ended() {
+                return code;
             }
-            if began.elapsed() > LONG {
-                self.child = Some(child);
-                panic!("node {} does not end", self.id);
-            }
+            assert!(began.elapsed() < LONG, "node {} does not end", self.id);
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -184,15 +220,40 @@ impl Cluster {
         cluster
     }
 
-    pub(crate) fn found(members: u8, extra: &[&str]) -> Self {
+    /// The same, with a wire that can have faults.
+    pub(crate) fn start_on_wires(members: u8) -> (Self, Wires) {
+        let mut cluster = Self::new(members, &[]);
+        let at: Vec<_> = cluster.nodes.iter().map(|node| (node.id, node.peer)).collect();
+        let (wires, addresses) = Wires::new(&at);
+        for (node, address) in cluster.nodes.iter_mut().zip(addresses) {
+            node.listen = Some(std::mem::replace(&mut node.peer, address));
+        }
+        cluster.init();
+        for at in 0..cluster.nodes.len() {
+            cluster.start_node(at);
+        }
+        cluster.leader();
+        (cluster, wires)
+    }
+
+    fn new(members: u8, extra: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let nodes = (1..=members).map(|id| Process::new(dir.path(), id, extra)).collect();
-        let cluster = Self { nodes, dir };
-        let peers = cluster.peers();
-        let data = cluster.dir.path().to_str().unwrap();
-        let told = run(&[&["init", "--cluster", &peers, "--data", data], &SIZES[..]].concat());
-        assert_eq!(told.lines().count(), usize::from(members) + 1, "{told}");
+        Self { nodes, dir }
+    }
+
+    pub(crate) fn found(members: u8, extra: &[&str]) -> Self {
+        let cluster = Self::new(members, extra);
+        cluster.init();
         cluster
+    }
+
+    fn init(&self) {
+        let members = self.nodes.len();
+        let peers = self.peers();
+        let data = self.dir.path().to_str().unwrap();
+        let told = run(&[&["init", "--cluster", &peers, "--data", data], &SIZES[..]].concat());
+        assert_eq!(told.lines().count(), members + 1, "{told}");
     }
 
     pub(crate) fn peers(&self) -> String {
