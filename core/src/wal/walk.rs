@@ -227,7 +227,7 @@ impl Wal {
                 let len = HEAD_BYTES.min(end.saturating_sub(offset));
                 if self.fetch(io, &here, len)? {
                     let blank = self.is_blank(io.bytes(len));
-                    if !self.is_blank(io.bytes(len.min(self.word()))) {
+                    if !self.is_blank(io.bytes(self.word())) {
                         self.mount.walk.dirty = self.mount.walk.dirty.max(next);
                     }
                     if !blank && self.search_at(io, &here)? {

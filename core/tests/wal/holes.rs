@@ -181,3 +181,18 @@ fn a_founding_with_time_for_upkeep_is_cut_short_and_done_again() {
     }
     assert!(cuts > 10, "{cuts}");
 }
+
+/// Of a write that was cut short only the end of a long word is to be seen: nothing may be programmed there.
+#[test]
+fn a_torn_write_of_which_only_the_end_of_a_word_shows_is_told() {
+    for word in [8, 16, 32] {
+        let mut board = founded(word, 4);
+        board.append(1, b"acknowledged");
+        board.want.idle = true;
+        board.settle().unwrap();
+        let end = end_of_data(&board, 2048).next_multiple_of(usize::from(word));
+        board.flash.bytes[end + usize::from(word) - 1] = 0x11;
+        let mounted = board.mount().unwrap();
+        assert_eq!(mounted.tail, Tail::Torn { offset: end as u32 }, "{word}");
+    }
+}
