@@ -48,8 +48,8 @@ enum Task {
     /// Put this library next to others that do the same, on the same ground.
     Bench {
         /// What is compared.
-        #[arg(value_parser = ["core", "flash"])]
-        what: String,
+        #[command(subcommand)]
+        what: Bench,
     },
     /// Run a folder of scripts as etcd-io/raft publishes them: interaction/ with interaction-state/, quorum/, confchange/.
     Conformance {
@@ -92,6 +92,32 @@ enum Task {
         #[arg(long)]
         table: Option<String>,
     },
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// A cluster in one process next to one of the crate `raft`: instructions, frames, bytes.
+    Core,
+    /// The flash log next to a queue and a key-value store.
+    Flash,
+    /// A cluster of real nodes next to one of etcd 3.4: requests per second, latencies, syncs.
+    Node(NodeArgs),
+}
+
+#[derive(Args)]
+struct NodeArgs {
+    /// How long each load counts; it warms up before.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// How many clients, each load after the other.
+    #[arg(long, value_delimiter = ',', default_value = "1,64", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    clients: Vec<u16>,
+    /// How often each cluster takes its turn.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..=100))]
+    rounds: u32,
+    /// A folder on the disk that it is about; without it, where cargo builds.
+    #[arg(long)]
+    dir: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -192,7 +218,13 @@ fn main() -> ExitCode {
     let (run, options) = match cli.command {
         None if cli.steps.is_empty() => (Run::Default, Options::default()),
         None => (Run::Named(cli.steps), Options::default()),
-        Some(Task::Bench { what }) => (Run::only(&format!("bench-{what}")), Options::default()),
+        Some(Task::Bench { what: Bench::Core }) => (Run::only("bench-core"), Options::default()),
+        Some(Task::Bench { what: Bench::Flash }) => (Run::only("bench-flash"), Options::default()),
+        Some(Task::Bench { what: Bench::Node(NodeArgs { seconds, clients, rounds, dir }) }) => {
+            let clients = clients.into_iter().map(usize::from).collect();
+            let bench_node = bench::NodeOptions { seconds, clients, rounds, dir };
+            (Run::only("bench-node"), Options { bench_node, ..Options::default() })
+        }
         Some(Task::Conformance { dir }) => {
             (Run::only("conformance"), Options { conformance: Some(dir), ..Options::default() })
         }

@@ -17,7 +17,7 @@ enum When {
     Always,
     /// In `cargo ci full` alone.
     Full,
-    /// In neither: it takes what is not in the repository.
+    /// In neither: it takes what is not in the repository, or a machine that does nothing else.
     Asked,
 }
 
@@ -146,6 +146,12 @@ const STEPS: &[Step] = &[
         run: bench::step,
     },
     Step {
+        name: "bench-node",
+        about: "a cluster of real nodes next to one of etcd 3.4: requests per second, latencies, syncs",
+        when: When::Asked,
+        run: bench::node_step,
+    },
+    Step {
         name: "fuzz",
         about: "hostile frames, inputs and flash images",
         when: When::Full,
@@ -167,6 +173,7 @@ const STEPS: &[Step] = &[
 
 /// What a caller can set about the steps.
 pub(crate) struct Options {
+    pub(crate) bench_node: bench::NodeOptions,
     pub(crate) cuts: cuts::Campaign,
     /// The folder of published scripts.
     pub(crate) conformance: Option<PathBuf>,
@@ -191,6 +198,7 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            bench_node: bench::NodeOptions::default(),
             cuts: cuts::Campaign::SHORT,
             conformance: None,
             differential: differential::Campaign::SHORT,
@@ -259,7 +267,7 @@ pub(crate) fn list() {
         let note = match step.when {
             When::Always => "",
             When::Full => " (not in a plain `cargo ci`)",
-            When::Asked => " (by itself alone, with a folder)",
+            When::Asked => " (by itself alone)",
         };
         println!("{:<11} {}{note}", step.name, step.about);
     }

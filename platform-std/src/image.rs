@@ -27,6 +27,8 @@ pub(crate) fn bytes_within(image: usize) -> usize {
 const FRAME_BYTES: usize = u16::MAX as usize;
 /// As large as any board's.
 pub(crate) const FLASH_BUFFER_BYTES: usize = BUFFER_BYTES_MAX;
+/// The shortest image of a node on a PC, about (`node::Sizes`).
+const PC_BYTES_MIN: u32 = 3 << 18;
 /// A mount of the largest image takes far fewer steps.
 pub(crate) const STEPS_MAX: u32 = 10_000_000;
 
@@ -150,7 +152,8 @@ fn layouts(image: &[u8]) -> impl Iterator<Item = Geometry> {
     let mut rings: Vec<u8> =
         (3..=32).filter(|n| bytes > 0 && bytes.is_multiple_of(u32::from(*n))).collect();
     rings.sort_by_key(|n| !(bytes / u32::from(*n)).is_power_of_two());
-    let words = [4u8, 8, 1, 16, 32, 2];
+    // That of a node on a PC, which waits for this at its start, is longer than most boards' flash.
+    let words = if bytes < PC_BYTES_MIN { [4u8, 8, 1, 16, 32, 2] } else { [8, 4, 1, 16, 32, 2] };
     erased.into_iter().flat_map(move |erased| {
         let rings = rings.clone();
         words.into_iter().flat_map(move |word| {

@@ -3,6 +3,7 @@
 mod core;
 mod logs;
 mod mock;
+mod node;
 
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 
@@ -10,6 +11,7 @@ use crate::tools::{Context, Trouble};
 pub(crate) use core::{core, core_short, core_step};
 use logs::{Contestant, Ours, Queue, Store};
 use mock::{BLOCK, BLOCKS};
+pub(crate) use node::{Options as NodeOptions, step as node_step};
 
 /// Entries that are appended before it counts, and that count.
 const WARM_UP: u64 = 4_000;
