@@ -194,6 +194,9 @@ pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
         systems.rotate_left((round as usize + 1) % 2);
         systems.into_iter().try_for_each(|system| bench.measure(system, round))
     });
+    if ended.is_err() {
+        let _ = fs::remove_dir_all(&bench.dir);
+    }
     ended?;
     println!("\n{}\n", bench.rows);
     let mut syncs = table(&["clients", "cluster", "syncs for each put"]);

@@ -555,6 +555,9 @@ fn value_fits(limits: &MapLimits, value: Value<'_>) -> bool {
 
 /// Moves `len` bytes; the two places may overlap.
 fn shift(bytes: &mut [u8], from: usize, to: usize, len: usize) {
+    if from == to {
+        return;
+    }
     for i in 0..len {
         let i = if to > from { len.saturating_sub(i).saturating_sub(1) } else { i };
         let byte = bytes.get(from.saturating_add(i)).copied().unwrap_or(0);
