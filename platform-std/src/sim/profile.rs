@@ -177,12 +177,12 @@ impl Profile {
             let mut part = if same { first } else { dice.pick(&PARTS) };
             // The cluster's logs are those of its smallest board; others have more.
             let log_bytes = log_bytes_min * dice.pick(&[1, 1, 1, 1, 1, 2, 2, 4]);
-            let flash_buffer_bytes =
-                flash_buffer_bytes_min(link.frame_bytes) + dice.pick(&[0, 64, 256]);
-            // From the smallest ring that is accepted.
+            let buffer_bytes_min = flash_buffer_bytes_min(link.frame_bytes);
+            let flash_buffer_bytes = buffer_bytes_min + dice.pick(&[0, 64, 256]);
+            // From the smallest ring that a node accepts, which takes its buffer to be the shortest.
             let live_bytes = live_bytes(log_bytes as u32, &limits, &part.geometry);
             part.geometry.segments = 3;
-            while Wal::check(&part.geometry, flash_buffer_bytes, live_bytes).is_err() {
+            while Wal::check(&part.geometry, buffer_bytes_min, live_bytes).is_err() {
                 part.geometry.segments += 1;
             }
             part.geometry.segments += dice.below(4) as u8;
