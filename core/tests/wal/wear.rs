@@ -215,15 +215,8 @@ fn a_chunk_that_waits_is_not_overwritten_by_a_record_that_has_lost_its_length() 
 fn what_a_first_record_gives_up_stays_until_something_stands_behind_one() {
     let (mut failed, mut erased, mut full) = (0, 0, 0);
     for (segments, chunks) in (5..9u8).flat_map(|segments| (1..40).map(move |n| (segments, n))) {
-        let mut board = founded(4, segments);
-        // A snapshot that comes to nothing, then one vote after the other.
-        board.wal.begin_snapshot(EntryId::ZERO);
-        for chunk in 0..chunks {
-            board.buf[SNAP_DATA_AT..SNAP_DATA_AT + 300].fill(0xab);
-            board.wal.put_chunk(chunk * 300, 300);
-            while told_by(&mut board, &mut as_it_was) != Progress::Idle {}
-        }
-        board.wal.abort_snapshot();
+        // Then one vote after the other.
+        let mut board = lost_snapshot(segments, chunks);
         let last = board.wal.status().segments_free == 1;
         let (mut opened, mut behind, mut fallen) = (false, false, false);
         'life: for term in 1..=200 {
@@ -416,9 +409,8 @@ fn a_first_record_that_does_not_go_away_has_a_place_in_the_order_of_its_own() {
     assert!(tried > 50, "{tried}");
 }
 
-/// A snapshot that comes to nothing, then one vote after the other, until a segment is opened and sealed behind it: the flash at
-/// that moment, and where the seal is.
-fn votes_behind_a_lost_snapshot(segments: u8, chunks: u32) -> Option<(Flash, usize)> {
+/// A board whose snapshot has come to nothing after so many chunks.
+fn lost_snapshot(segments: u8, chunks: u32) -> Board {
     let mut board = founded(4, segments);
     board.wal.begin_snapshot(EntryId::ZERO);
     for chunk in 0..chunks {
@@ -427,6 +419,13 @@ fn votes_behind_a_lost_snapshot(segments: u8, chunks: u32) -> Option<(Flash, usi
         while told_by(&mut board, &mut as_it_was) != Progress::Idle {}
     }
     board.wal.abort_snapshot();
+    board
+}
+
+/// A snapshot that comes to nothing, then one vote after the other, until a segment is opened and sealed behind it: the flash at
+/// that moment, and where the seal is.
+fn votes_behind_a_lost_snapshot(segments: u8, chunks: u32) -> Option<(Flash, usize)> {
+    let mut board = lost_snapshot(segments, chunks);
     let (mut opened, mut sealed) = (false, None);
     for term in 1..200 {
         board.want.hard_state.term = Term(term);
