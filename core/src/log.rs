@@ -391,6 +391,22 @@ impl Log {
         Some((head.kind, self.next_read.term, data_bytes))
     }
 
+    /// Is entry `index` of this kind, with data that begin with these bytes?
+    pub(crate) fn begins_with(&mut self, index: Index, kind: Kind, bytes: &[u8]) -> bool {
+        let Some((place, head)) = self.find(index) else {
+            return false;
+        };
+        self.next_read = place.behind(&head);
+        let mut at = place.bytes.wrapping_add(head.head_bytes as u32);
+        head.kind == kind
+            && bytes.len() <= head.data_bytes
+            && bytes.iter().all(|byte| {
+                let here = self.ring.get(self.wrap(at) as usize);
+                at = at.wrapping_add(1);
+                here == Some(byte)
+            })
+    }
+
     /// What entry `index` is, and the bytes of its data.
     pub fn kind(&mut self, index: Index) -> Option<(Kind, usize)> {
         self.find(index).map(|(_, head)| (head.kind, head.data_bytes))

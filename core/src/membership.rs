@@ -10,7 +10,7 @@ pub const MEMBERS_MAX: usize = 8;
 pub const ADDRESS_BYTES_MAX: usize = 18;
 
 /// Where a member is reached: opaque to the core, kept for the platform.
-pub type Address = heapless::Vec<u8, ADDRESS_BYTES_MAX>;
+pub type Address = heapless::Vec<u8, ADDRESS_BYTES_MAX, u8>;
 
 /// One member: which board, which life of it, and where it is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

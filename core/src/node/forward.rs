@@ -10,6 +10,7 @@ use super::snapshot::Task;
 use super::{Node, Output, Phase};
 use crate::codec::Coded;
 use crate::entry::Kind;
+use crate::membership::Member;
 use crate::raft::Role;
 use crate::storage::Storage;
 use crate::types::{EntryId, Instant, NodeId, NodeSet, Term};
@@ -205,6 +206,7 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// What became of this board's command, or what is to be sent for it.
+    #[inline(never)]
     pub(super) fn poll_forward(&mut self, frame: &mut [u8]) -> Option<Output> {
         if let Step::Resolved(id, outcome) = self.forward.step {
             self.forward.step = Step::Idle;
@@ -269,22 +271,39 @@ impl<S: Storage> Node<[u8], S> {
 
     /// A leader: a member's command, or the wish for a session; false if it can't be appended now, and has to be sent again.
     pub(super) fn accept_forwarded(&mut self, from: NodeId, data: &[u8]) -> bool {
-        let Some((tag, _)) = Tag::take(data).filter(|(tag, _)| tag.origin == from) else {
+        let Some((tag, command)) = Tag::take(data).filter(|(tag, _)| tag.origin == from) else {
             return false;
         };
-        let key = (tag.session, tag.number);
-        if self.raft.has_forwarded(from, key) {
+        let tag_bytes = data.len().saturating_sub(command.len());
+        if self.has_appended(&tag, data.get(..tag_bytes).unwrap_or_default()) {
             return true;
         }
         let too_large = data.len() > usize::from(self.limits.entry_bytes);
-        let accepted = self.phase == Phase::Running
+        self.phase == Phase::Running
             && !too_large
             && self.room_for(data.len()).is_ok()
-            && self.raft.propose(Kind::Once, data, &mut self.log).is_ok();
-        if accepted {
-            self.raft.set_forwarded(from, key);
+            && self.raft.propose(Kind::Once, data, &mut self.log).is_ok()
+    }
+
+    /// Has it taken effect already, or does it stand in the log? Frames are repeated, and late ones come after newer ones.
+    fn has_appended(&mut self, tag: &Tag, bytes: &[u8]) -> bool {
+        let took_effect = |member: &Member| {
+            let same = member.id == tag.origin && member.session == tag.session;
+            same && member.commands >= tag.number
+        };
+        let opens = tag.session == 0;
+        if !opens && self.roster.iter().any(took_effect) {
+            return true;
         }
-        accepted
+        // That a session was opened is known to its opener only once it has applied that.
+        let mut at = if opens { self.log.base().index } else { self.raft.applied() };
+        while at < self.log.last().index {
+            at = at.next();
+            if self.log.begins_with(at, Kind::Once, bytes) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Applies an entry whose data is in `frame[..len]`; the bytes of the command that takes effect, which it puts there.
@@ -323,9 +342,8 @@ impl<S: Storage> Node<[u8], S> {
     fn look_for_own_command(&mut self, id: Option<EntryId>) {
         let own = self.raft.id();
         let Forward { session, number, .. } = self.forward;
-        let applied = |m: &crate::membership::Member| {
-            Some(m.id) == own && m.session == session && m.commands >= number
-        };
+        let applied =
+            |m: &Member| Some(m.id) == own && m.session == session && m.commands >= number;
         // Remembered, for a session that is opened again tells nothing of what took effect before.
         self.forward.done |= session != 0 && self.roster.iter().any(applied);
         if self.forward.step == Step::Waiting && self.forward.done {

@@ -206,6 +206,7 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// Gives the vote back to a member that has caught up since it was admitted again.
+    #[inline(never)]
     pub(super) fn return_votes(&mut self) {
         let learners = self.raft.membership().learners;
         let joint = self.raft.membership().is_joint();

@@ -72,6 +72,7 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// What is to be said, to the application or to others.
+    #[inline(never)]
     fn poll_saying(&mut self, frame: &mut [u8]) -> Option<Output> {
         self.return_votes();
         if let Some(read) = self.poll_read() {
@@ -125,6 +126,7 @@ impl<S: Storage> Node<[u8], S> {
 
     /// The first poll: now the buffers are known.
     #[cold]
+    #[inline(never)]
     fn open(&mut self, frame: &[u8], flash: &[u8]) {
         self.phase = Phase::Opening;
         if self.founding && !self.check_buffers(frame, flash) {
@@ -180,7 +182,26 @@ impl<S: Storage> Node<[u8], S> {
         self.rests = is_idle & !self.task.holds_state();
         self.kept_up &= is_idle;
         match progress {
-            Progress::Op(op) => return Flow::Out(Output::Flash(op)),
+            Progress::Op(op) => Flow::Out(Output::Flash(op)),
+            Progress::Idle => {
+                self.kept_up |= idle;
+                Flow::Rest
+            }
+            progress => self.flash_progressed(now, &progress, frame, flash),
+        }
+    }
+
+    /// What came of the flash log's work.
+    #[inline(never)] // What it takes of the stack is not needed while the flash log works.
+    fn flash_progressed(
+        &mut self,
+        now: Instant,
+        progress: &Progress,
+        frame: &mut [u8],
+        flash: &[u8],
+    ) -> Flow {
+        match progress {
+            Progress::Op(_) | Progress::Idle => {}
             Progress::Durable => {
                 let HardState { term, vote, .. } = self.storage.durable();
                 self.raft.set_durable(now, term, vote, &mut self.log, &mut self.events);
@@ -188,27 +209,24 @@ impl<S: Storage> Node<[u8], S> {
             }
             Progress::Formatted => self.begin_snapshot(EntryId::ZERO),
             Progress::Mounted(mounted) => {
-                self.start_raft(now, &mounted);
+                self.start_raft(now, mounted);
                 self.begin_restore();
             }
-            Progress::SnapshotDurable(id) => self.snapshot_durable(now, id),
+            Progress::SnapshotDurable(id) => self.snapshot_durable(now, *id),
             Progress::ChunkWritten => self.chunk_written(),
             Progress::SnapshotLost => self.snapshot_lost(now),
             Progress::ChunkRead { at, len, offset } => {
-                return self.chunk_read(at, len, offset, frame, flash);
+                return self.chunk_read(*at, *len, *offset, frame, flash);
             }
             Progress::ChunkUnreadable => self.chunk_unreadable(),
-            Progress::Refused(error) => self.stop(Fault::Mount(error)),
-            Progress::Fault(fault) => self.stop(Fault::Flash(fault)),
-            Progress::Idle => {
-                self.kept_up |= idle;
-                return Flow::Rest;
-            }
+            Progress::Refused(error) => self.stop(Fault::Mount(*error)),
+            Progress::Fault(fault) => self.stop(Fault::Flash(*fault)),
         }
         Flow::Again
     }
 
     /// A founded board starts as if it had been mounted.
+    #[inline(never)]
     pub(super) fn founded(&mut self, now: Instant, id: EntryId) {
         if let (Some(identity), Some(snapshot)) = (self.identity, self.storage.snapshot()) {
             self.recovery = None;
@@ -227,6 +245,7 @@ impl<S: Storage> Node<[u8], S> {
 
     /// All that is here has been applied: it becomes the state that a cluster of this board alone begins with.
     #[cold]
+    #[inline(never)]
     fn found_alone(&mut self, flash: &[u8]) -> bool {
         let all = self.raft.applied() == self.log.last().index && self.newer_schema.is_none();
         let (true, Some(cluster), Some(own), Some(geometry)) =
@@ -249,6 +268,7 @@ impl<S: Storage> Node<[u8], S> {
         true
     }
 
+    #[inline(never)]
     fn poll_message(&mut self, frame: &mut [u8]) -> Option<Output> {
         if let Some((to, message)) = self.poll_snapshot_reply() {
             return self.transmit(to, &message, &[], frame);
@@ -287,6 +307,7 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// Hands out the next entry that is committed, and durable here (AS3, B10).
+    #[inline(never)]
     fn poll_apply(&mut self, now: Instant, frame: &mut [u8], looked: bool) -> Flow {
         let next = self.raft.applied().next();
         let held_up = !matches!(self.phase, Phase::Running | Phase::Recovering)

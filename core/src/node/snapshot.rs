@@ -212,6 +212,7 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     #[cold]
+    #[inline(never)]
     fn poll_taking(&mut self, id: EntryId, offset: u32, stage: Stage, flash: &mut [u8]) -> Flow {
         let piece_max = piece_bytes_max(self.limits.frame_bytes);
         let end = SNAP_DATA_AT.saturating_add(piece_max);

@@ -222,13 +222,12 @@ impl Raft {
     fn poll_append(&mut self, log: &mut Log) -> (Option<Outgoing>, NodeSet) {
         let last = log.last().index;
         let owed = self.owes_append;
-        let own = self.id;
         // Entries from here on are this leader's own, and still here.
         let own_from = self.term_start.max(log.base().index);
         let mut behind = NodeSet::EMPTY;
         let mut chosen: Option<(NodeSet, EntryId, Option<u32>)> = None;
         for progress in self.progress.iter_mut().take(self.slots.into()) {
-            let Some(id) = progress.id.filter(|id| Some(*id) != own) else {
+            let Some(id) = progress.id else {
                 continue;
             };
             if progress.state == ProgressState::Replicate && !self.told.contains(id) {

@@ -74,7 +74,7 @@ impl Raft {
     pub fn set_membership(&mut self, membership: Membership, log: &mut Log) {
         self.membership = membership;
         self.looks = true;
-        let members = membership.members();
+        let members = self.others(membership.members());
         for gone in &mut self.progress {
             if gone.id.is_some_and(|id| !members.contains(id)) {
                 gone.reset(None, Index::ZERO);

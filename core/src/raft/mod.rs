@@ -108,7 +108,8 @@ pub struct Raft {
     recent_active: NodeSet,
     /// Who was heard in the election timeout before.
     active_before: NodeSet,
-    progress: [Progress; MEMBERS_MAX],
+    /// Of the others.
+    progress: [Progress; MEMBERS_MAX.saturating_sub(1)],
     /// How many of them are looked at: none behind is a member's.
     slots: u8,
     /// The newest durable snapshot, to send to who is too far behind.
@@ -176,7 +177,7 @@ impl Raft {
             round: 0,
             recent_active: NodeSet::EMPTY,
             active_before: NodeSet::EMPTY,
-            progress: [UNUSED; MEMBERS_MAX],
+            progress: [UNUSED; _],
             slots: 0,
             snapshot: EntryId::ZERO,
         }
@@ -276,7 +277,7 @@ impl Raft {
         self.snapshot
     }
 
-    /// What a leader knows of the others.
+    /// What a leader knows of one of the others.
     pub fn progress(&self, id: NodeId) -> Option<&Progress> {
         self.progress.iter().find(|p| p.id == Some(id))
     }
@@ -464,21 +465,6 @@ impl Raft {
         self.reply.owed = self.lead.is_some();
     }
 
-    /// Leader: is this command of a member, by session and number, in the log by this node's doing, or a later one?
-    pub(crate) fn has_forwarded(&self, from: NodeId, (session, number): (u32, u32)) -> bool {
-        self.progress(from).is_some_and(|p| {
-            let (of, newest) = p.forwarded;
-            of == session && (newest == number || (session != 0 && newest > number))
-        })
-    }
-
-    /// Leader: it is now.
-    pub(crate) fn set_forwarded(&mut self, from: NodeId, key: (u32, u32)) {
-        if let Some(progress) = self.progress.iter_mut().find(|p| p.id == Some(from)) {
-            progress.forwarded = key;
-        }
-    }
-
     /// Leader: who was heard within the last election timeouts, this node among them.
     pub fn active(&self) -> NodeSet {
         let own = self.id.map_or(NodeSet::EMPTY, NodeSet::one);
@@ -558,7 +544,7 @@ impl Raft {
     }
 
     fn reset_progress(&mut self, next: Index) {
-        let mut ids = self.membership.members().iter();
+        let mut ids = self.others(self.membership.members()).iter();
         for progress in &mut self.progress {
             progress.reset(ids.next(), next);
         }

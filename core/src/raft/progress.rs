@@ -42,8 +42,6 @@ pub struct Progress {
     beat_round: u32,
     /// The newest round of heartbeats that it has answered.
     pub(crate) round_heard: u32,
-    /// The newest command that came from it in this term: session and number.
-    pub(crate) forwarded: (u32, u32),
     /// Where the next piece of the snapshot starts.
     pub(crate) snapshot_offset: u32,
 }
@@ -62,7 +60,6 @@ impl Progress {
         beat_frames: 0,
         beat_round: 0,
         round_heard: 0,
-        forwarded: (0, 0),
         snapshot_offset: 0,
     };
 

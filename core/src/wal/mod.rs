@@ -281,6 +281,7 @@ impl Wal {
     }
 
     /// What to do next, when nothing is under way.
+    #[inline(never)]
     fn next(&mut self, io: &mut Io<'_>) -> Result<(), Halt> {
         self.window.plan(0, 0);
         let written = match (self.phase, self.boot) {

@@ -115,6 +115,7 @@ impl Mount {
 
 impl Wal {
     /// Goes on with the mount.
+    #[inline(never)]
     pub(super) fn poll_mount(&mut self, io: &mut Io<'_>) -> Result<(), Halt> {
         // Every turn ends one step for one segment, or the mount.
         while self.phase == Phase::Mounting {
@@ -164,6 +165,7 @@ impl Wal {
 
     /// What an unfounded log has said is void. A first record without a snapshot marks the flash as ours, before
     /// an erase that is cut short could make it look like anything else's.
+    #[inline(never)]
     fn begin_founding(&mut self) {
         self.window.forget();
         self.order.clear();
@@ -177,6 +179,7 @@ impl Wal {
         self.phase = Phase::Founding;
     }
 
+    #[inline(never)]
     fn headers(&mut self, io: &mut Io<'_>) -> Result<(), Halt> {
         let segment = self.mount.segment;
         if segment >= self.geometry.segments {
@@ -249,6 +252,7 @@ impl Wal {
 
     /// A segment whose first record does not check, but behind which records follow one another as they would in
     /// one that is newer than the newest, was the newest: its first record is rotten, not torn.
+    #[inline(never)]
     fn suspects_step(&mut self, io: &mut Io<'_>) -> Result<(), Halt> {
         let segment = self.mount.segment;
         if segment >= self.geometry.segments {

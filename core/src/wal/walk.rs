@@ -187,6 +187,7 @@ impl Wal {
     }
 
     /// What is left of a record that does not check?
+    #[inline(never)]
     fn broken(&mut self, io: &mut Io<'_>, at: &Place) -> Result<(), Halt> {
         let salt = self.mount.walk.salt;
         let mut stage = Stage::Search;
@@ -209,6 +210,7 @@ impl Wal {
 
     /// Looks through the rest of the segment: for a boot that goes on from a good record, for what only
     /// an acknowledged record can have behind it, and for the end of what is written. True if there is a boot.
+    #[inline(never)]
     fn search(&mut self, io: &mut Io<'_>) -> Result<bool, Halt> {
         let Walk { limit, reach, .. } = self.mount.walk;
         let end = if limit > 0 { limit } else { u32::MAX };

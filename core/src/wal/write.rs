@@ -215,6 +215,7 @@ impl Wal {
     }
 
     /// The write has ended: read back what was written.
+    #[inline(never)]
     pub(super) fn verify(&mut self, io: &mut Io<'_>, mut ok: bool) -> Result<(), Halt> {
         let out = self.out;
         if ok {

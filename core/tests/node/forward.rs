@@ -141,8 +141,8 @@ fn a_restarted_board_opens_a_session_of_its_own_and_its_last_command_is_not_take
     }
 }
 
-/// The frame with which a board asks for its session.
-fn opening(cluster: &mut Cluster, host: usize) -> Vec<u8> {
+/// The frame with which a board asks for its session, or sends its command.
+fn asking(cluster: &mut Cluster, host: usize) -> Vec<u8> {
     let now = cluster.now;
     let frames = cluster.hosts[host].drive(now);
     let is_command = |frame: &&(NodeSet, Vec<u8>)| {
@@ -152,18 +152,60 @@ fn opening(cluster: &mut Cluster, host: usize) -> Vec<u8> {
     frames.iter().find(is_command).unwrap().1.clone()
 }
 
+/// So many entries that a snapshot takes the place of what was in the log before.
+fn move_on(cluster: &mut Cluster, leader: usize) {
+    for round in 0..30u8 {
+        cluster.hosts[leader].node.propose(&[round; 40]).unwrap();
+        cluster.run(20);
+    }
+}
+
+/// The leader is given a frame, and appends what it brings.
+fn append(cluster: &mut Cluster, leader: usize, frame: &[u8]) {
+    let node = &mut cluster.hosts[leader].node;
+    let before = node.status().last.index;
+    node.handle_frame(cluster.now, frame);
+    assert_eq!(node.status().last.index, before.next());
+}
+
+/// The leader is given a frame that it has had, and appends nothing.
+fn repeat(cluster: &mut Cluster, leader: usize, frame: &[u8]) {
+    let node = &mut cluster.hosts[leader].node;
+    let before = node.status().last;
+    node.handle_frame(cluster.now, frame);
+    assert_eq!(node.status().last, before);
+}
+
+#[test]
+fn a_repeated_frame_is_not_appended_again_before_it_is_applied_nor_after() {
+    let (mut cluster, leader) = started();
+    let from = (leader + 1) % 3;
+    forward(&mut cluster, from, b"opens", 5000);
+    let opens = asking(&mut cluster, from);
+    append(&mut cluster, leader, &opens);
+    repeat(&mut cluster, leader, &opens);
+    cluster.run(1000);
+    repeat(&mut cluster, leader, &opens);
+    forward(&mut cluster, from, b"command", 5000);
+    let command = asking(&mut cluster, from);
+    append(&mut cluster, leader, &command);
+    repeat(&mut cluster, leader, &command);
+    cluster.run(1000);
+    repeat(&mut cluster, leader, &command);
+}
+
 #[test]
 fn a_session_opened_a_second_time_by_a_late_frame_makes_no_command_take_effect_again() {
     let (mut cluster, leader) = started();
     let from = (leader + 1) % 3;
     forward(&mut cluster, from, b"opens", 5000);
-    let late = opening(&mut cluster, from);
+    let late = asking(&mut cluster, from);
     let now = cluster.now;
     cluster.hosts[leader].node.handle_frame(now, &late);
     cluster.run(1000);
     // It takes effect, and its board has been told that nobody knows.
     let proposal = forward(&mut cluster, from, b"once", 400);
-    let command = opening(&mut cluster, from);
+    let command = asking(&mut cluster, from);
     cluster.hosts[leader].node.handle_frame(now, &command);
     cluster.cut = NodeSet::one(id(from as u8 + 1));
     cluster.run(600);
@@ -171,8 +213,8 @@ fn a_session_opened_a_second_time_by_a_late_frame_makes_no_command_take_effect_a
     cluster.cut = NodeSet::EMPTY;
     cluster.run(1000);
     assert_eq!(times(&cluster, from, b"once"), 1);
-    let now = cluster.now;
-    cluster.hosts[leader].node.handle_frame(now, &late);
+    move_on(&mut cluster, leader);
+    append(&mut cluster, leader, &late);
     cluster.run(1000);
     let until = cluster.now.after(5000);
     cluster.hosts[from].node.forward_again(proposal, b"once", until).unwrap();
@@ -186,18 +228,16 @@ fn a_command_that_a_snapshot_leaves_unknown_is_told_under_the_number_that_it_was
     let (mut cluster, leader) = started();
     let from = (leader + 1) % 3;
     forward(&mut cluster, from, b"opens", 5000);
-    let late = opening(&mut cluster, from);
+    let late = asking(&mut cluster, from);
     cluster.run(1000);
+    move_on(&mut cluster, leader);
     let proposal = forward(&mut cluster, from, b"lost", 600_000);
     let now = cluster.now;
     cluster.hosts[from].drive(now);
     cluster.cut = NodeSet::one(id(from as u8 + 1));
     // Another session is opened meanwhile, and a snapshot is all that is left of it.
-    cluster.hosts[leader].node.handle_frame(now, &late);
-    for round in 0..60u8 {
-        cluster.hosts[leader].node.propose(&[round; 40]).unwrap();
-        cluster.run(20);
-    }
+    append(&mut cluster, leader, &late);
+    move_on(&mut cluster, leader);
     cluster.cut = NodeSet::EMPTY;
     cluster.run(5000);
     let told: Vec<_> = cluster.hosts[from].outcomes.iter().skip(1).collect();

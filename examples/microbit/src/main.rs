@@ -79,6 +79,11 @@ fn boot(board: &mut Board, pins: &mut Pins, rng: &RNG) {
 fn main() -> ! {
     let (board, mut pins, rng) = make();
     boot(board, &mut pins, &rng);
+    run(board, pins)
+}
+
+#[inline(never)]
+fn run(board: &mut Board, mut pins: Pins) -> ! {
     loop {
         let until = turn(board, &mut pins);
         pins.look(board.node_and_app());

@@ -4,7 +4,7 @@ use quorate::change::{Step, Transition};
 use quorate::entry::Kind;
 use quorate::log::Log;
 use quorate::membership::Membership;
-use quorate::raft::Raft;
+use quorate::raft::{Progress, Raft};
 use quorate::{NodeId, NodeSet, Term};
 use serde::Serialize;
 
@@ -99,8 +99,11 @@ impl Changes {
 
     fn kept(&self) -> Vec<Kept> {
         let membership = self.raft.membership();
-        // Whoever is no member any more must not be remembered.
-        let known = NodeSet::ALL.iter().filter_map(|id| Some((id, self.raft.progress(id)?)));
+        // Whoever is no member any more must not be remembered. Nobody is this node: there may be one more other than it has room for.
+        let one_more = |id| membership.members().contains(id).then(Progress::default);
+        let known = NodeSet::ALL
+            .iter()
+            .filter_map(|id| Some((id, self.raft.progress(id).copied().or_else(|| one_more(id))?)));
         known
             .map(|(id, progress)| Kept {
                 id: id.get(),

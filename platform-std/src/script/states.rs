@@ -162,8 +162,7 @@ fn progress(node: &Node) -> Vec<Progress> {
         return Vec::new();
     }
     let members = node.raft.membership().members();
-    let others = members.iter().filter(|id| *id != node.id);
-    let known = others.filter_map(|id| Some((id, node.raft.progress(id)?)));
+    let known = members.iter().filter_map(|id| Some((id, node.raft.progress(id)?)));
     known
         .map(|(id, progress)| Progress {
             id: id.get(),
