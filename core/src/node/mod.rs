@@ -96,8 +96,8 @@ pub struct Node<B: ?Sized = [u8], S = Wal> {
     /// The newest change of membership that is committed and durable, as far as the log was looked at for such.
     change_at: Index,
     looked_at: Index,
-    /// Entry that was handed out to be applied.
-    applying: Option<EntryId>,
+    /// The next entry was handed out to be applied.
+    applying: bool,
     /// Flash had nothing to do, and nothing has come in since.
     rests: bool,
     newer_schema: Option<u16>,
@@ -143,7 +143,7 @@ impl<const N: usize, S: Storage> Node<[u8; N], S> {
             forward: Forward::NONE,
             change_at: Index::ZERO,
             looked_at: Index::ZERO,
-            applying: None,
+            applying: false,
             rests: false,
             newer_schema: None,
             idle_at: Instant::ZERO,
@@ -403,7 +403,7 @@ impl<S: Storage> Node<[u8], S> {
             self.events.push(Event::NewerSchema { found: schema });
         }
         self.newer_schema = Some(schema);
-        self.applying = None;
+        self.applying = false;
     }
 
     /// Proposes a command. It is committed when [`Output::Apply`] hands it out under the returned id, and

@@ -25,8 +25,8 @@ impl<S: Storage> Node<[u8], S> {
     /// on with whatever does not depend on it, and leaves `flash` alone.
     #[inline(never)] // Small boards: what it takes of the stack and of flash would be its caller's too.
     pub fn poll_output(&mut self, now: Instant, frame: &mut [u8], flash: &mut [u8]) -> Output {
-        if let Some(id) = self.applying.take() {
-            self.raft.set_applied(id.index);
+        if core::mem::take(&mut self.applying) {
+            self.raft.set_applied(self.raft.applied().next());
             self.rests &= !self.wants_snapshot(now);
         }
         loop {
@@ -320,7 +320,7 @@ impl<S: Storage> Node<[u8], S> {
         match self.log.read(next, frame) {
             Some((Kind::Command, term, len)) => {
                 let id = EntryId::new(next, term);
-                self.applying = Some(id);
+                self.applying = true;
                 Flow::Out(Output::Apply { id, len })
             }
             // What is not the application's alone may have to be durable as committed before that.
@@ -328,7 +328,7 @@ impl<S: Storage> Node<[u8], S> {
             Some((Kind::Once, term, len)) => {
                 let id = EntryId::new(next, term);
                 if let Some(len) = self.apply_once(id, len, frame) {
-                    self.applying = Some(id);
+                    self.applying = true;
                     return Flow::Out(Output::Apply { id, len });
                 }
                 self.raft.set_applied(next);

@@ -190,7 +190,7 @@ impl<S: Storage> Node<[u8], S> {
         }
         match self.task {
             Task::None => {
-                let idle = matches!(self.reading, Reading::None) && self.applying.is_none();
+                let idle = matches!(self.reading, Reading::None) && !self.applying;
                 if idle && self.wants_snapshot(now) {
                     self.begin_own_snapshot();
                     return Flow::Again;
