@@ -208,6 +208,7 @@ impl Page {
 
     /// What a node is configured with: this page's link, the chip's own flash, and a seed that is this board's, and this start's
     /// by `fresh`: a number from hardware, or 0 where there is none.
+    #[inline(never)]
     pub fn config(&self, flash: Flash, fresh: u64) -> Config {
         let mut config = Config::new(self.link, flash, self.members_max, self.entropy ^ fresh);
         for (planned, told) in [

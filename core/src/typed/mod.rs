@@ -60,6 +60,7 @@ impl<T: StateMachine + ?Sized> StateMachine for &mut T {
 /// the buffers that were given to `poll_output`.
 ///
 /// A state that can't be restored is treated as one of a newer schema, 0 if it is none of any.
+#[inline(never)]
 pub fn serve(
     node: &mut Node,
     app: &mut (impl StateMachine + ?Sized),

@@ -77,6 +77,7 @@ impl<'a> App<'a> {
     }
 
     /// What they mean, if that has changed since this was last asked; in the beginning it is as by default.
+    #[inline(never)]
     pub fn poll_change(&mut self) -> Option<Settings> {
         let mut changed = false;
         while self.map.poll_change().is_some() {

@@ -58,14 +58,17 @@ fn make() -> (&'static mut Board, Pins, RNG) {
     (board, Pins::new(chip.GPIO), chip.RNG)
 }
 
+#[inline(never)]
+fn identity(flash: &mut Nvmc) -> Page {
+    Page::read(flash, PAGE, GEOMETRY.erased)
+        .unwrap_or_else(|error| panel::halt("no identity", error))
+}
+
 /// Becomes who the identity page says.
 #[inline(never)]
 fn boot(board: &mut Board, pins: &mut Pins, rng: &RNG) {
     let mut flash = Nvmc::again();
-    let page = match Page::read(&mut flash, PAGE, GEOMETRY.erased) {
-        Ok(page) => page,
-        Err(error) => panel::halt("no identity", error),
-    };
+    let page = identity(&mut flash);
     let config = page.config(FLASH, panel::random(rng).into());
     let mark = || Page::mark(&mut flash, PAGE, GEOMETRY.erased).is_ok();
     match board.boot(&config, &page, panel::random(rng), mark) {
