@@ -61,6 +61,17 @@ pub mod reset {
     /// The clock failed.
     pub const CLOCK: u16 = 11;
 
+    /// The first of these that is so: chips have a flag for each reason, some raise several at once, and none when power came.
+    ///
+    /// ```
+    /// use quorate_embedded::power::reset;
+    /// assert_eq!(reset::first([(false, reset::WATCHDOG), (true, reset::PIN)]), reset::PIN);
+    /// assert_eq!(reset::first([(false, reset::PIN)]), reset::POWER_ON);
+    /// ```
+    pub fn first(reasons: impl IntoIterator<Item = (bool, u16)>) -> u16 {
+        reasons.into_iter().find(|(is, _)| *is).map_or(POWER_ON, |(_, reason)| reason)
+    }
+
     /// The reason in words; `None` for the application's own.
     pub const fn name(reason: u16) -> Option<&'static str> {
         Some(match reason {

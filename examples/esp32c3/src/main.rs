@@ -17,6 +17,8 @@ use esp_backtrace as _;
 use esp_bootloader_esp_idf::partitions::{PARTITION_TABLE_MAX_LEN, read_partition_table};
 use esp_hal::interrupt::software::SoftwareInterruptControl;
 use esp_hal::rng::Rng;
+use esp_hal::rtc_cntl::SocResetReason;
+use esp_hal::system::reset_reason;
 use esp_hal::time::Instant;
 use esp_hal::timer::timg::TimerGroup;
 use esp_storage::FlashStorage;
@@ -64,6 +66,21 @@ fn partition(flash: &mut FlashStorage<'_>, label: &str) -> Option<(u32, u32)> {
     Some((found.offset(), found.offset() + found.len()))
 }
 
+/// Why the chip was reset. A brown-out resets it without a warning.
+fn why_reset() -> u16 {
+    use SocResetReason as Soc;
+    match reset_reason() {
+        Some(Soc::SysBrownOut | Soc::CorePwrGlitch) => reset::BROWN_OUT,
+        Some(Soc::SysClkGlitch) => reset::CLOCK,
+        Some(Soc::CoreSw | Soc::Cpu0Sw) => reset::SOFTWARE,
+        Some(Soc::CoreDeepSleep) => reset::WAKE,
+        Some(Soc::CoreUsbUart | Soc::CoreUsbJtag) => reset::DEBUGGER,
+        Some(Soc::ChipPowerOn | Soc::CoreEfuseCrc) | None => reset::POWER_ON,
+        // All others are watchdogs.
+        Some(_) => reset::WATCHDOG,
+    }
+}
+
 #[esp_hal::main]
 fn main() -> ! {
     let chip = esp_hal::init(esp_hal::Config::default());
@@ -102,7 +119,7 @@ fn main() -> ! {
     let mark = || Page::mark(&mut flash(), page_at, GEOMETRY.erased).is_ok();
     let booted = unwrap!(board.boot(&config, &page, random.random(), mark));
     info!("board {} of cluster {}: {}", page.node, page.cluster, booted);
-    board.node().remember(reset::POWER_ON);
+    board.node().remember(why_reset());
     loop {
         turn(&mut board, &mut pins);
     }

@@ -15,7 +15,6 @@ use quorate_embedded::clock::{AsyncClock, Clock as _, CounterClock};
 use quorate_embedded::flash::Partition;
 use quorate_embedded::identity::Page;
 use quorate_embedded::link::Serial;
-use quorate_embedded::power::reset;
 use quorate_embedded::runner::{Commands, Desk, Handle, Parts, Runner, Shared};
 use quorate_microbit::console::{COMMAND, Console};
 use quorate_microbit::nvmc::Nvmc;
@@ -23,7 +22,7 @@ use quorate_microbit::panel::Pins;
 use quorate_microbit::timer::Clock;
 use quorate_microbit::uart::Uart;
 use quorate_microbit::watch::WATCH;
-use quorate_microbit::{FLASH, FRAME_BYTES, GEOMETRY, LOG, PAGE, panel, timer};
+use quorate_microbit::{FLASH, FRAME_BYTES, GEOMETRY, LOG, PAGE, panel, power, timer};
 use static_cell::{ConstStaticCell, StaticCell};
 
 static NODE: ConstStaticCell<Node<[u8; 2048]>> = ConstStaticCell::new(Node::new());
@@ -49,6 +48,7 @@ fn clock() -> Clock<CounterClock<fn() -> u32>> {
 async fn main(_spawner: Spawner) -> ! {
     let chip = Peripherals::take().unwrap();
     timer::start(chip.TIMER0);
+    power::watch(chip.POWER);
     let mut pins = Pins::new(chip.GPIO);
     let desk: &'static Desk = &DESK;
     let app: &Shared<'_, App<'_>> =
@@ -63,7 +63,7 @@ async fn main(_spawner: Spawner) -> ! {
         clock: clock(),
         frame: FRAME.take(),
         buffer: BUFFER.take(),
-        power: None,
+        power: Some(&power::SUPPLY),
     };
     let mut runner = Runner::new(parts, desk);
     let page = match Page::read(&mut page_flash, PAGE, GEOMETRY.erased) {
@@ -77,7 +77,7 @@ async fn main(_spawner: Spawner) -> ! {
         Ok(booted) => pins.booted(&page, booted),
         Err(error) => panel::halt("can't start", error),
     }
-    runner.node().remember(reset::POWER_ON);
+    runner.node().remember(power::reset_reason());
     let never =
         join3(runner.run(Pins::told), asked(desk.handle()), look(desk.handle(), app, &mut pins));
     match never.await.1 {}
@@ -106,6 +106,7 @@ async fn asked(handle: Handle<'_>) -> Infallible {
 async fn look(handle: Handle<'_>, app: &Shared<'_, App<'_>>, pins: &mut Pins) -> Infallible {
     let mut clock = clock();
     loop {
+        power::look();
         let status = handle.status().await;
         WATCH.leads.set(u32::from(status.role == Role::Leader));
         WATCH.term.set(status.term.0 as u32);

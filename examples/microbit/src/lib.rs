@@ -4,6 +4,7 @@
 pub mod console;
 pub mod nvmc;
 pub mod panel;
+pub mod power;
 pub mod timer;
 pub mod uart;
 pub mod watch;

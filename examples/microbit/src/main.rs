@@ -11,13 +11,12 @@ use quorate_embedded::clock::CounterClock;
 use quorate_embedded::flash::Partition;
 use quorate_embedded::identity::Page;
 use quorate_embedded::link::Serial;
-use quorate_embedded::power::reset;
 use quorate_embedded::runner::{Parts, SuperLoop};
 use quorate_microbit::console::Console;
 use quorate_microbit::nvmc::Nvmc;
 use quorate_microbit::panel::Pins;
 use quorate_microbit::uart::Uart;
-use quorate_microbit::{FLASH, FRAME_BYTES, GEOMETRY, LOG, PAGE, panel, timer, uart};
+use quorate_microbit::{FLASH, FRAME_BYTES, GEOMETRY, LOG, PAGE, panel, power, timer, uart};
 use static_cell::{ConstStaticCell, StaticCell};
 
 static NODE: ConstStaticCell<Node<[u8; 2048]>> = ConstStaticCell::new(Node::new());
@@ -43,6 +42,7 @@ type Board = SuperLoop<
 fn make() -> (&'static mut Board, Pins, RNG) {
     let chip = Peripherals::take().unwrap();
     timer::start(chip.TIMER0);
+    power::watch(chip.POWER);
     let flash = Nvmc::new(&chip.NVMC);
     let seed = panel::random(&chip.RNG);
     let board = BOARD.init(SuperLoop::new(Parts {
@@ -53,7 +53,7 @@ fn make() -> (&'static mut Board, Pins, RNG) {
         clock: CounterClock::new(timer::now_us as fn() -> u32, 32, 16_000_000, 16).unwrap(),
         frame: FRAME.take(),
         buffer: BUFFER.take(),
-        power: None,
+        power: Some(&power::SUPPLY),
     }));
     (board, Pins::new(chip.GPIO), chip.RNG)
 }
@@ -75,7 +75,7 @@ fn boot(board: &mut Board, pins: &mut Pins, rng: &RNG) {
         Ok(booted) => pins.booted(&page, booted),
         Err(error) => panel::halt("can't start", error),
     }
-    board.node().remember(reset::POWER_ON);
+    board.node().remember(power::reset_reason());
 }
 
 #[entry]
@@ -90,6 +90,7 @@ fn run(board: &mut Board, mut pins: Pins) -> ! {
     loop {
         let until = turn(board, &mut pins);
         pins.look(board.node_and_app());
+        power::look();
         let now = board.now();
         pins.ask(board, now);
         timer::sleep(until.since(now), uart::has_come);

@@ -2,6 +2,7 @@
 #![no_main]
 //! Quorate on an nRF52840: the log in the chip's own flash, the other boards by its 802.15.4 radio.
 
+mod power;
 mod radio;
 
 use core::cell::RefCell;
@@ -11,7 +12,7 @@ use defmt_rtt as _;
 use embassy_embedded_hal::adapter::BlockingAsync;
 use embassy_embedded_hal::flash::partition::BlockingPartition;
 use embassy_executor::Spawner;
-use embassy_futures::join::join4;
+use embassy_futures::join::join5;
 use embassy_nrf::config::HfclkSource;
 use embassy_nrf::gpio::{Input, Level, Output, OutputDrive, Pull};
 use embassy_nrf::nvmc::{FLASH_SIZE, Nvmc};
@@ -30,12 +31,12 @@ use quorate_embedded::clock::EmbassyClock;
 use quorate_embedded::flash::Partition;
 use quorate_embedded::identity::Page;
 use quorate_embedded::link::PacketLink;
-use quorate_embedded::power::reset;
 use quorate_embedded::runner::{Commands, Desk, Parts, Runner, Shared};
 use static_cell::{ConstStaticCell, StaticCell};
 
 bind_interrupts!(struct Irqs {
     RADIO => embassy_nrf::radio::InterruptHandler<peripherals::RADIO>;
+    CLOCK_POWER => power::Warning;
 });
 
 const PAGE: u32 = 0xF_7000;
@@ -67,6 +68,7 @@ async fn main(_spawner: Spawner) {
     clocks.hfclk_source = HfclkSource::ExternalXtal;
     let chip = embassy_nrf::init(clocks);
     let mut random = Rng::new_blocking(chip.RNG);
+    power::watch();
     let nvmc = &*NVMC.init(Mutex::new(RefCell::new(Nvmc::new(chip.NVMC))));
     let flash = || BlockingPartition::new(nvmc, 0, FLASH_SIZE as u32);
 
@@ -84,14 +86,14 @@ async fn main(_spawner: Spawner) {
         clock: EmbassyClock,
         frame: FRAME.take(),
         buffer: BUFFER.take(),
-        power: None,
+        power: Some(&power::SUPPLY),
     };
     let mut board = Runner::new(parts, desk);
     let config = page.config(FLASH, random.blocking_next_u64());
     let mark = || Page::mark(&mut flash(), PAGE, GEOMETRY.erased).is_ok();
     let booted = unwrap!(board.boot(&config, &page, random.blocking_next_u32(), mark).await);
     info!("board {} of cluster {}: {}", page.node, page.cluster, booted);
-    board.node().remember(reset::POWER_ON);
+    board.node().remember(power::reset_reason());
 
     // LED 1 and button 1 of the development kit, both of which pull down.
     let mut lamp = Output::new(chip.P0_13, Level::High, OutputDrive::Standard);
@@ -106,5 +108,5 @@ async fn main(_spawner: Spawner) {
         }
     };
     let runs = board.run(|event| info!("{}", event));
-    join4(runs, air.run(Radio::new(chip.RADIO, Irqs)), shows, asks).await;
+    join5(runs, air.run(Radio::new(chip.RADIO, Irqs)), shows, asks, power::recover()).await;
 }

@@ -13,6 +13,7 @@ use embassy_embedded_hal::flash::partition::BlockingPartition;
 use embassy_executor::Spawner;
 use embassy_rp::clocks::RoscRng;
 use embassy_rp::flash::{Blocking, Flash as Qspi};
+use embassy_rp::pac::{VREG_AND_CHIP_RESET, WATCHDOG};
 use embassy_rp::uart::{BufferedInterruptHandler, BufferedUart, Config as Baud};
 use embassy_rp::{bind_interrupts, peripherals};
 use embassy_sync::blocking_mutex::{Mutex, NoopMutex};
@@ -69,6 +70,17 @@ static BUFFER: ConstStaticCell<[u8; flash_buffer_bytes_min(FRAME_BYTES as u16)]>
     ConstStaticCell::new([0; _]);
 static CHIP: StaticCell<NoopMutex<RefCell<Chip>>> = StaticCell::new();
 
+/// Why the chip was reset. The supply's detector resets it without a warning, and that looks as if power had just come.
+fn reset_reason() -> u16 {
+    let (chip, watchdog) = (VREG_AND_CHIP_RESET.chip_reset().read(), WATCHDOG.reason().read());
+    reset::first([
+        (watchdog.timer(), reset::WATCHDOG),
+        (watchdog.force(), reset::SOFTWARE),
+        (chip.had_psm_restart(), reset::DEBUGGER),
+        (chip.had_run(), reset::PIN),
+    ])
+}
+
 #[embassy_executor::main]
 async fn main(_spawner: Spawner) {
     let chip = embassy_rp::init(Default::default());
@@ -95,7 +107,7 @@ async fn main(_spawner: Spawner) {
     let mark = || Page::mark(&mut flash(), PAGE, GEOMETRY.erased).is_ok();
     let booted = unwrap!(board.boot(&config, &page, RoscRng.next_u32(), mark));
     info!("board {} of cluster {}: {}", page.node, page.cluster, booted);
-    board.node().remember(reset::POWER_ON);
+    board.node().remember(reset_reason());
     loop {
         let until = turn(&mut board, &mut pins);
         let wait = until.since(board.now()).min(LOOK_MS);

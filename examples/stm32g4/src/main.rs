@@ -4,6 +4,7 @@
 
 mod bus;
 mod ecc;
+mod power;
 
 use core::cell::RefCell;
 
@@ -36,7 +37,6 @@ use quorate_embedded::clock::{Clock, EmbassyClock};
 use quorate_embedded::flash::Partition;
 use quorate_embedded::identity::Page;
 use quorate_embedded::link::{AsyncRadio, FragmentLink};
-use quorate_embedded::power::reset;
 use quorate_embedded::runner::{Commands, Desk, Parts, Runner, Shared};
 use static_cell::{ConstStaticCell, StaticCell};
 
@@ -44,6 +44,7 @@ bind_interrupts!(struct Irqs {
     FDCAN1_IT0 => IT0InterruptHandler<peripherals::FDCAN1>;
     FDCAN1_IT1 => IT1InterruptHandler<peripherals::FDCAN1>;
     RNG => embassy_stm32::rng::InterruptHandler<peripherals::RNG>;
+    PVD_PVM => power::Crossing;
 });
 
 const PAGE: u32 = 0x7_7800;
@@ -84,6 +85,7 @@ async fn main(_spawner: Spawner) {
     clocks.rcc.sys = Sysclk::HSE;
     clocks.rcc.mux.fdcansel = mux::Fdcansel::HSE;
     let chip = embassy_stm32::init(clocks);
+    power::watch();
     let mut random = Rng::new(chip.RNG, Irqs);
     let bank = &*CHIP.init(Mutex::new(RefCell::new(Ecc(Chip::new_blocking(chip.FLASH)))));
     let flash = || BlockingPartition::new(bank, 0, FLASH_SIZE as u32);
@@ -108,14 +110,14 @@ async fn main(_spawner: Spawner) {
         clock: EmbassyClock,
         frame: FRAME.take(),
         buffer: BUFFER.take(),
-        power: None,
+        power: Some(&power::SUPPLY),
     };
     let mut board = Runner::new(parts, desk);
     let config = page.config(FLASH, random.next_u64());
     let mark = || Page::mark(&mut flash(), PAGE, GEOMETRY.erased).is_ok();
     let booted = unwrap!(board.boot(&config, &page, random.next_u32(), mark).await);
     info!("board {} of cluster {}: {}", page.node, page.cluster, booted);
-    board.node().remember(reset::POWER_ON);
+    board.node().remember(power::reset_reason());
 
     // The user's light and button of a Nucleo-64, whose button pulls up.
     let mut lamp = Output::new(chip.PA5, Level::Low, Speed::Low);
