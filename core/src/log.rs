@@ -150,6 +150,7 @@ impl Log {
     }
 
     /// Entries behind `upto` have to wait until something else is durable; 0: none has to.
+    #[inline(never)]
     pub(crate) fn write_upto(&mut self, upto: Index) {
         self.upto = self.entries_up_to(upto);
     }
@@ -502,6 +503,7 @@ impl Log {
     }
 
     /// The same, none before `base` and all behind `last`.
+    #[inline(never)]
     fn entries_up_to(&self, index: Index) -> u32 {
         index.since(self.base.index).min(u64::from(self.end.entries)) as u32
     }
@@ -583,6 +585,7 @@ impl Log {
         self.end.bytes = self.end.bytes.saturating_add(bytes.len() as u32);
     }
 
+    #[inline(never)]
     fn copy_in(&mut self, at: u32, bytes: &[u8]) {
         let at = at as usize;
         let before_end = self.ring.len().saturating_sub(at).min(bytes.len());

@@ -206,7 +206,6 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// What became of this board's command, or what is to be sent for it.
-    #[inline(never)]
     pub(super) fn poll_forward(&mut self, frame: &mut [u8]) -> Option<Output> {
         if let Step::Resolved(id, outcome) = self.forward.step {
             self.forward.step = Step::Idle;

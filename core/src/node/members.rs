@@ -168,6 +168,7 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// This board, with blank flash, asks for its place, and asks again.
+    #[inline(never)]
     pub(super) fn poll_join(&mut self, now: Instant, frame: &mut [u8]) -> Flow {
         let again_at = self.election_timeout_from(now);
         let Some(request) = self.request.as_mut().filter(|request| now >= request.again_at) else {
@@ -206,7 +207,6 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// Gives the vote back to a member that has caught up since it was admitted again.
-    #[inline(never)]
     pub(super) fn return_votes(&mut self) {
         let learners = self.raft.membership().learners;
         let joint = self.raft.membership().is_joint();

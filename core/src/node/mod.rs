@@ -369,6 +369,7 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// The shortest election timeout from now on: the patience that a node has with anything.
+    #[inline(never)]
     fn election_timeout_from(&self, now: Instant) -> Instant {
         now.after(self.raft.options.election_ms)
     }

@@ -23,7 +23,9 @@ pub(super) enum Flow {
 impl<S: Storage> Node<[u8], S> {
     /// The next thing to do; call it until it says [`Output::Wait`]. While a flash operation is out it goes
     /// on with whatever does not depend on it, and leaves `flash` alone.
-    #[inline(never)] // Small boards: what it takes of the stack and of flash would be its caller's too.
+    // Small boards: what it takes of the stack and of flash would be its caller's too. So it is with all below that are not
+    // inlined: none of what they take is there while the flash log works, which goes deepest.
+    #[inline(never)]
     pub fn poll_output(&mut self, now: Instant, frame: &mut [u8], flash: &mut [u8]) -> Output {
         if core::mem::take(&mut self.applying) {
             self.raft.set_applied(self.raft.applied().next());
@@ -72,7 +74,7 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// What is to be said, to the application or to others.
-    #[inline(never)]
+    #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
     fn poll_saying(&mut self, frame: &mut [u8]) -> Option<Output> {
         self.return_votes();
         if let Some(read) = self.poll_read() {
@@ -192,7 +194,7 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// What came of the flash log's work.
-    #[inline(never)] // What it takes of the stack is not needed while the flash log works.
+    #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
     fn flash_progressed(
         &mut self,
         now: Instant,
@@ -226,7 +228,6 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// A founded board starts as if it had been mounted.
-    #[inline(never)]
     pub(super) fn founded(&mut self, now: Instant, id: EntryId) {
         if let (Some(identity), Some(snapshot)) = (self.identity, self.storage.snapshot()) {
             self.recovery = None;
@@ -268,7 +269,7 @@ impl<S: Storage> Node<[u8], S> {
         true
     }
 
-    #[inline(never)]
+    #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
     fn poll_message(&mut self, frame: &mut [u8]) -> Option<Output> {
         if let Some((to, message)) = self.poll_snapshot_reply() {
             return self.transmit(to, &message, &[], frame);
@@ -307,7 +308,7 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// Hands out the next entry that is committed, and durable here (AS3, B10).
-    #[inline(never)]
+    #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
     fn poll_apply(&mut self, now: Instant, frame: &mut [u8], looked: bool) -> Flow {
         let next = self.raft.applied().next();
         let held_up = !matches!(self.phase, Phase::Running | Phase::Recovering)

@@ -290,6 +290,7 @@ impl<S: Storage> Node<[u8], S> {
         if writing { Flow::Rest } else { Flow::Again }
     }
 
+    #[inline(never)]
     fn membership_to_save(&self) -> Membership {
         if self.founding {
             return Membership::of_voters(self.roster.iter().map(|m| m.id).collect());
@@ -443,6 +444,7 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     /// Asks flash for the next piece that is wanted.
+    #[inline(never)]
     pub(super) fn poll_reading(&mut self) {
         match &mut self.reading {
             Reading::Restore { offset, asked, .. } if !*asked => {

@@ -167,6 +167,7 @@ impl Raft {
 
     /// Leaves a joint configuration that is to be left without being asked, as soon as there is room for it. What an
     /// earlier leader appended for that counts: it is pending until applied (CC8, B1).
+    #[inline(never)]
     pub(super) fn leave_joint(&mut self, log: &mut Log) {
         if self.membership.auto_leave && self.applied >= self.pending_change {
             // Else at the next poll.

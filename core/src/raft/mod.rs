@@ -526,6 +526,7 @@ impl Raft {
     }
 
     /// Everybody but this node.
+    #[inline(never)]
     fn others(&self, set: NodeSet) -> NodeSet {
         self.id.map_or(set, |id| set.difference(NodeSet::one(id)))
     }

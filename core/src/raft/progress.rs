@@ -63,6 +63,7 @@ impl Progress {
         snapshot_offset: 0,
     };
 
+    #[inline(never)]
     pub(crate) fn reset(&mut self, id: Option<NodeId>, next: Index) {
         *self = Self { id, next, ..Self::UNUSED };
     }
@@ -133,6 +134,7 @@ impl Progress {
     }
 
     /// An append is on its way.
+    #[inline(never)]
     fn watch(&mut self, ahead: u32) {
         if let Some(place) = self.inflight.get_mut(usize::from(self.inflight_count)) {
             *place = ahead;

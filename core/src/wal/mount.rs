@@ -115,7 +115,6 @@ impl Mount {
 
 impl Wal {
     /// Goes on with the mount.
-    #[inline(never)]
     pub(super) fn poll_mount(&mut self, io: &mut Io<'_>) -> Result<(), Halt> {
         // Every turn ends one step for one segment, or the mount.
         while self.phase == Phase::Mounting {
@@ -318,6 +317,7 @@ impl Wal {
         self.mount.seq = u32::MAX;
     }
 
+    #[inline(never)]
     fn order_step(&mut self, io: &mut Io<'_>) -> Result<(), Halt> {
         let segment = self.order.last().copied().unwrap_or_default();
         if self.header(io, segment)? != Header::Open || io.it.seq >= self.mount.seq {
@@ -344,6 +344,7 @@ impl Wal {
     }
 
     /// Where the live part of the next segment in the order begins and ends.
+    #[inline(never)]
     fn link_step(&mut self, io: &mut Io<'_>) -> Result<(), Halt> {
         let i = usize::from(self.mount.segment);
         let segment = self.order.get(i).copied().unwrap_or_default();

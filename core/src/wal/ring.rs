@@ -215,6 +215,7 @@ impl Wal {
     }
 
     /// The erase has ended.
+    #[inline(never)]
     pub(super) fn erased(&mut self, ok: bool) {
         self.work = Work::None;
         let segment = self.out.at.segment;

@@ -204,6 +204,7 @@ impl Wal {
     }
 
     /// One step of reading the snapshot, if something is asked for.
+    #[inline(never)]
     pub(super) fn read_step(&mut self, io: &mut Io<'_>) -> Result<(), Halt> {
         let Some(len_max) = self.cursor.wanted.checked_sub(1) else {
             return Ok(());
