@@ -344,8 +344,10 @@ impl Wal {
         self.window.plan(0, 0);
         if io.want.idle {
             self.seal(io)?;
-            // Not at every boot: it would wear out the segments that come next.
-            let soon = self.room() < self.segment_bytes().wrapping_shr(1);
+            // Not at every boot: it would wear out the segments that come next. Only a board that has written as much as is
+            // left, or half of a segment, is about to fill the rest.
+            let half = self.segment_bytes().wrapping_shr(1);
+            let soon = self.room() < half.min(self.bytes_written);
             if io.want.allow_erase && !self.all.checkpoint.is_none() && soon && !self.unproven {
                 self.erase_next(io)?;
             }

@@ -233,9 +233,13 @@ impl Wal {
                 segments: (geometry.wrapping_shr(3) & 31).wrapping_add(1) as u8,
             });
         }
-        let bytes_needed = io.it.all.record_max as usize;
-        (io.it.all.record_max > self.buffer_bytes)
-            .then_some(MountError::BufferTooSmall { bytes_needed })
+        self.buffer_too_small(io.it.all.record_max)
+    }
+
+    /// Records of that length don't fit the buffer.
+    pub(super) fn buffer_too_small(&self, record_max: u32) -> Option<MountError> {
+        let bytes_needed = record_max as usize;
+        (record_max > self.buffer_bytes).then_some(MountError::BufferTooSmall { bytes_needed })
     }
 
     fn tail_step(&mut self, io: &mut Io<'_>) -> Result<(), Halt> {
@@ -435,10 +439,11 @@ impl Wal {
             // It may decay, or it may be one that was never acknowledged: it is written once more, and
             // nothing hangs on it.
             self.boot_after = self.boot_after.map(|prev| prev.max(io.log.base().index));
-            self.boot_matters = self.matter == end.link();
+            // Whatever stands from there on is void then, also what was read because a torn word reads well now.
+            let (segment, from) = Place { offset: self.boot_from, ..last }.link();
+            self.boot_matters = self.matter.0 == segment && self.matter.1 > from;
             if self.boot_matters {
-                let before = Place { offset: self.boot_from, ..last };
-                self.matter = if last.offset == 0 { self.mount.link } else { before.link() };
+                self.matter = if last.offset == 0 { self.mount.link } else { (segment, from) };
             } else {
                 // The log is the same without it.
                 (self.boot_after, self.written) = (None, None);

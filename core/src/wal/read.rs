@@ -3,7 +3,7 @@
 
 use super::Wal;
 use super::mount::TRACE_BYTES;
-use super::record::{HEAD_BYTES, Head, OPEN, Place, Sections, VERSION};
+use super::record::{HEAD_BYTES, Head, NOTE, OPEN, Place, Sections, TAG_AT, VERSION};
 use super::types::{MountError, Progress, Want};
 use crate::check::checksum;
 use crate::flash::FlashOp;
@@ -79,6 +79,20 @@ impl<'a> Io<'a> {
     /// Does the record start from this checksum?
     pub(super) fn follows(&self, seed: u32) -> bool {
         self.checksum(seed) == self.head.crc
+    }
+
+    /// Does it with another tag than it has? Then that is what is rotten.
+    pub(super) fn follows_with_another_tag(&mut self, seed: u32) -> bool {
+        let tag_at = self.at.wrapping_add(TAG_AT);
+        let mut follows = false;
+        // The last one is what it was.
+        for tag in (1..NOTE | 0xf).chain([self.head.tag]) {
+            if let Some(byte) = self.buf.get_mut(tag_at) {
+                *byte = tag;
+            }
+            follows |= self.follows(seed);
+        }
+        follows
     }
 
     /// The checksum of the record covers length, tag and body.

@@ -15,6 +15,8 @@ pub const VERSION: u8 = 1;
 
 /// Checksum, length and tag.
 pub(super) const HEAD_BYTES: u32 = 7;
+/// Where in it the tag is.
+pub(super) const TAG_AT: usize = 6;
 /// What a record keeps free for head and sections, so that its data fit another one that restates it.
 pub(super) const SECTIONS_BYTES_MAX: u32 = 128;
 /// The first record of a segment is no longer than this, so that any buffer can check it.

@@ -149,6 +149,9 @@ impl Wal {
                             return Err(self.corrupt(io, &at));
                         }
                         self.take_over(io);
+                        if let Some(error) = self.buffer_too_small(self.all.record_max) {
+                            return Err(io.refuse(error));
+                        }
                     }
                     self.mount.walk.next = self.end_of(io, &at, self.mount.walk.salt);
                     self.mount.walk.stage = Stage::Count;
@@ -161,11 +164,8 @@ impl Wal {
                 Stage::Broken => self.broken(io, &at)?,
                 Stage::Skip => {
                     // A chunk can be missed; the log can't.
-                    if next.offset == limit || self.look(io, &next)? {
-                        self.mount.damage = at;
-                        let [first, ..] = &mut self.mount.walk.recent;
-                        *first = next;
-                        self.mount.walk.stage = Stage::Follow;
+                    if self.look(io, &next)? {
+                        self.skip(&at, next);
                     } else {
                         self.mount.walk.stage = Stage::Search;
                     }
@@ -173,6 +173,14 @@ impl Wal {
                 Stage::Search | Stage::Successor => {
                     if self.search(io)? {
                         continue;
+                    }
+                    // The last one of its segment; a torn one, which may be as long, has a boot behind it.
+                    if limit > 0 && self.is_chunk(io, &at)? {
+                        let next = self.end_of(io, &at, 0);
+                        if next.offset == limit {
+                            self.skip(&at, next);
+                            continue;
+                        }
                     }
                     // A founding that was cut short, and then erased and cut short, leaves records behind too.
                     let founded = self.mount.walk.founded || !self.all.checkpoint.is_none();
@@ -197,15 +205,29 @@ impl Wal {
         }
         if self.look_unchecked(io, at)? {
             seeds[1] = io.checksum(at.seed) ^ salt;
-            if io.head.tag == CHUNK {
-                self.mount.walk.next = self.end_of(io, at, salt);
-                stage = Stage::Skip;
-            }
+        }
+        if self.is_chunk(io, at)? {
+            self.mount.walk.next = self.end_of(io, at, salt);
+            stage = Stage::Skip;
         }
         let walk = &mut self.mount.walk;
         (walk.seeds, walk.rotten, walk.stage) = (seeds, false, stage);
         (walk.search, walk.dirty) = (at.offset, at.offset);
         Ok(())
+    }
+
+    /// Was the record there, which does not check, a chunk of a snapshot? Nothing else must pass for one.
+    fn is_chunk(&mut self, io: &mut Io<'_>, at: &Place) -> Result<bool, Halt> {
+        let whole = self.look_unchecked(io, at)?;
+        Ok(io.head.tag == CHUNK && !(whole && io.follows_with_another_tag(at.seed)))
+    }
+
+    /// The chunk at `at` is missed; the next record is at `next`.
+    const fn skip(&mut self, at: &Place, next: Place) {
+        self.mount.damage = *at;
+        let [first, ..] = &mut self.mount.walk.recent;
+        *first = next;
+        self.mount.walk.stage = Stage::Follow;
     }
 
     /// Looks through the rest of the segment: for a boot that goes on from a good record, for what only
@@ -236,7 +258,7 @@ impl Wal {
                         return Ok(true);
                     }
                 } else {
-                    self.mount.walk.dirty = next;
+                    self.mount.walk.dirty = self.mount.walk.dirty.max(next);
                 }
                 if self.mount.walk.stage == Stage::Successor {
                     continue;

@@ -3,7 +3,7 @@
 use super::mount::FOUNDED_FIRST;
 use super::read::{Halt, Io};
 use super::record::{
-    BOOT, CHECKPOINT, CHUNK, COMMIT, ENTRIES, FIRST, HARD_STATE, HEAD_BYTES, Head, KIND, Link,
+    All, BOOT, CHECKPOINT, CHUNK, COMMIT, ENTRIES, FIRST, HARD_STATE, HEAD_BYTES, Head, KIND, Link,
     NOTE, NOTHING_NEW, OPEN, OPEN_BYTES_MAX, Place, SEAL, SECTIONS_BYTES_MAX, VERSION,
     geometry_word, salt,
 };
@@ -87,9 +87,8 @@ impl Wal {
     /// [`SNAP_DATA_AT`]. Without the flag [`HARD_STATE`] term and vote stay as they are.
     pub(super) fn record(&mut self, io: &mut Io<'_>, mut tag: u8, hold: u32) -> Halt {
         let it = &mut io.it;
-        self.all.record_max = self.buffer_bytes;
         (it.all, it.before) = (self.all, self.all.checkpoint);
-        it.all.note = self.note;
+        (it.all.note, it.all.record_max) = (self.note, self.buffer_bytes);
         let (want, own) = (io.want, &mut it.all.hard_state);
         if tag & HARD_STATE != 0 {
             (own.term, own.vote) = (want.hard_state.term, want.hard_state.vote);
@@ -119,7 +118,12 @@ impl Wal {
         } else if tag == CHUNK {
             least = self.snap.chunk.saturating_sub(1);
         }
-        let size = self.padded(it.bytes(tag).wrapping_add(least));
+        let mut size = self.padded(it.bytes(tag).wrapping_add(least));
+        // A shorter buffer must be told of longer records by one that it can read.
+        if tag & KIND == BOOT && size > self.all.record_max && !restating {
+            (tag, least) = (BOOT, 0);
+            size = self.padded(it.bytes(tag));
+        }
         if size > self.buffer_bytes {
             self.fault = Some(WalFault::Misused);
             return Halt::Room;
@@ -127,7 +131,7 @@ impl Wal {
         let dead = self.order.len().saturating_sub(self.kept_by(it.link)) as u32;
         let left = self.free().wrapping_add(dead).saturating_sub(1);
         let fresh = tag == CHUNK && left >= hold && self.wants_fresh_segment(left == 0, io.log);
-        let (mut at, mut max) = (self.tail, self.room().min(self.buffer_bytes));
+        let (mut at, mut max) = (self.tail, self.room().min(self.all.record_max));
         if size > self.room() || fresh {
             if tag & KIND == SEAL || left < hold || self.free() == 0 {
                 return Halt::Room;
@@ -144,7 +148,7 @@ impl Wal {
             // Not in the middle of a snapshot: should the seal behind fail, one would be opened that links to what matters.
             let begins = tag == CHUNK && self.snap.to.is_none();
             if plain {
-                it.all = self.all;
+                it.all = All { record_max: self.buffer_bytes, ..self.all };
             }
             max = if restating { self.buffer_bytes } else { OPEN_BYTES_MAX };
             tag = OPEN | (tag & (ENTRIES | FIRST));

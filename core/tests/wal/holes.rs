@@ -159,6 +159,46 @@ fn what_was_torn_behind_a_seal_does_not_come_back() {
     }
 }
 
+/// The first word of a chunk is torn, and reads as it should be later on, when what was written since ends where that chunk
+/// would have: it is torn all the same, and no chunk to be missed.
+#[test]
+fn a_torn_chunk_hides_nothing_that_ends_where_it_would_have() {
+    let mut board = founded(8, 4);
+    board.append(1, b"acknowledged");
+    board.settle().unwrap();
+    let at = end_of_data(&board, 2048).next_multiple_of(8);
+    board.flash.bytes[at..at + 8].fill(0x5a);
+    board.mount().unwrap();
+    board.append(1, b"behind the boot");
+    board.settle().unwrap();
+    let end = end_of_data(&board, 2048).next_multiple_of(8);
+    let [low, high] = ((end - at - 7) as u16).to_le_bytes();
+    board.flash.bytes[at..at + 8].copy_from_slice(&[1, 2, 3, 4, low, high, 0x10, 0]);
+    board.mount().unwrap();
+    assert_eq!(board.log.last().index, Index(2));
+}
+
+/// A torn seal reads well at one boot only. What stands before it is loaded at that boot by itself, and not from the
+/// boot record that has made it void: it is restated once more, or the next boot would find it nowhere.
+#[test]
+fn a_torn_seal_that_reads_well_for_one_boot_takes_nothing_away() {
+    let mut board = founded(1, 4);
+    board.append(1, b"acknowledged");
+    board.settle().unwrap();
+    let at = end_of_data(&board, 2048);
+    board.want.idle = true;
+    board.settle().unwrap();
+    let last = end_of_data(&board, 2048) - 1;
+    assert!(last > at);
+    let sealed = board.flash.bytes[last];
+    board.want.idle = false;
+    for byte in [0x5a, sealed, 0x5a] {
+        board.flash.bytes[last] = byte;
+        board.mount().unwrap();
+        assert_eq!(board.log.last(), EntryId::new(Index(1), Term(1)));
+    }
+}
+
 /// Upkeep while a log is founded, which is cut short: no seal is left behind, by which it would look like a log that
 /// has rotted.
 #[test]

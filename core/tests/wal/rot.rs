@@ -205,6 +205,81 @@ fn a_buffer_that_is_too_short_for_the_records_is_refused_with_the_length() {
     assert_eq!(answer, Progress::Refused(MountError::BufferTooSmall { bytes_needed: 512 }));
 }
 
+/// A board is given a longer buffer, and then the old one again: with or without a seal, what the longer one wrote is not
+/// taken for a torn write, nor for rot.
+#[test]
+fn a_buffer_that_was_longer_for_a_while_is_asked_for_again() {
+    for (sealed, len) in [(false, 1000), (true, 1000), (false, 20)] {
+        let mut board = founded(4, 6);
+        board.append(1, &[7; 40]);
+        board.want.idle = true;
+        board.settle().unwrap();
+        board.buf = vec![0; 1400];
+        board.mount().unwrap();
+        board.want.idle = sealed;
+        for entry in [vec![9; len], vec![8; 1000]] {
+            assert!(board.append(1, &entry));
+            board.settle().unwrap();
+        }
+        assert_eq!(board.log.durable(), Index(3));
+        let sound = board.without_power();
+        board.buf = vec![0; 512];
+        board.wal.mount(board.geometry(), 512).unwrap();
+        let answer = board.step().unwrap();
+        assert_eq!(answer, Progress::Refused(MountError::BufferTooSmall { bytes_needed: 1400 }));
+        let mut board = sound;
+        board.mount().unwrap();
+        assert_eq!(board.log.last().index, Index(3));
+    }
+}
+
+/// A byte rots, by which a record looks like a chunk of a snapshot: such a one could be missed, this one can't. One bit does
+/// that to a checkpoint, without which the log is what a leader's snapshot had made void, or nothing that was ever founded.
+#[test]
+fn no_other_record_passes_for_a_damaged_chunk() {
+    let mut board = founded(4, 6);
+    let mut life = |installed: bool| {
+        for i in 0..3u8 {
+            board.append(2, &[i; 30]);
+            board.settle().unwrap();
+        }
+        let id = EntryId::new(Index(board.log.last().index.0 + u64::from(installed)), Term(2));
+        assert!(board.take_snapshot(id, &[9; 64], installed).unwrap());
+    };
+    life(false);
+    life(true);
+    board.append(3, b"behind it");
+    board.set_hard_state(4, NodeId::new(2));
+    board.set_note(5);
+    board.want.idle = true;
+    board.settle().unwrap();
+    let sound = shown(board.flash.clone()).unwrap();
+    let (mut harmless, mut reported) = (0, 0);
+    for start in (0..board.flash.bytes.len()).step_by(2048) {
+        for record in Records::new(&board.geometry(), &board.flash.bytes[start..start + 2048]) {
+            let mut flash = board.flash.clone();
+            flash.bytes[start + record.offset as usize + 6] = 0x10;
+            match shown(flash) {
+                Ok(same) if same == sound => harmless += 1,
+                Err(MountError::Corrupt { .. }) => reported += 1,
+                other => panic!("{:?} at {start} + {}: {other:?}", record.kind, record.offset),
+            }
+        }
+    }
+    assert!(harmless > 2 && reported > 8, "{harmless} {reported}");
+}
+
+/// Where words can't be read any more instead of being wrong, too.
+#[test]
+fn a_newest_snapshot_that_cannot_be_read_gives_way_to_the_older_one() {
+    let board = lived(8);
+    let at = board.flash.bytes.windows(64).position(|bytes| bytes == [9; 64]).unwrap();
+    let mut flash = board.flash.clone();
+    flash.unreadable.insert(at / 8 + 2);
+    let older = shown(flash).unwrap();
+    assert_eq!((older.snapshot, older.log.len()), (EntryId::ZERO, 25));
+}
+
 #[test]
 fn a_segment_that_does_not_take_a_write_is_retired_and_nothing_is_lost() {
     let mut board = founded(4, 6);
