@@ -105,7 +105,7 @@ impl Cluster {
                 limits,
                 erase_anyway: false,
             };
-            found(&data(dir.path(), *node), &founding, sizes).unwrap();
+            found(&data(dir.path(), *node), &founding).unwrap();
         }
         let mut cluster = Self { dir, peers, medium, sizes, nodes: Vec::new() };
         for n in 1..=cluster.peers.len() as u8 {
@@ -328,10 +328,10 @@ async fn a_member_is_added_gets_a_vote_and_is_removed_and_leadership_moves() {
     // By way of a follower.
     let follower = (1..=3).find(|n| *n != leader).unwrap();
     let at = free_address();
-    cluster.handle(follower).add_learner(id(4), at, LONG).await.unwrap();
+    cluster.handle(follower).add_learner(id(4), Some(at), LONG).await.unwrap();
     let mut options = cluster.options(4);
     options.peers.push((id(4), at));
-    options.join = Some(Joining { cluster: None, sizes: cluster.sizes });
+    options.join = Some(Joining { cluster: None, limits: cluster.sizes.limits() });
     cluster.start_with(options).await;
     // It is not caught up at first, or not heard of.
     let began = Instant::now();
@@ -364,7 +364,7 @@ async fn a_node_that_lost_its_disk_gets_its_place_back() {
     let blank = start(cluster.options(3)).await.unwrap_err();
     assert!(matches!(blank, StartError::Nobody(_)), "{blank}");
     let options = Options {
-        join: Some(Joining { cluster: None, sizes: cluster.sizes }),
+        join: Some(Joining { cluster: None, limits: cluster.sizes.limits() }),
         ..cluster.options(3)
     };
     cluster.start_with(options).await;

@@ -1,15 +1,20 @@
 //! A serial line to a wire of boards: the frames of `quorate_embedded::link::Serial`, over a device, or over a socket as
-//! emulators have it. Everybody on the wire hears each frame.
+//! emulators have it. Everybody on the wire hears each frame, and one speaks at a time.
 
 use std::fmt;
 use std::io;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use quorate::config::Link;
+use quorate::plan;
 
 use quorate_embedded::link::{Deframer, Serial, enframe};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_serial::SerialPortBuilderExt;
 
 use super::{Arrived, Task};
@@ -19,6 +24,8 @@ const LANE_MAX: usize = 4;
 const AGAIN: Duration = Duration::from_millis(500);
 const FRAME_BYTES_MAX: usize = u16::MAX as usize;
 const BAUD: u32 = 115_200;
+/// How long the line has to be quiet before a frame: this, or up to eight times as much, as boards wait.
+const QUIET: Duration = Duration::from_millis(2);
 
 /// Where a wire is: `DEVICE[@BAUD]`, `unix:PATH` or `tcp:HOST:PORT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,10 +84,15 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Opens it, and opens it again whenever it is lost.
-    pub fn open(address: WireAddress, arrived: mpsc::Sender<Arrived>) -> Self {
+    /// Opens it, and opens it again whenever it is lost. `link` is what the wire is like; without it, a device is as its rate says, and a
+    /// socket takes what comes.
+    pub fn open(address: WireAddress, link: Option<Link>, arrived: mpsc::Sender<Arrived>) -> Self {
+        let link = link.or(match &address {
+            WireAddress::Device { baud, .. } => Some(plan::serial(*baud)),
+            WireAddress::Unix(_) | WireAddress::Tcp(_) => None,
+        });
         let (lane, frames) = mpsc::channel(LANE_MAX);
-        Self { lane, _task: Task::spawn(keep_open(address, frames, arrived)) }
+        Self { lane, _task: Task::spawn(keep_open(address, link, frames, arrived)) }
     }
 
     /// Never waits: what there is no room for is dropped.
@@ -95,6 +107,7 @@ impl Wire {
 
 async fn keep_open(
     address: WireAddress,
+    link: Option<Link>,
     mut frames: mpsc::Receiver<Vec<u8>>,
     arrived: mpsc::Sender<Arrived>,
 ) {
@@ -103,7 +116,7 @@ async fn keep_open(
         let ended = match &address {
             WireAddress::Device { path, baud } => {
                 match tokio_serial::new(path, *baud).open_native_async() {
-                    Ok(port) => serve(port, &mut frames, &arrived).await,
+                    Ok(port) => serve(port, link, &mut frames, &arrived).await,
                     Err(error) => error.into(),
                 }
             }
@@ -111,13 +124,13 @@ async fn keep_open(
                 Ok(stream) => {
                     // A line that waits for more to send is only slower.
                     let _ = stream.set_nodelay(true);
-                    serve(stream, &mut frames, &arrived).await
+                    serve(stream, link, &mut frames, &arrived).await
                 }
                 Err(error) => error,
             },
             #[cfg(unix)]
             WireAddress::Unix(path) => match tokio::net::UnixStream::connect(path).await {
-                Ok(stream) => serve(stream, &mut frames, &arrived).await,
+                Ok(stream) => serve(stream, link, &mut frames, &arrived).await,
                 Err(error) => error,
             },
             #[cfg(not(unix))]
@@ -132,20 +145,70 @@ async fn keep_open(
     }
 }
 
+/// When a line that others speak on is free.
+struct Manners {
+    link: Option<Link>,
+    free_at: Mutex<Instant>,
+}
+
+impl Manners {
+    fn new(link: Option<Link>) -> Self {
+        Self { link, free_at: Mutex::new(Instant::now()) }
+    }
+
+    fn free_at(&self) -> std::sync::MutexGuard<'_, Instant> {
+        self.free_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Somebody speaks, or has just spoken.
+    fn heard(&self) {
+        // Each waits for another time, or two begin at once again and again.
+        let slots = getrandom::u32().unwrap_or(0) % 8 + 1;
+        *self.free_at() = Instant::now() + QUIET * slots;
+    }
+
+    /// Until this node may speak.
+    async fn turn(&self) {
+        while self.link.is_some() {
+            let free_at = *self.free_at();
+            if free_at <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(free_at).await;
+        }
+    }
+
+    /// For as long as the frame takes on the line, which has a buffer in front of it.
+    async fn spoke(&self, bytes: usize) {
+        if let Some(link) = &self.link {
+            let bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
+            tokio::time::sleep(Duration::from_micros(link.air_us(bytes).into())).await;
+            // Others may have been waiting.
+            self.heard();
+        }
+    }
+}
+
 /// Until the line is lost.
 async fn serve(
     line: impl AsyncRead + AsyncWrite,
+    link: Option<Link>,
     frames: &mut mpsc::Receiver<Vec<u8>>,
     arrived: &mpsc::Sender<Arrived>,
 ) -> io::Error {
     let (read, write) = tokio::io::split(line);
+    let manners = Manners::new(link);
     tokio::select! {
-        error = receive(read, arrived) => error,
-        error = send(write, frames) => error,
+        error = receive(read, &manners, arrived) => error,
+        error = send(write, &manners, frames) => error,
     }
 }
 
-async fn receive(mut read: impl AsyncRead + Unpin, arrived: &mpsc::Sender<Arrived>) -> io::Error {
+async fn receive(
+    mut read: impl AsyncRead + Unpin,
+    manners: &Manners,
+    arrived: &mpsc::Sender<Arrived>,
+) -> io::Error {
     let mut memory = vec![0; FRAME_BYTES_MAX];
     let mut deframer = Deframer::new(&mut memory);
     let mut bytes = [0; 1024];
@@ -155,6 +218,7 @@ async fn receive(mut read: impl AsyncRead + Unpin, arrived: &mpsc::Sender<Arrive
             Ok(len) => len,
             Err(error) => return error,
         };
+        manners.heard();
         for byte in &bytes[..len] {
             let Some(len) = deframer.push(*byte) else { continue };
             let frame = deframer.frame(len).to_vec();
@@ -167,9 +231,11 @@ async fn receive(mut read: impl AsyncRead + Unpin, arrived: &mpsc::Sender<Arrive
 
 async fn send(
     mut write: impl AsyncWrite + Unpin,
+    manners: &Manners,
     frames: &mut mpsc::Receiver<Vec<u8>>,
 ) -> io::Error {
     while let Some(frame) = frames.recv().await {
+        manners.turn().await;
         let written = async {
             write.write_all(&frame).await?;
             write.flush().await
@@ -177,6 +243,7 @@ async fn send(
         if let Err(error) = written.await {
             return error;
         }
+        manners.spoke(frame.len()).await;
     }
     io::ErrorKind::BrokenPipe.into()
 }
@@ -206,7 +273,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = WireAddress::Tcp(listener.local_addr().unwrap().to_string());
         let (arrived, mut arrivals) = super::super::arrivals();
-        let mut wire = Wire::open(address, arrived);
+        let mut wire = Wire::open(address, None, arrived);
         for round in 0..2u8 {
             let (mut board, _) = listener.accept().await.unwrap();
             let mut bytes = [0; 64];
