@@ -19,8 +19,10 @@ use tokio_serial::SerialPortBuilderExt;
 
 use super::{Arrived, Task};
 
-/// Frames that are not sent yet: on a slow line they would be old before they are.
-const LANE_MAX: usize = 4;
+/// Frames behind the one on the line: more of them would be old before they are sent.
+const LANE_MAX: usize = 1;
+/// A frame that found the line busy for so long is old.
+const PATIENCE: Duration = Duration::from_millis(250);
 const AGAIN: Duration = Duration::from_millis(500);
 const FRAME_BYTES_MAX: usize = u16::MAX as usize;
 const BAUD: u32 = 115_200;
@@ -95,13 +97,23 @@ impl Wire {
         Self { lane, _task: Task::spawn(keep_open(address, link, frames, arrived)) }
     }
 
-    /// Never waits: what there is no room for is dropped.
-    pub(super) fn send(&mut self, frame: &[u8]) {
+    /// Never waits: what there is no room for is dropped, and `false`.
+    pub(super) fn send(&self, frame: &[u8]) -> bool {
         let mut bytes = vec![0; Serial::<()>::memory_bytes(frame.len())];
-        if let Some(len) = enframe(frame, &mut bytes) {
-            bytes.truncate(len);
-            let _ = self.lane.try_send(bytes);
-        }
+        let len = enframe(frame, &mut bytes);
+        bytes.truncate(len.unwrap_or(0));
+        len.is_some() && self.lane.try_send(bytes).is_ok()
+    }
+
+    /// Is there room for a frame?
+    pub(super) fn has_room(&self) -> bool {
+        self.lane.capacity() > 0
+    }
+
+    /// Until there is.
+    pub(super) async fn room(&self) {
+        // The task lives as long as this does.
+        let _ = self.lane.reserve().await;
     }
 }
 
@@ -120,7 +132,7 @@ async fn keep_open(
                     Err(error) => error.into(),
                 }
             }
-            WireAddress::Tcp(at) => match TcpStream::connect(at).await {
+            WireAddress::Tcp(at) => match without(&mut frames, TcpStream::connect(at)).await {
                 Ok(stream) => {
                     // A line that waits for more to send is only slower.
                     let _ = stream.set_nodelay(true);
@@ -140,8 +152,18 @@ async fn keep_open(
             told = ended.to_string();
             tracing::warn!(wire = %address, "no wire: {told}");
         }
-        tokio::time::sleep(AGAIN).await;
-        while frames.try_recv().is_ok() {}
+        without(&mut frames, tokio::time::sleep(AGAIN)).await;
+    }
+}
+
+/// Until that is done, while there is no line: frames are lost, and the node does not wait for them.
+async fn without<T>(frames: &mut mpsc::Receiver<Vec<u8>>, done: impl Future<Output = T>) -> T {
+    tokio::pin!(done);
+    loop {
+        tokio::select! {
+            done = &mut done => return done,
+            Some(_) = frames.recv() => {}
+        }
     }
 }
 
@@ -167,12 +189,16 @@ impl Manners {
         *self.free_at() = Instant::now() + QUIET * slots;
     }
 
-    /// Until this node may speak.
-    async fn turn(&self) {
-        while self.link.is_some() {
-            let free_at = *self.free_at();
-            if free_at <= Instant::now() {
-                return;
+    /// Until this node may speak; `false` if that takes too long.
+    async fn turn(&self) -> bool {
+        let late = Instant::now() + PATIENCE;
+        loop {
+            let (free_at, now) = (*self.free_at(), Instant::now());
+            if self.link.is_none() || free_at <= now {
+                return true;
+            }
+            if now >= late {
+                return false;
             }
             tokio::time::sleep_until(free_at).await;
         }
@@ -235,7 +261,9 @@ async fn send(
     frames: &mut mpsc::Receiver<Vec<u8>>,
 ) -> io::Error {
     while let Some(frame) = frames.recv().await {
-        manners.turn().await;
+        if !manners.turn().await {
+            continue;
+        }
         let written = async {
             write.write_all(&frame).await?;
             write.flush().await
@@ -273,7 +301,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = WireAddress::Tcp(listener.local_addr().unwrap().to_string());
         let (arrived, mut arrivals) = super::super::arrivals();
-        let mut wire = Wire::open(address, None, arrived);
+        let wire = Wire::open(address, None, arrived);
         for round in 0..2u8 {
             let (mut board, _) = listener.accept().await.unwrap();
             let mut bytes = [0; 64];
