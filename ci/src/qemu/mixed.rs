@@ -150,7 +150,7 @@ struct Mixed<'a> {
 impl Mixed<'_> {
     fn course(&mut self) -> Result<(), Trouble> {
         (0..BOARDS).try_for_each(|place| self.it.switch_on(place))?;
-        self.voter.start()?;
+        self.start_voter()?;
         self.agree()?;
         self.reach_each_other()?;
         self.admit()?;
@@ -230,7 +230,7 @@ impl Mixed<'_> {
         self.judge_pc()?;
         let done = self.it.tally.done;
         self.it.wait("the boards to go on without the PC", 30, |it| it.tally.done > done + 3)?;
-        self.voter.start()?;
+        self.start_voter()?;
         for _ in 0..3 {
             self.put_any()?;
         }
@@ -278,6 +278,13 @@ impl Mixed<'_> {
             return failed("two of four committed a change, with one that has no vote");
         }
         Ok(())
+    }
+
+    /// Until it answers.
+    fn start_voter(&mut self) -> Result<(), Trouble> {
+        let Self { it, voter, .. } = self;
+        voter.start()?;
+        it.until("the PC to answer", 20, |_| Ok(voter.status()?.is_some()))
     }
 
     /// A key and a value for the PC to set.

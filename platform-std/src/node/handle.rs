@@ -432,11 +432,15 @@ impl Handle {
             .send(Request::Transfer(to, answer))
             .await
             .map_err(|_| TransferError::Stopped)?;
-        answered.await.map_err(stopped)?.map_err(TransferError::Refused)?;
+        let asked = answered.await.map_err(stopped)?;
         loop {
             let report = self.status().await.ok_or(TransferError::Stopped)?;
+            // It may have led already.
             if report.leader == Some(to.get()) {
                 return Ok(());
+            }
+            if let Err(why) = asked {
+                return Err(TransferError::Refused(why));
             }
             if Instant::now() >= deadline {
                 return Err(TransferError::TimedOut);

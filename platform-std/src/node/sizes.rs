@@ -204,6 +204,18 @@ mod tests {
     }
 
     #[test]
+    fn a_map_that_the_cluster_can_t_hold_is_refused_with_both_figures() {
+        let limits =
+            Limits { frame_bytes: 112, entry_bytes: 59, log_bytes: 1800, snapshot_bytes: 309 };
+        let map = MapLimits { keys: 12, key_bytes: 12, value_bytes: 10, bytes: 300 };
+        assert_eq!(map_fits(&map, &limits), Ok(()));
+        let large = map_fits(&MapLimits { bytes: 301, ..map }, &limits).unwrap_err();
+        assert!(large.contains("snapshots of 310 bytes") && large.contains("309"), "{large}");
+        let long = map_fits(&MapLimits { value_bytes: 60, ..map }, &limits).unwrap_err();
+        assert!(long.contains("commands of ") && long.contains(" 59 at most"), "{long}");
+    }
+
+    #[test]
     fn the_usual_timeouts_are_accepted() {
         let geometry = Sizes::default().geometry().unwrap();
         let planned = || Config::new(socket_link(32_768), flash(geometry), MEMBERS_MAX as u8, 1);

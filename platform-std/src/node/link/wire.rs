@@ -296,6 +296,74 @@ mod tests {
         assert!("/dev/ttyUSB0@fast".parse::<WireAddress>().is_err());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_line_has_to_be_quiet_before_a_frame_and_one_that_never_is_gets_none() {
+        let manners = Manners::new(Some(plan::serial(BAUD)));
+        let begun = Instant::now();
+        assert!(manners.turn().await);
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        for _ in 0..50 {
+            manners.heard();
+            let heard = Instant::now();
+            assert!(manners.turn().await);
+            let waited = heard.elapsed();
+            assert!(
+                QUIET <= waited && waited <= QUIET * 8 + Duration::from_millis(1),
+                "{waited:?}"
+            );
+        }
+        let babbles = async {
+            loop {
+                manners.heard();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            () = babbles => {}
+            turn = manners.turn() => assert!(!turn),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frame_takes_as_long_as_on_the_line_and_the_next_one_waits() {
+        let link = plan::serial(BAUD);
+        let (near, mut far) = tokio::io::duplex(1024);
+        let (lane, mut frames) = mpsc::channel(2);
+        let (arrived, _arrivals) = super::super::arrivals();
+        let (mut ends, begun) = ([Duration::ZERO; 2], Instant::now());
+        for _ in 0..2 {
+            lane.try_send(vec![7; 100]).unwrap();
+        }
+        let reads = async {
+            for end in &mut ends {
+                far.read_exact(&mut [0; 100]).await.unwrap();
+                *end = begun.elapsed();
+            }
+        };
+        tokio::select! {
+            error = serve(near, Some(link), &mut frames, &arrived) => panic!("{error}"),
+            () = reads => {}
+        }
+        let air = Duration::from_micros(link.air_us(100).into());
+        assert!(ends[1] - ends[0] >= air + QUIET, "{ends:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_a_line_that_is_not_there() {
+        let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = WireAddress::Tcp(gone.local_addr().unwrap().to_string());
+        drop(gone);
+        let (arrived, _arrivals) = super::super::arrivals();
+        let wire = Wire::open(address, None, arrived);
+        let begun = Instant::now();
+        for _ in 0..20 {
+            wire.room().await;
+            assert!(wire.has_room() && wire.send(&[1]));
+            assert!(!wire.has_room() && !wire.send(&[2]));
+        }
+        assert!(begun.elapsed() < AGAIN, "{:?}", begun.elapsed());
+    }
+
     #[tokio::test]
     async fn frames_cross_a_wire_through_noise_and_a_lost_line() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
