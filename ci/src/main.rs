@@ -173,7 +173,10 @@ struct QemuArgs {
     /// As many runs, each with the next seed.
     #[arg(long, default_value_t = 1)]
     seeds: u64,
-    /// How many boards; without it, three and then five.
+    /// Only three boards with PCs on their wire: one that votes, one that only follows.
+    #[arg(long, conflicts_with = "boards")]
+    pc: bool,
+    /// How many boards; without it, three and then five, and then those with PCs.
     #[arg(long, value_parser = clap::value_parser!(u8).range(3..=7))]
     boards: Option<u8>,
     /// Power cuts of each run, beside those that every run has.
@@ -260,8 +263,8 @@ fn main() -> ExitCode {
             Run::only("planted"),
             Options { planted_seeds: args.seeds, planted_names: args.patches, ..Options::full() },
         ),
-        Some(Task::Qemu(QemuArgs { seed, seeds, boards, cuts, keep })) => {
-            let qemu = qemu::Campaign { seed, seeds, boards, cuts, keep };
+        Some(Task::Qemu(QemuArgs { seed, seeds, boards, pc, cuts, keep })) => {
+            let qemu = qemu::Campaign { seed, seeds, boards, pc, cuts, keep };
             (Run::only("qemu"), Options { qemu, ..Options::default() })
         }
         Some(Task::Size(SizeArgs { functions, image, update })) => {

@@ -176,8 +176,14 @@ impl<'a> Cluster<'a> {
         }
         let place = self.random.pick(&self.load);
         let key = format!("k{}", self.random.below(KEYS));
+        let value = self.fresh();
+        self.begin(place, &key, value);
+    }
+
+    /// A value that nothing was ever given.
+    pub(super) fn fresh(&mut self) -> Value {
         self.next += 1;
-        self.begin(place, &key, Value::Int(self.next));
+        Value::Int(self.next)
     }
 
     /// Asks a board, if it runs and has nothing else in hand.
@@ -254,6 +260,31 @@ impl<'a> Cluster<'a> {
             self.tick()?;
         }
         Ok(())
+    }
+
+    /// The same, where looking may fail.
+    pub(super) fn until(
+        &mut self,
+        what: &str,
+        seconds: u64,
+        mut is_so: impl FnMut(&mut Self) -> Result<bool, Trouble>,
+    ) -> Result<(), Trouble> {
+        let mut ended = Ok(());
+        self.wait(what, seconds, |it| {
+            let looked = is_so(it);
+            let (so, error) = looked.map_or_else(|error| (true, Err(error)), |so| (so, Ok(())));
+            ended = error;
+            so
+        })?;
+        ended
+    }
+
+    /// The deepest stack of the boards with the first firmware, and of those with the last.
+    pub(super) fn stack(&self) -> [usize; 2] {
+        [false, true].map(|last| {
+            let boards = self.boards.iter().filter(|board| Rig::is_of_last(board.place) == last);
+            boards.map(|board| board.stack).max().unwrap_or(0)
+        })
     }
 
     /// Goes on for so long.

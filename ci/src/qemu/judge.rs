@@ -43,8 +43,16 @@ impl Judge {
 
     /// Mounts what a board's flash was at some instant, and compares it with all that is known. `None`: it has nothing yet.
     pub(super) fn look(&mut self, board: u8, flash: &[u8]) -> Result<Option<BoardImage>, String> {
+        self.look_at_log(board, flash.get(LOG..).unwrap_or_default())
+    }
+
+    /// The same for a log alone, as a PC has it.
+    pub(super) fn look_at_log(
+        &mut self,
+        board: u8,
+        log: &[u8],
+    ) -> Result<Option<BoardImage>, String> {
         self.dumps += 1;
-        let log = flash.get(LOG..).unwrap_or_default();
         let mounted = match image::read(log) {
             Ok(mounted) => mounted,
             // Before it was founded or admitted, and only then.

@@ -70,7 +70,14 @@ fn missing(error: &io::Error) -> Trouble {
 }
 
 /// A child that does not outlive what it was started for.
-struct Guarded(Child);
+pub(super) struct Guarded(pub(super) Child);
+
+impl Guarded {
+    /// Has it ended?
+    pub(super) fn has_ended(&mut self) -> bool {
+        self.0.try_wait().is_ok_and(|status| status.is_some())
+    }
+}
 
 impl Drop for Guarded {
     fn drop(&mut self) {
@@ -157,6 +164,6 @@ impl Machine {
 
     /// Has it ended, which it should not?
     pub(crate) fn has_ended(&mut self) -> bool {
-        self.child.0.try_wait().is_ok_and(|status| status.is_some())
+        self.child.has_ended()
     }
 }

@@ -1,5 +1,5 @@
 //! `cargo ci qemu`: the firmware of `examples/microbit` on boards that are QEMU processes, on one serial wire, through resets, power cuts
-//! inside flash operations, partitions and a board that comes back blank.
+//! inside flash operations, partitions and a board that comes back blank; and with PCs on the wire, as real processes.
 //!
 //! QEMU's flash takes no time, so the firmware's driver waits as long as the part would; a board's power goes by pausing the process,
 //! keeping the flash as it is at that instant, and killing it. QEMU copies what it was started with into the flash again at each reset, which no chip
@@ -12,6 +12,8 @@ mod image;
 mod judge;
 mod logs;
 pub(crate) mod machine;
+mod mixed;
+mod pc;
 mod run;
 mod show;
 
@@ -20,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::embedded::Toolchain;
-use crate::tools::{Context, Trouble, at, failed};
+use crate::tools::{self, Context, Trouble, at, failed};
 use image::{Addresses, Firmware};
 use run::{Plan, Report};
 
@@ -28,8 +30,10 @@ use run::{Plan, Report};
 pub(crate) struct Campaign {
     pub(crate) seed: u64,
     pub(crate) seeds: u64,
-    /// How many boards; without it, three and five.
+    /// How many boards; without it, three and five, and three with PCs.
     pub(crate) boards: Option<u8>,
+    /// Only those with PCs.
+    pub(crate) pc: bool,
     /// Power cuts of a run, beside those that every run has.
     pub(crate) cuts: u32,
     /// Where logs and flash images are kept.
@@ -38,9 +42,11 @@ pub(crate) struct Campaign {
 
 impl Campaign {
     /// For a plain `cargo ci`.
-    pub(crate) const SHORT: Self = Self { seed: 1, seeds: 1, boards: None, cuts: 8, keep: None };
+    pub(crate) const SHORT: Self =
+        Self { seed: 1, seeds: 1, boards: None, pc: false, cuts: 8, keep: None };
     /// For a full one.
-    pub(crate) const LONG: Self = Self { seed: 1, seeds: 10, boards: None, cuts: 16, keep: None };
+    pub(crate) const LONG: Self =
+        Self { seed: 1, seeds: 10, boards: None, pc: false, cuts: 16, keep: None };
 }
 
 /// The firmware's folder, and its images below the folder of built firmware: the loop, and the same by an executor.
@@ -63,15 +69,27 @@ pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
     let by_executor = firmware(context, ASYNC_IMAGE, &["--features", "async"])?;
     let firmwares = [of_loop, Firmware::of(&by_executor)?];
     let campaign = &context.options.qemu;
-    let counts = match campaign.boards {
-        Some(boards) => vec![usize::from(boards)],
-        None => vec![3, 5],
+    let (counts, with_pcs) = match campaign.boards {
+        _ if campaign.pc => (vec![], true),
+        Some(boards) => (vec![usize::from(boards)], false),
+        None => (vec![3, 5], true),
     };
+    if with_pcs {
+        tools::run(&mut context.cargo(&["build", "--release", "-p", "quorate-std"]))?;
+    }
     let (mut inside, mut runs, mut stack) = (0, 0, [0; 2]);
     for seed in campaign.seed..campaign.seed.saturating_add(campaign.seeds) {
         for boards in &counts {
             let plan = Plan { boards: *boards, seed, cuts: campaign.cuts };
             let report = one(context, &plan, &firmwares)?;
+            inside += report.tally.in_writes + report.tally.in_erases;
+            for (deepest, stack) in stack.iter_mut().zip(report.stack) {
+                *deepest = stack.max(*deepest);
+            }
+            runs += 1;
+        }
+        if with_pcs {
+            let report = with_a_pc(context, seed, &firmwares)?;
             inside += report.tally.in_writes + report.tally.in_erases;
             for (deepest, stack) in stack.iter_mut().zip(report.stack) {
                 *deepest = stack.max(*deepest);
@@ -101,27 +119,54 @@ fn footprint(name: &str, addresses: &Addresses, stack: usize) -> String {
     )
 }
 
-/// One run, in a folder of its own.
+/// One run of boards alone.
 fn one(context: &Context, plan: &Plan, firmwares: &[Firmware; 2]) -> Result<Report, Trouble> {
-    let folder = Folder::new(plan, context.options.qemu.keep.as_deref())?;
-    println!("{} boards, seed {} …", plan.boards, plan.seed);
+    let (boards, seed) = (plan.boards, plan.seed);
+    let wish = format!("--seed {seed} --boards {boards}");
+    in_folder(context, &format!("{boards}-boards-seed-{seed}"), &wish, firmwares, |own, folder| {
+        let report = run::run(plan, own, &context.root, folder)?;
+        Ok((report.text(), report))
+    })
+}
+
+/// One run with PCs on the wire.
+fn with_a_pc(
+    context: &Context,
+    seed: u64,
+    firmwares: &[Firmware; 2],
+) -> Result<mixed::Report, Trouble> {
+    let program = context.target.join("release/quorate");
+    let wish = format!("--seed {seed} --pc");
+    in_folder(context, &format!("pc-seed-{seed}"), &wish, firmwares, |own, folder| {
+        let report = mixed::run(seed, own, &program, &context.root, folder)?;
+        Ok((report.text(), report))
+    })
+}
+
+/// A run in a folder of its own; `wish` is what has it run again.
+fn in_folder<T>(
+    context: &Context,
+    name: &str,
+    wish: &str,
+    firmwares: &[Firmware; 2],
+    run: impl FnOnce(&[Firmware; 2], &Path) -> Result<(String, T), Trouble>,
+) -> Result<T, Trouble> {
+    let folder = Folder::new(name, context.options.qemu.keep.as_deref())?;
+    println!("{name} …");
     let begun = Instant::now();
     let [of_loop, by_executor] = firmwares;
     let own = [of_loop.copied(&folder.path)?, by_executor.copied(&folder.path)?];
-    let ended = run::run(plan, &own, &context.root, &folder.path);
+    let ended = run(&own, &folder.path);
     let took = begun.elapsed().as_secs_f32();
     match ended {
-        Ok(report) => {
-            println!("{}  {took:.0} s", report.text());
+        Ok((text, report)) => {
+            println!("{text}  {took:.0} s");
             Ok(report)
         }
-        Err(trouble) => {
-            let again = format!("cargo ci qemu --seed {} --boards {}", plan.seed, plan.boards);
-            failed(format!(
-                "{}\n  again, with logs and images kept: {again} --keep DIR",
-                trouble.text()
-            ))
-        }
+        Err(trouble) => failed(format!(
+            "{}\n  again, with logs and images kept: cargo ci qemu {wish} --keep DIR",
+            trouble.text()
+        )),
     }
 }
 
@@ -179,17 +224,15 @@ struct Folder {
 }
 
 impl Folder {
-    fn new(plan: &Plan, keep: Option<&Path>) -> Result<Self, Trouble> {
-        let path = temporary(&format!("{}-{}", plan.boards, plan.seed))?;
-        let keep = keep.map(|dir| dir.join(format!("{}-boards-seed-{}", plan.boards, plan.seed)));
-        Ok(Self { path, keep })
+    fn new(name: &str, keep: Option<&Path>) -> Result<Self, Trouble> {
+        Ok(Self { path: temporary(name)?, keep: keep.map(|dir| dir.join(name)) })
     }
 
     fn keep(&self, dir: &Path) -> std::io::Result<()> {
         fs::create_dir_all(dir)?;
         for entry in fs::read_dir(&self.path)? {
             let path = entry?.path();
-            let kept = ["defmt", "load", "elf"];
+            let kept = ["defmt", "load", "elf", "log"];
             if path.extension().is_some_and(|end| kept.iter().any(|kept| end == *kept)) {
                 fs::copy(&path, dir.join(path.file_name().unwrap_or_default()))?;
             }

@@ -17,7 +17,7 @@ use super::image::Firmware;
 use crate::tools::{Trouble, at, failed};
 
 /// The wire that the firmware has.
-const BAUD: u32 = 115_200;
+pub(super) const BAUD: u32 = 115_200;
 /// What the boards are given in the beginning, one board alone.
 const CONFIG: &str = "examples/apps/lamp.toml";
 /// What every direction does while the boards are tried.
@@ -89,17 +89,12 @@ pub(super) fn run(
         return failed(wrong);
     }
     let images = judge(&mut it)?;
-    let deepest = |last: bool| {
-        let boards = it.boards.iter().filter(|board| Rig::is_of_last(board.place) == last);
-        boards.map(|board| board.stack).max().unwrap_or(0)
-    };
-    let stack = [deepest(false), deepest(true)];
     let report = Report {
         tally: it.tally,
         wire,
         commits: images.iter().map(|board| board.status.commit.0).max().unwrap_or(0),
         dumps: it.judge.dumps,
-        stack,
+        stack: it.stack(),
     };
     report.check()?;
     Ok(report)

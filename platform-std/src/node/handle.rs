@@ -365,18 +365,19 @@ impl Handle {
         Some(Watch { revision, notices })
     }
 
-    /// Adds a member that follows without a vote, or gives a member another address. Answers when that is in effect here. A dropped
-    /// future: see [`Handle`], as for all changes of membership.
+    /// Adds a member that follows without a vote, or gives a member another address; without one it is reached by the wire. Answers when
+    /// that is in effect here. A dropped future: see [`Handle`], as for all changes of membership.
     ///
     /// # Errors
     /// It is not in effect, or nobody knows.
     pub async fn add_learner(
         &self,
         id: NodeId,
-        at: SocketAddr,
+        at: Option<SocketAddr>,
         within: Duration,
     ) -> Result<(), ChangeError> {
-        let step = Step { address: address::encode(at), ..Step::new(What::AddLearner, id) };
+        let address = at.map(address::encode).unwrap_or_default();
+        let step = Step { address, ..Step::new(What::AddLearner, id) };
         self.change(step, false, within).await
     }
 
@@ -431,11 +432,15 @@ impl Handle {
             .send(Request::Transfer(to, answer))
             .await
             .map_err(|_| TransferError::Stopped)?;
-        answered.await.map_err(stopped)?.map_err(TransferError::Refused)?;
+        let asked = answered.await.map_err(stopped)?;
         loop {
             let report = self.status().await.ok_or(TransferError::Stopped)?;
+            // It may have led already.
             if report.leader == Some(to.get()) {
                 return Ok(());
+            }
+            if let Err(why) = asked {
+                return Err(TransferError::Refused(why));
             }
             if Instant::now() >= deadline {
                 return Err(TransferError::TimedOut);

@@ -16,6 +16,7 @@ mod flash_thread;
 mod handle;
 pub mod http;
 pub mod link;
+mod page;
 mod points;
 mod question;
 mod reads;
@@ -29,6 +30,7 @@ pub use handle::{
     ChangeError, Consistency, Handle, Item, Notice, ReadError, Shown, TransferError, Watch,
     WriteError, Written, outcome_in_words,
 };
+pub use page::by_page;
 pub use report::{Counts, MemberReport, Report};
 pub use runner::Ended;
 pub use start::{IMAGE, Joining, Options, Running, StartError, Transport, found, start};

@@ -168,6 +168,9 @@ impl Runner {
     /// Takes everything that the node has to say.
     fn poll(&mut self, now: Instant) -> Instant {
         let until = loop {
+            if !self.links.has_room() {
+                break now.after(SWEEP_EVERY.as_millis() as u32);
+            }
             let output = self.node.poll_output(now, &mut self.frame, &mut self.buffer);
             match output {
                 Output::Wait { until } => break until,
@@ -247,6 +250,7 @@ impl Runner {
                 Some(request) => self.requested(request),
                 None => self.state.ended = Some(Ended::Stopped),
             },
+            () = self.links.room(), if !self.links.has_room() => {}
             () = tokio::time::sleep(sleep) => {}
         }
         if self.state.flash_since.is_some()

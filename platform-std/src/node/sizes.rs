@@ -2,7 +2,6 @@
 
 use quorate::config::{Config, Flash, Link};
 use quorate::flash::Geometry;
-use quorate::membership::MEMBERS_MAX;
 use quorate::node::{Limits, entry_bytes_max, flash_buffer_bytes_min, live_bytes};
 use quorate::typed::MapLimits;
 use quorate::wal::{BUFFER_BYTES_MAX, Wal};
@@ -59,25 +58,32 @@ impl Sizes {
         if self.log_bytes > max || self.map_bytes > max {
             return Err(format!("log and map are at most {max} bytes each"));
         }
-        let limits = self.limits();
-        if flash_buffer_bytes_min(limits.frame_bytes) > BUFFER_BYTES_MAX {
-            return Err(format!("frames are at most {} bytes", BUFFER_BYTES_MAX - 512));
-        }
-        let mut refused = String::new();
-        for blocks in [2u16, 4, 8, 16, 32, 64, 128, 256, 512] {
-            for segments in 6..=SEGMENTS_WANTED {
-                let geometry = geometry(blocks, segments);
-                // What the node's log has room for in memory, it may have to write.
-                let log_bytes = boxed::capacity(self.log_bytes as usize) as u32;
-                let live = live_bytes(log_bytes, &limits, &geometry);
-                match Wal::check(&geometry, BUFFER_BYTES_MAX, live) {
-                    Ok(()) => return Ok(geometry),
-                    Err(error) => refused = error.to_string(),
-                }
+        geometry_for(&self.limits())
+    }
+}
+
+/// The smallest file for a cluster with these constants.
+///
+/// # Errors
+/// There is none.
+pub fn geometry_for(limits: &Limits) -> Result<Geometry, String> {
+    if flash_buffer_bytes_min(limits.frame_bytes) > BUFFER_BYTES_MAX {
+        return Err(format!("frames are at most {} bytes", BUFFER_BYTES_MAX - 512));
+    }
+    let mut refused = String::new();
+    for blocks in [2u16, 4, 8, 16, 32, 64, 128, 256, 512] {
+        for segments in 6..=SEGMENTS_WANTED {
+            let geometry = geometry(blocks, segments);
+            // What the node's log has room for in memory, it may have to write.
+            let log_bytes = boxed::capacity(limits.log_bytes as usize) as u32;
+            let live = live_bytes(log_bytes, limits, &geometry);
+            match Wal::check(&geometry, BUFFER_BYTES_MAX, live) {
+                Ok(()) => return Ok(geometry),
+                Err(error) => refused = error.to_string(),
             }
         }
-        Err(format!("no file holds that: {refused}"))
     }
+    Err(format!("no file holds that: {refused}"))
 }
 
 const fn geometry(blocks_per_segment: u16, segments: u8) -> Geometry {
@@ -110,6 +116,23 @@ pub fn map_limits(limits: &Limits) -> MapLimits {
     MapLimits { bytes: limits.snapshot_bytes.saturating_sub(empty), ..map }
 }
 
+/// Is a map of these limits one that the cluster's boards can have?
+pub(crate) fn map_fits(map: &MapLimits, limits: &Limits) -> Result<(), String> {
+    let of = |what, given, max: u32| {
+        format!(
+            "a map like that makes {what} of {given} bytes, and the cluster's are {max} at most"
+        )
+    };
+    let (snapshot, command) = (map.snapshot_bytes_max(), map.command_bytes_max());
+    if snapshot > limits.snapshot_bytes {
+        return Err(of("snapshots", snapshot, limits.snapshot_bytes));
+    }
+    if command > limits.entry_bytes.into() {
+        return Err(of("commands", command, limits.entry_bytes.into()));
+    }
+    Ok(())
+}
+
 /// The link between PCs, as timeouts are reckoned for it: a local network, and a scheduler that has other things to do.
 pub fn socket_link(frame_bytes: u16) -> Link {
     Link {
@@ -123,17 +146,18 @@ pub fn socket_link(frame_bytes: u16) -> Link {
     }
 }
 
+/// A file as flash: what takes long is to make a write durable.
+pub(crate) const fn flash(geometry: Geometry) -> Flash {
+    Flash { geometry, word_us: 1000, erase_ms_max: 100, stalls: false }
+}
+
 /// What a node is started with. `None` where what a network of PCs is used to will do: a heartbeat each 100 ms, ten of them
 /// to doubt a leader.
 pub(crate) fn config(
-    geometry: Geometry,
-    link: Link,
+    mut config: Config,
     heartbeat_ms: Option<u32>,
     election_ms: Option<u32>,
-    seed: u64,
 ) -> Config {
-    let flash = Flash { geometry, word_us: 1000, erase_ms_max: 100, stalls: false };
-    let mut config = Config::new(link, flash, MEMBERS_MAX as u8, seed);
     config.heartbeat_ms = heartbeat_ms.unwrap_or(config.heartbeat_ms.max(100));
     config.election_ms = election_ms.unwrap_or(config.election_ms.max(10 * config.heartbeat_ms));
     config
@@ -142,6 +166,7 @@ pub(crate) fn config(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use quorate::membership::MEMBERS_MAX;
 
     #[test]
     fn the_longest_command_fits_an_entry_also_when_it_is_forwarded() {
@@ -179,12 +204,25 @@ mod tests {
     }
 
     #[test]
+    fn a_map_that_the_cluster_can_t_hold_is_refused_with_both_figures() {
+        let limits =
+            Limits { frame_bytes: 112, entry_bytes: 59, log_bytes: 1800, snapshot_bytes: 309 };
+        let map = MapLimits { keys: 12, key_bytes: 12, value_bytes: 10, bytes: 300 };
+        assert_eq!(map_fits(&map, &limits), Ok(()));
+        let large = map_fits(&MapLimits { bytes: 301, ..map }, &limits).unwrap_err();
+        assert!(large.contains("snapshots of 310 bytes") && large.contains("309"), "{large}");
+        let long = map_fits(&MapLimits { value_bytes: 60, ..map }, &limits).unwrap_err();
+        assert!(long.contains("commands of ") && long.contains(" 59 at most"), "{long}");
+    }
+
+    #[test]
     fn the_usual_timeouts_are_accepted() {
         let geometry = Sizes::default().geometry().unwrap();
-        let usual = config(geometry, socket_link(32_768), None, None, 1);
+        let planned = || Config::new(socket_link(32_768), flash(geometry), MEMBERS_MAX as u8, 1);
+        let usual = config(planned(), None, None);
         assert_eq!((usual.heartbeat_ms, usual.election_ms), (100, 1000));
         assert_eq!(usual.check(), Ok(()));
-        let fast = config(geometry, socket_link(32_768), Some(30), Some(300), 1);
+        let fast = config(planned(), Some(30), Some(300));
         assert_eq!(fast.check(), Ok(()));
     }
 }

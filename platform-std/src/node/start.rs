@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use quorate::config::Link;
+use quorate::config::{Config, Link};
 use quorate::flash::Geometry;
-use quorate::membership::Member;
+use quorate::membership::{MEMBERS_MAX, Member};
 use quorate::node::{Boot, Founding, Limits, StartError as CoreError};
 use quorate::typed::MapLimits;
 use quorate::wal::BUFFER_BYTES_MAX;
@@ -49,12 +49,18 @@ pub enum Transport {
 }
 
 /// How a node with blank flash gets into a cluster.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Joining {
     /// Which cluster; `None`: ask the peers.
     pub cluster: Option<ClusterId>,
     /// What its file is made for: at least what the cluster was founded with.
-    pub sizes: Sizes,
+    pub limits: Limits,
+}
+
+impl Default for Joining {
+    fn default() -> Self {
+        Self { cluster: None, limits: Sizes::default().limits() }
+    }
 }
 
 /// What a node is started with.
@@ -74,6 +80,8 @@ pub struct Options {
     pub wire: Option<WireAddress>,
     /// What timeouts are reckoned for, if it is not a local network.
     pub link: Option<Link>,
+    /// The most members that timeouts are reckoned for.
+    pub members_max: u8,
     /// How it gets in, if its flash is blank.
     pub join: Option<Joining>,
     /// From one heartbeat to the next.
@@ -95,6 +103,7 @@ impl Options {
             transport: Transport::Tcp,
             wire: None,
             link: None,
+            members_max: MEMBERS_MAX as u8,
             join: None,
             heartbeat_ms: None,
             election_ms: None,
@@ -117,6 +126,14 @@ pub enum StartError {
         path: PathBuf,
         /// Why not.
         source: ImageError,
+    },
+    /// The identity page can't be used.
+    #[error("{}: {what}", path.display())]
+    Page {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        what: String,
     },
     /// There is no node in the directory.
     #[error(
@@ -205,12 +222,13 @@ struct Known {
 /// Makes the image of a member of a new cluster.
 ///
 /// # Errors
-/// There is one already, the disk is full, or the sizes do not go together.
-pub fn found(data: &Path, founding: &Founding<'_>, sizes: Sizes) -> Result<(), StartError> {
-    let geometry = sizes.geometry().map_err(StartError::Settings)?;
-    let config = sizes::config(geometry, sizes::socket_link(FRAME_BYTES_MAX), None, None, 0);
+/// There is one already, the disk is full, or the limits do not go together.
+pub fn found(data: &Path, founding: &Founding<'_>) -> Result<(), StartError> {
+    let geometry = sizes::geometry_for(&founding.limits).map_err(StartError::Settings)?;
+    let flash = sizes::flash(geometry);
+    let config = Config::new(sizes::socket_link(FRAME_BYTES_MAX), flash, MEMBERS_MAX as u8, 0);
     let boot = Boot::Found(founding);
-    let mut node = boxed::node(sizes.log_bytes as usize);
+    let mut node = boxed::node(founding.limits.log_bytes as usize);
     node.start(quorate::Instant::ZERO, &config, boot).map_err(StartError::Core)?;
     drop(node);
     let mut bytes = vec![geometry.erased; geometry.bytes() as usize];
@@ -237,7 +255,7 @@ pub async fn start(options: Options) -> Result<(Handle, Running), StartError> {
     if !path.exists() {
         let Some(joining) = &options.join else { return Err(StartError::Nobody(path)) };
         make_directory(&options.data)?;
-        let geometry = joining.sizes.geometry().map_err(StartError::Settings)?;
+        let geometry = sizes::geometry_for(&joining.limits).map_err(StartError::Settings)?;
         flash_file::create_blank(&path, &geometry)?;
     }
     let flash = FlashFile::open(&path, 0xff)?;
@@ -276,7 +294,7 @@ async fn look(options: &Options, path: &Path, flash: &FlashFile) -> Result<Known
         }
         // Blank, or a place that was given and lost before it was written down.
         (Err(ImageError::Blank | ImageError::NotALog(_)), Some(joining)) => {
-            let geometry = joining.sizes.geometry().map_err(StartError::Settings)?;
+            let geometry = sizes::geometry_for(&joining.limits).map_err(StartError::Settings)?;
             if geometry.bytes() as usize != bytes.len() {
                 let given = bytes.len();
                 let what = format!(
@@ -289,7 +307,7 @@ async fn look(options: &Options, path: &Path, flash: &FlashFile) -> Result<Known
                 Some(cluster) => cluster,
                 None => ask_until_told(options).await?,
             };
-            let log_bytes = joining.sizes.log_bytes;
+            let log_bytes = joining.limits.log_bytes;
             Ok(Known { cluster, geometry, limits: None, log_bytes, members: Vec::new() })
         }
         (Err(ImageError::Blank), None) => Err(StartError::Nobody(path.into())),
@@ -326,24 +344,29 @@ async fn start_on<D: Disk + 'static>(
     points: Points,
 ) -> Result<(Handle, Running), StartError> {
     let flash = flash.with_erased(known.geometry.erased);
-    // Who is to be told the limits takes what comes.
-    let frame_bytes = known.limits.map_or(FRAME_BYTES_MAX, |limits| limits.frame_bytes);
+    let frame_bytes = known.limits.map(|limits| limits.frame_bytes);
     let (arrived, arrivals) = arrivals();
     let links = open_links(&options, &known, &arrived).await?;
     let link = match options.link {
-        Some(link) => Link { frame_bytes: link.frame_bytes.max(frame_bytes), ..link },
-        None => sizes::socket_link(frame_bytes),
+        Some(link) => Link { frame_bytes: link.frame_bytes.max(frame_bytes.unwrap_or(0)), ..link },
+        // Who is to be told the limits takes what comes.
+        None => sizes::socket_link(frame_bytes.unwrap_or(FRAME_BYTES_MAX)),
     };
     let seed = getrandom::u64().map_err(|error| StartError::System {
         doing: "no randomness",
         source: io::Error::other(error.to_string()),
     })?;
-    let (heartbeat_ms, election_ms) = (options.heartbeat_ms, options.election_ms);
-    let config = sizes::config(known.geometry, link, heartbeat_ms, election_ms, seed);
+    let planned = Config::new(link, sizes::flash(known.geometry), options.members_max, seed);
+    let config = sizes::config(planned, options.heartbeat_ms, options.election_ms);
     // Until it is admitted nothing comes to a joining node's map.
-    let map_limits = options.map.unwrap_or_else(|| {
-        sizes::map_limits(&known.limits.unwrap_or_else(|| Sizes::default().limits()))
-    });
+    let limits = known.limits.or(options.join.map(|joining| joining.limits)).unwrap_or_default();
+    let map_limits = match options.map {
+        Some(map) => {
+            sizes::map_fits(&map, &limits).map_err(StartError::Settings)?;
+            map
+        }
+        None => sizes::map_limits(&limits),
+    };
     let longest = Arc::new(RwLock::new(map_limits));
     let mut node = boxed::node(known.log_bytes as usize);
     let boot = match known.limits {
@@ -383,7 +406,7 @@ async fn open_links(
     known: &Known,
     arrived: &mpsc::Sender<Arrived>,
 ) -> Result<Links, StartError> {
-    let wire = options.wire.clone().map(|wire| Wire::open(wire, arrived.clone()));
+    let wire = options.wire.clone().map(|wire| Wire::open(wire, options.link, arrived.clone()));
     let mut links = Links { wire, ..Links::default() };
     let own = options.peers.iter().find(|(id, _)| *id == options.id).map(|(_, address)| *address);
     let member = known.members.iter().find(|member| member.id == options.id);
@@ -426,7 +449,7 @@ mod tests {
         let founding =
             Founding { cluster, node: id, members: &members, limits, erase_anyway: false };
         let dir = tempfile::tempdir().unwrap();
-        found(dir.path(), &founding, sizes).unwrap();
+        found(dir.path(), &founding).unwrap();
         let image = std::fs::read(dir.path().join(IMAGE)).unwrap();
         let disk = Forgetful::in_memory(image, 1);
         let geometry = sizes.geometry().unwrap();

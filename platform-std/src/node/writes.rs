@@ -114,7 +114,10 @@ impl Writes {
         counts: &mut Counts,
     ) -> Option<Write> {
         let Question::Command(command) = &write.question else {
-            let why = format!("this has to be asked of the leader, node {leader}");
+            let own = node.status().id.map_or(0, NodeId::get);
+            let why = format!(
+                "this has to be asked of the leader, node {leader}; or of this one, once it leads (quorate transfer {own})"
+            );
             resolve(write, Err(ChangeError::Refused(why)), counts);
             return None;
         };

@@ -105,7 +105,7 @@ impl Cluster {
                 limits,
                 erase_anyway: false,
             };
-            found(&data(dir.path(), *node), &founding, sizes).unwrap();
+            found(&data(dir.path(), *node), &founding).unwrap();
         }
         let mut cluster = Self { dir, peers, medium, sizes, nodes: Vec::new() };
         for n in 1..=cluster.peers.len() as u8 {
@@ -318,6 +318,30 @@ async fn a_watcher_sees_every_change_in_order() {
 }
 
 #[tokio::test]
+async fn a_member_without_an_address_is_reached_by_the_wire_and_let_in_by_its_leader_alone() {
+    let small = Sizes { frame_bytes: 256, ..SIZES };
+    let mut cluster = Cluster::found_on(3, Medium::Wire(wire().await), small).await;
+    let leader = cluster.leader().await;
+    cluster.handle(leader).put("k", &text("x"), None, LONG).await.unwrap();
+    let follower = (1..=3).find(|n| *n != leader).unwrap();
+    let refused = cluster.handle(follower).add_learner(id(4), None, LONG).await.unwrap_err();
+    let hint = format!("once it leads (quorate transfer {follower})");
+    assert!(refused.to_string().contains(&hint), "{refused}");
+    cluster.handle(follower).transfer(id(follower), LONG).await.unwrap();
+    cluster.handle(follower).add_learner(id(4), None, LONG).await.unwrap();
+    let mut options = cluster.options(4);
+    options.join = Some(Joining { cluster: Some(CLUSTER), limits: small.limits() });
+    cluster.start_with(options).await;
+    cluster.agree().await;
+    assert_eq!(get(cluster.handle(4), "k").await, Some(text("x")));
+    let report = cluster.handle(4).status().await.unwrap();
+    assert_eq!((report.role, report.leader), ("learner", Some(follower)));
+    // And hands its commands on as any member does.
+    cluster.handle(4).put("k", &text("y"), None, LONG).await.unwrap();
+    assert_eq!(get(cluster.handle(leader), "k").await, Some(text("y")));
+}
+
+#[tokio::test]
 async fn a_member_is_added_gets_a_vote_and_is_removed_and_leadership_moves() {
     let mut cluster = Cluster::found(3, Transport::Tcp).await;
     let leader = cluster.leader().await;
@@ -328,10 +352,10 @@ async fn a_member_is_added_gets_a_vote_and_is_removed_and_leadership_moves() {
     // By way of a follower.
     let follower = (1..=3).find(|n| *n != leader).unwrap();
     let at = free_address();
-    cluster.handle(follower).add_learner(id(4), at, LONG).await.unwrap();
+    cluster.handle(follower).add_learner(id(4), Some(at), LONG).await.unwrap();
     let mut options = cluster.options(4);
     options.peers.push((id(4), at));
-    options.join = Some(Joining { cluster: None, sizes: cluster.sizes });
+    options.join = Some(Joining { cluster: None, limits: cluster.sizes.limits() });
     cluster.start_with(options).await;
     // It is not caught up at first, or not heard of.
     let began = Instant::now();
@@ -343,6 +367,7 @@ async fn a_member_is_added_gets_a_vote_and_is_removed_and_leadership_moves() {
     assert_eq!(get(cluster.handle(4), "k99").await, Some(text("x")));
     cluster.handle(leader).transfer(id(4), LONG).await.unwrap();
     assert_eq!(cluster.handle(4).status().await.unwrap().role, "leader");
+    cluster.handle(4).transfer(id(4), LONG).await.unwrap();
     // The old leader goes, by way of the new one, and stops by itself.
     cluster.handle(4).remove_member(id(leader), LONG).await.unwrap();
     let (_handle, mut running) = cluster.nodes[usize::from(leader) - 1].take().unwrap();
@@ -364,7 +389,7 @@ async fn a_node_that_lost_its_disk_gets_its_place_back() {
     let blank = start(cluster.options(3)).await.unwrap_err();
     assert!(matches!(blank, StartError::Nobody(_)), "{blank}");
     let options = Options {
-        join: Some(Joining { cluster: None, sizes: cluster.sizes }),
+        join: Some(Joining { cluster: None, limits: cluster.sizes.limits() }),
         ..cluster.options(3)
     };
     cluster.start_with(options).await;

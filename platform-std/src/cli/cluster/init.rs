@@ -48,7 +48,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         .iter()
         .map(|(id, at)| Member { address: address::encode(*at), ..Member::new(*id) })
         .collect();
-    let sizes = args.sizes.sizes();
+    let limits = args.sizes.limits().map_err(Failure::usage)?;
     let mut told = format!("cluster {cluster:?}\n");
     let only = |id: &NodeId| args.id.is_none_or(|only| only == *id);
     if !peers.iter().any(|(id, _)| only(id)) {
@@ -59,10 +59,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
             Some(_) => args.data.clone(),
             None => args.data.join(id.to_string()),
         };
-        let limits = sizes.limits();
         let founding =
             Founding { cluster, node: *id, members: &members, limits, erase_anyway: false };
-        found(&data, &founding, sizes).map_err(Failure::new)?;
+        found(&data, &founding).map_err(Failure::new)?;
         // A string takes whatever is written to it.
         let _ = writeln!(told, "node {id} at {at}: {}", data.display());
     }

@@ -36,8 +36,8 @@ pub(crate) enum Member {
         /// Its number
         #[arg(value_parser = node_id)]
         id: NodeId,
-        /// Where the others reach it, HOST:PORT
-        address: String,
+        /// Where the others reach it, HOST:PORT; none for a member on a wire of boards
+        address: Option<String>,
         /// It never gets a vote by itself
         #[arg(long)]
         learner: bool,
@@ -88,11 +88,12 @@ pub(crate) fn transfer(args: &Transfer) -> Result<ExitCode, Failure> {
 pub(crate) fn member(args: &Member) -> Result<ExitCode, Failure> {
     match args {
         Member::Add { id, address: at, learner, node } => {
-            let at = address(at).map_err(Failure::usage)?;
+            let at = at.as_deref().map(address).transpose().map_err(Failure::usage)?;
             let path = format!("/members/{id}?learner={learner}");
-            let body = json!({ "address": at.to_string() });
+            let body = at.map_or(json!({}), |at| json!({ "address": at.to_string() }));
             node.json("PUT", &path, Some(&body))?.ok()?;
-            print(&format!("node {id} is a member at {at}\n"))
+            let place = at.map_or("on the wire".to_owned(), |at| format!("at {at}"));
+            print(&format!("node {id} is a member {place}\n"))
         }
         Member::Remove { id, node } => {
             node.json("DELETE", &format!("/members/{id}"), None)?.ok()?;

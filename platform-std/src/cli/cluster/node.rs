@@ -13,17 +13,29 @@ use super::peers::{Peers, SizeArgs, address, cluster_id, node_id, peers};
 use crate::cli::Failure;
 use crate::node::http::Server;
 use crate::node::link::WireAddress;
-use crate::node::{Ended, Joining, Options, Transport, start};
+use crate::node::{Ended, Joining, Options, Transport, by_page, start};
 
 /// Run a node of a cluster, in its directory, until it is stopped (SIGINT, SIGTERM).
 ///
 /// The directory is made by `quorate init`, or, for a node that is to get a place in a cluster or lost its disk, by --join: it has
-/// to be a member by then (`quorate member add`).
+/// to be a member by then (`quorate member add`). On a wire of boards, with a page like theirs (`quorate provision`), there is
+/// nothing else to make: --page, --wire and --config.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Which member this is
-    #[arg(long, value_parser = node_id)]
-    id: NodeId,
+    #[arg(long, value_parser = node_id, required_unless_present = "page")]
+    id: Option<NodeId>,
+    /// Its identity page, as a board has one: which member of which cluster it is, whether it founds it, and for what timeouts are
+    /// reckoned
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "config",
+        conflicts_with_all = [
+            "id", "join", "cluster_id", "link", "heartbeat_ms", "election_ms", "log_bytes", "map_bytes", "frame_bytes"
+        ]
+    )]
+    page: Option<PathBuf>,
     /// Where the members are; what the membership itself says of them goes before
     #[arg(long, value_name = "ID=HOST:PORT,…", value_parser = peers)]
     cluster: Option<Peers>,
@@ -133,30 +145,49 @@ fn options(args: &Args) -> Result<Options, Failure> {
         None => Settings::default(),
     };
     let peers = args.cluster.as_ref().map(|Peers(peers)| peers.clone()).unwrap_or_default();
-    let joining = Joining { cluster: args.cluster_id, sizes: args.sizes.sizes() };
+    let options = match (&args.page, args.id) {
+        (Some(page), _) => {
+            if settings.map.is_none() {
+                return Err(Failure::usage("--config has no [map], which --page asks for"));
+            }
+            by_page(page, args.data.clone()).map_err(Failure::new)?
+        }
+        (None, Some(id)) => Options {
+            link: args.link,
+            join: match args.join {
+                true => {
+                    let limits = args.sizes.limits().map_err(Failure::usage)?;
+                    Some(Joining { cluster: args.cluster_id, limits })
+                }
+                false => None,
+            },
+            heartbeat_ms: args.heartbeat_ms,
+            election_ms: args.election_ms,
+            ..Options::new(id, args.data.clone(), Vec::new())
+        },
+        (None, None) => return Err(Failure::usage("--id or --page is missing")),
+    };
     Ok(Options {
+        peers,
         listen: args.listen,
         transport: match args.transport {
             TransportArg::Tcp => Transport::Tcp,
             TransportArg::Udp => Transport::Udp,
         },
         wire: args.wire.clone(),
-        link: args.link,
-        join: args.join.then_some(joining),
-        heartbeat_ms: args.heartbeat_ms,
-        election_ms: args.election_ms,
         map: settings.map.map(|map| MapLimits {
             keys: map.keys,
             key_bytes: map.key_bytes,
             value_bytes: map.value_bytes,
             bytes: map.bytes,
         }),
-        ..Options::new(args.id, args.data.clone(), peers)
+        ..options
     })
 }
 
 async fn serve(args: &Args) -> Result<ExitCode, Failure> {
     let options = options(args)?;
+    let id = options.id;
     // Whoever can't be asked anything is of no use: the port comes first.
     let server = match args.http {
         Some(address) => {
@@ -175,7 +206,7 @@ async fn serve(args: &Args) -> Result<ExitCode, Failure> {
         // It may be waiting for somebody to join.
         () = signalled() => return Ok(ExitCode::SUCCESS),
     };
-    tracing::info!("node {} runs in {}", args.id, args.data.display());
+    tracing::info!("node {id} runs in {}", args.data.display());
     let (stop_http, http_stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = server.map(|server| {
         let stopped = async {

@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
+use quorate::node::Limits;
 use quorate::{ClusterId, NodeId};
 
 use crate::node::sizes::Sizes;
@@ -62,9 +63,11 @@ pub(crate) struct SizeArgs {
 }
 
 impl SizeArgs {
-    pub(crate) const fn sizes(&self) -> Sizes {
+    /// The cluster's constants, if some file holds them.
+    pub(crate) fn limits(&self) -> Result<Limits, String> {
         let Self { log_bytes, map_bytes, frame_bytes } = *self;
-        Sizes { frame_bytes, log_bytes, map_bytes }
+        let sizes = Sizes { frame_bytes, log_bytes, map_bytes };
+        sizes.geometry().map(|_| sizes.limits())
     }
 }
 

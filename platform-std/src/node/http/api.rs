@@ -281,16 +281,18 @@ async fn add(State(node): State<Handle>, uri: Uri, body: Bytes) -> Answer {
     let stays_learner = query.flag("learner").map_err(bad)?;
     let body: Json = serde_json::from_slice(&body)
         .map_err(|error| bad(format!("the body is no JSON: {error}")))?;
-    let address = body.get("address").and_then(Json::as_str);
-    let address: SocketAddr = address
-        .and_then(|address| address.parse().ok())
-        .ok_or_else(|| bad("the body is {\"address\": \"IP:PORT\"}"))?;
+    let unknown = || bad("the body is {\"address\": \"IP:PORT\"}, or {} for a member on the wire");
+    let address: Option<SocketAddr> = match body.get("address") {
+        Some(address) => Some(address.as_str().and_then(|at| at.parse().ok()).ok_or_else(unknown)?),
+        None if body.is_object() => None,
+        None => return Err(unknown()),
+    };
     let report = node.status().await.ok_or_else(stopped)?;
     let known = report.members.iter().any(|member| member.id == id);
-    let changing = if known {
-        node.move_member(id, address, within).await
-    } else {
-        node.add_learner(id, address, within).await
+    let changing = match address {
+        Some(address) if known => node.move_member(id, address, within).await,
+        None if known => return Ok(ok(&json!({ "changed": false }))),
+        address => node.add_learner(id, address, within).await,
     };
     if changing.is_ok() && !known && !stays_learner {
         tokio::spawn(promote_when_caught_up(node, id));

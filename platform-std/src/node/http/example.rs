@@ -149,7 +149,7 @@ async fn add(node: &Handle, key: &str, query: &Query, body: Bytes) -> Result<Res
     let address = tokio::task::spawn_blocking(move || peer_address(&body)).await;
     let address = address.unwrap_or_else(|error| Err(error.to_string())).map_err(bad)?;
     let within = query.within().map_err(bad)?;
-    let added = node.add_learner(id, address, within).await;
+    let added = node.add_learner(id, Some(address), within).await;
     added.map_err(|error| refuse(change_status(&error), error.to_string()))?;
     tokio::spawn(promote_when_caught_up(node.clone(), id));
     Ok(done())

@@ -1,6 +1,7 @@
 //! How frames get from node to node: TCP or UDP between PCs, a serial line to a wire of boards.
 //!
-//! A link never blocks the node: what it can't take it drops, and says so; the core lives with frames that are lost.
+//! A link never blocks the node: what it can't take it drops, and says so; the core lives with frames that are lost. A wire of boards is slow: while it
+//! has a frame to send the node is not asked for the next one, which is then as new as it can be.
 
 mod accept;
 mod codec;
@@ -97,13 +98,22 @@ impl Links {
         } else if let Some(udp) = &mut self.udp {
             left = udp.send(left, frame);
         }
-        match &mut self.wire {
-            // A wire can't tell who is on it.
-            Some(wire) if !left.is_empty() => {
-                wire.send(frame);
-                NodeSet::EMPTY
-            }
+        match &self.wire {
+            // It can't tell who is on it.
+            Some(wire) if !left.is_empty() && wire.send(frame) => NodeSet::EMPTY,
             _ => left,
+        }
+    }
+
+    /// Is there room for a frame to anybody? Sockets always have it, or drop what they have not.
+    pub fn has_room(&self) -> bool {
+        self.wire.as_ref().is_none_or(Wire::has_room)
+    }
+
+    /// Until there is.
+    pub async fn room(&self) {
+        if let Some(wire) = &self.wire {
+            wire.room().await;
         }
     }
 

@@ -1,24 +1,33 @@
 //! A serial line to a wire of boards: the frames of `quorate_embedded::link::Serial`, over a device, or over a socket as
-//! emulators have it. Everybody on the wire hears each frame.
+//! emulators have it. Everybody on the wire hears each frame, and one speaks at a time.
 
 use std::fmt;
 use std::io;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use quorate::config::Link;
+use quorate::plan;
 
 use quorate_embedded::link::{Deframer, Serial, enframe};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_serial::SerialPortBuilderExt;
 
 use super::{Arrived, Task};
 
-/// Frames that are not sent yet: on a slow line they would be old before they are.
-const LANE_MAX: usize = 4;
+/// Frames behind the one on the line: more of them would be old before they are sent.
+const LANE_MAX: usize = 1;
+/// A frame that found the line busy for so long is old.
+const PATIENCE: Duration = Duration::from_millis(250);
 const AGAIN: Duration = Duration::from_millis(500);
 const FRAME_BYTES_MAX: usize = u16::MAX as usize;
 const BAUD: u32 = 115_200;
+/// How long the line has to be quiet before a frame: this, or up to eight times as much, as boards wait.
+const QUIET: Duration = Duration::from_millis(2);
 
 /// Where a wire is: `DEVICE[@BAUD]`, `unix:PATH` or `tcp:HOST:PORT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,24 +86,40 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Opens it, and opens it again whenever it is lost.
-    pub fn open(address: WireAddress, arrived: mpsc::Sender<Arrived>) -> Self {
+    /// Opens it, and opens it again whenever it is lost. `link` is what the wire is like; without it, a device is as its rate says, and a
+    /// socket takes what comes.
+    pub fn open(address: WireAddress, link: Option<Link>, arrived: mpsc::Sender<Arrived>) -> Self {
+        let link = link.or(match &address {
+            WireAddress::Device { baud, .. } => Some(plan::serial(*baud)),
+            WireAddress::Unix(_) | WireAddress::Tcp(_) => None,
+        });
         let (lane, frames) = mpsc::channel(LANE_MAX);
-        Self { lane, _task: Task::spawn(keep_open(address, frames, arrived)) }
+        Self { lane, _task: Task::spawn(keep_open(address, link, frames, arrived)) }
     }
 
-    /// Never waits: what there is no room for is dropped.
-    pub(super) fn send(&mut self, frame: &[u8]) {
+    /// Never waits: what there is no room for is dropped, and `false`.
+    pub(super) fn send(&self, frame: &[u8]) -> bool {
         let mut bytes = vec![0; Serial::<()>::memory_bytes(frame.len())];
-        if let Some(len) = enframe(frame, &mut bytes) {
-            bytes.truncate(len);
-            let _ = self.lane.try_send(bytes);
-        }
+        let len = enframe(frame, &mut bytes);
+        bytes.truncate(len.unwrap_or(0));
+        len.is_some() && self.lane.try_send(bytes).is_ok()
+    }
+
+    /// Is there room for a frame?
+    pub(super) fn has_room(&self) -> bool {
+        self.lane.capacity() > 0
+    }
+
+    /// Until there is.
+    pub(super) async fn room(&self) {
+        // The task lives as long as this does.
+        let _ = self.lane.reserve().await;
     }
 }
 
 async fn keep_open(
     address: WireAddress,
+    link: Option<Link>,
     mut frames: mpsc::Receiver<Vec<u8>>,
     arrived: mpsc::Sender<Arrived>,
 ) {
@@ -103,21 +128,21 @@ async fn keep_open(
         let ended = match &address {
             WireAddress::Device { path, baud } => {
                 match tokio_serial::new(path, *baud).open_native_async() {
-                    Ok(port) => serve(port, &mut frames, &arrived).await,
+                    Ok(port) => serve(port, link, &mut frames, &arrived).await,
                     Err(error) => error.into(),
                 }
             }
-            WireAddress::Tcp(at) => match TcpStream::connect(at).await {
+            WireAddress::Tcp(at) => match without(&mut frames, TcpStream::connect(at)).await {
                 Ok(stream) => {
                     // A line that waits for more to send is only slower.
                     let _ = stream.set_nodelay(true);
-                    serve(stream, &mut frames, &arrived).await
+                    serve(stream, link, &mut frames, &arrived).await
                 }
                 Err(error) => error,
             },
             #[cfg(unix)]
             WireAddress::Unix(path) => match tokio::net::UnixStream::connect(path).await {
-                Ok(stream) => serve(stream, &mut frames, &arrived).await,
+                Ok(stream) => serve(stream, link, &mut frames, &arrived).await,
                 Err(error) => error,
             },
             #[cfg(not(unix))]
@@ -127,25 +152,89 @@ async fn keep_open(
             told = ended.to_string();
             tracing::warn!(wire = %address, "no wire: {told}");
         }
-        tokio::time::sleep(AGAIN).await;
-        while frames.try_recv().is_ok() {}
+        without(&mut frames, tokio::time::sleep(AGAIN)).await;
+    }
+}
+
+/// Until that is done, while there is no line: frames are lost, and the node does not wait for them.
+async fn without<T>(frames: &mut mpsc::Receiver<Vec<u8>>, done: impl Future<Output = T>) -> T {
+    tokio::pin!(done);
+    loop {
+        tokio::select! {
+            done = &mut done => return done,
+            Some(_) = frames.recv() => {}
+        }
+    }
+}
+
+/// When a line that others speak on is free.
+struct Manners {
+    link: Option<Link>,
+    free_at: Mutex<Instant>,
+}
+
+impl Manners {
+    fn new(link: Option<Link>) -> Self {
+        Self { link, free_at: Mutex::new(Instant::now()) }
+    }
+
+    fn free_at(&self) -> std::sync::MutexGuard<'_, Instant> {
+        self.free_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Somebody speaks, or has just spoken.
+    fn heard(&self) {
+        // Each waits for another time, or two begin at once again and again.
+        let slots = getrandom::u32().unwrap_or(0) % 8 + 1;
+        *self.free_at() = Instant::now() + QUIET * slots;
+    }
+
+    /// Until this node may speak; `false` if that takes too long.
+    async fn turn(&self) -> bool {
+        let late = Instant::now() + PATIENCE;
+        loop {
+            let (free_at, now) = (*self.free_at(), Instant::now());
+            if self.link.is_none() || free_at <= now {
+                return true;
+            }
+            if now >= late {
+                return false;
+            }
+            tokio::time::sleep_until(free_at).await;
+        }
+    }
+
+    /// For as long as the frame takes on the line, which has a buffer in front of it.
+    async fn spoke(&self, bytes: usize) {
+        if let Some(link) = &self.link {
+            let bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
+            tokio::time::sleep(Duration::from_micros(link.air_us(bytes).into())).await;
+            // Others may have been waiting.
+            self.heard();
+        }
     }
 }
 
 /// Until the line is lost.
 async fn serve(
     line: impl AsyncRead + AsyncWrite,
+    link: Option<Link>,
     frames: &mut mpsc::Receiver<Vec<u8>>,
     arrived: &mpsc::Sender<Arrived>,
 ) -> io::Error {
     let (read, write) = tokio::io::split(line);
+    let manners = Manners::new(link);
     tokio::select! {
-        error = receive(read, arrived) => error,
-        error = send(write, frames) => error,
+        error = receive(read, &manners, arrived) => error,
+        error = send(write, &manners, frames) => error,
     }
 }
 
-async fn receive(mut read: impl AsyncRead + Unpin, arrived: &mpsc::Sender<Arrived>) -> io::Error {
+async fn receive(
+    mut read: impl AsyncRead + Unpin,
+    manners: &Manners,
+    arrived: &mpsc::Sender<Arrived>,
+) -> io::Error {
     let mut memory = vec![0; FRAME_BYTES_MAX];
     let mut deframer = Deframer::new(&mut memory);
     let mut bytes = [0; 1024];
@@ -155,6 +244,7 @@ async fn receive(mut read: impl AsyncRead + Unpin, arrived: &mpsc::Sender<Arrive
             Ok(len) => len,
             Err(error) => return error,
         };
+        manners.heard();
         for byte in &bytes[..len] {
             let Some(len) = deframer.push(*byte) else { continue };
             let frame = deframer.frame(len).to_vec();
@@ -167,9 +257,13 @@ async fn receive(mut read: impl AsyncRead + Unpin, arrived: &mpsc::Sender<Arrive
 
 async fn send(
     mut write: impl AsyncWrite + Unpin,
+    manners: &Manners,
     frames: &mut mpsc::Receiver<Vec<u8>>,
 ) -> io::Error {
     while let Some(frame) = frames.recv().await {
+        if !manners.turn().await {
+            continue;
+        }
         let written = async {
             write.write_all(&frame).await?;
             write.flush().await
@@ -177,6 +271,7 @@ async fn send(
         if let Err(error) = written.await {
             return error;
         }
+        manners.spoke(frame.len()).await;
     }
     io::ErrorKind::BrokenPipe.into()
 }
@@ -201,12 +296,80 @@ mod tests {
         assert!("/dev/ttyUSB0@fast".parse::<WireAddress>().is_err());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_line_has_to_be_quiet_before_a_frame_and_one_that_never_is_gets_none() {
+        let manners = Manners::new(Some(plan::serial(BAUD)));
+        let begun = Instant::now();
+        assert!(manners.turn().await);
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        for _ in 0..50 {
+            manners.heard();
+            let heard = Instant::now();
+            assert!(manners.turn().await);
+            let waited = heard.elapsed();
+            assert!(
+                QUIET <= waited && waited <= QUIET * 8 + Duration::from_millis(1),
+                "{waited:?}"
+            );
+        }
+        let babbles = async {
+            loop {
+                manners.heard();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            () = babbles => {}
+            turn = manners.turn() => assert!(!turn),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frame_takes_as_long_as_on_the_line_and_the_next_one_waits() {
+        let link = plan::serial(BAUD);
+        let (near, mut far) = tokio::io::duplex(1024);
+        let (lane, mut frames) = mpsc::channel(2);
+        let (arrived, _arrivals) = super::super::arrivals();
+        let (mut ends, begun) = ([Duration::ZERO; 2], Instant::now());
+        for _ in 0..2 {
+            lane.try_send(vec![7; 100]).unwrap();
+        }
+        let reads = async {
+            for end in &mut ends {
+                far.read_exact(&mut [0; 100]).await.unwrap();
+                *end = begun.elapsed();
+            }
+        };
+        tokio::select! {
+            error = serve(near, Some(link), &mut frames, &arrived) => panic!("{error}"),
+            () = reads => {}
+        }
+        let air = Duration::from_micros(link.air_us(100).into());
+        assert!(ends[1] - ends[0] >= air + QUIET, "{ends:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_a_line_that_is_not_there() {
+        let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = WireAddress::Tcp(gone.local_addr().unwrap().to_string());
+        drop(gone);
+        let (arrived, _arrivals) = super::super::arrivals();
+        let wire = Wire::open(address, None, arrived);
+        let begun = Instant::now();
+        for _ in 0..20 {
+            wire.room().await;
+            assert!(wire.has_room() && wire.send(&[1]));
+            assert!(!wire.has_room() && !wire.send(&[2]));
+        }
+        assert!(begun.elapsed() < AGAIN, "{:?}", begun.elapsed());
+    }
+
     #[tokio::test]
     async fn frames_cross_a_wire_through_noise_and_a_lost_line() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = WireAddress::Tcp(listener.local_addr().unwrap().to_string());
         let (arrived, mut arrivals) = super::super::arrivals();
-        let mut wire = Wire::open(address, arrived);
+        let wire = Wire::open(address, None, arrived);
         for round in 0..2u8 {
             let (mut board, _) = listener.accept().await.unwrap();
             let mut bytes = [0; 64];
