@@ -4,37 +4,52 @@
 //! on their way, is kept count of here.
 
 mod lines;
+mod members;
 mod mirror;
 mod replies;
 mod requests;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use quorate::raft::Role;
-use quorate::{EntryId, Index, NodeId, NodeSet};
+use quorate::{EntryId, Index, NodeId};
 
 use lines::{Event, Line, Msg, State};
+use members::{Members, Registered};
 pub(super) use mirror::Shown;
-use mirror::{Durable, Mirror, Reply, Sent};
+use mirror::{Durable, Mirror, Reply, Sent, Server};
 
 /// The events of a run.
 #[derive(Debug, Default)]
 pub struct SpecEvents {
     lines: Vec<Line>,
-    boards: Vec<Mirror>,
+    boards: BTreeMap<Server, Mirror>,
     messages: Vec<Sent>,
-    replies: BTreeMap<(u8, u8), Vec<Reply>>,
+    replies: BTreeMap<(Server, Server), Vec<Reply>>,
     /// Where the messages are that a frame stands for, by its hash and receiver.
     frames: HashMap<(u64, u8), Vec<usize>>,
     /// With whom the cluster was founded.
-    founded: NodeSet,
+    founded: Arc<Members>,
+    /// Which server a board's life is, by number and generation.
+    lives: BTreeMap<(u8, u16), Server>,
+    /// Which of them each board is.
+    here: BTreeMap<u8, Server>,
+    /// Changes of membership by their entries' index and term.
+    changes: BTreeMap<(u64, u64), Registered>,
+    /// The lines in which leaders append, by index and term.
+    appends: BTreeMap<(u64, u64), usize>,
     ended: bool,
 }
 
 impl SpecEvents {
     /// Events of a cluster of so many boards.
     pub fn new(boards: u8) -> Self {
-        Self { founded: (1..=boards).filter_map(NodeId::new).collect(), ..Self::default() }
+        let ids = (1..=boards).filter_map(NodeId::new);
+        let lives =
+            ids.clone().map(|id| ((id.get(), 1), Server { board: id.get(), generation: 1 }));
+        let founded = Arc::new(Members::founding(ids.clone().collect()));
+        Self { founded, lives: lives.collect(), ..Self::default() }
     }
 
     /// The lines, one event each.
@@ -52,12 +67,14 @@ impl SpecEvents {
         }
     }
 
-    fn mirror(&mut self, board: u8) -> &mut Mirror {
-        let at = usize::from(board);
-        if self.boards.len() <= at {
-            self.boards.resize(at + 1, Mirror::default());
-        }
-        &mut self.boards[at]
+    fn mirror(&mut self, server: Server) -> &mut Mirror {
+        self.boards.entry(server).or_default()
+    }
+
+    /// What the board is, if it runs and the trace has not ended.
+    fn running(&self, number: u8) -> Option<Server> {
+        let server = self.here.get(&number).filter(|_| !self.ended)?;
+        self.boards.get(server).filter(|mirror| mirror.runs).map(|_| *server)
     }
 
     /// Writes a line: what the board shows, with the specification's log and commit index where they are further.
@@ -65,27 +82,28 @@ impl SpecEvents {
         &mut self,
         ms: u64,
         name: &'static str,
-        board: u8,
+        board: Server,
         shown: &Shown,
         msg: Option<Msg>,
     ) -> usize {
         let place = self.lines.len();
         let mirror = self.mirror(board);
-        let state = State::new(shown.term, shown.vote, mirror.commit(shown));
-        let (role, log, conf) = (shown.role, shown.last.index.0, mirror.conf);
-        let event = Event::new(name, board, state, role, log, &conf, msg);
+        let (vote, commit) = (mirror.vote(shown), mirror.commit(shown));
+        let state = State { term: shown.term, vote, commit };
+        let (role, log, voters) = (shown.role, shown.last.index.0, mirror.now.members.voters());
+        let event = Event::new(name, board, state, role, log, voters, msg);
         self.lines.push(Line::event(place, ms, event));
         place
     }
 
     /// The same in the midst of what one frame does: as the specification has it there.
-    fn put_between(&mut self, ms: u64, name: &'static str, board: u8, shown: &Shown, msg: Msg) {
+    fn put_between(&mut self, ms: u64, name: &'static str, board: Server, shown: &Shown, msg: Msg) {
         let mirror = self.mirror(board).clone();
         let last = EntryId::new(Index(mirror.now.log.len() as u64), shown.last.term);
         let shown = Shown {
             role: mirror.role,
             term: mirror.now.term,
-            vote: mirror.now.vote,
+            vote: mirror.now.vote.board,
             commit: mirror.now.commit,
             last,
             ..shown.clone()
@@ -94,23 +112,29 @@ impl SpecEvents {
     }
 
     /// A board runs: for the first time, or again with what its flash held.
-    pub(super) fn booted(&mut self, ms: u64, board: u8, shown: &Shown) {
+    pub(super) fn booted(&mut self, ms: u64, number: u8, shown: &Shown) {
         if self.ended {
             return;
         }
-        let founded = self.founded;
+        let Some(board) = self.lives.get(&(number, shown.generation)).copied() else {
+            return self
+                .end(ms, format!("board {number} has a place that nobody was seen to give it"));
+        };
+        self.here.insert(number, board);
+        let founded = self.founded.clone();
         let mirror = self.mirror(board);
-        mirror.runs = true;
+        (mirror.runs, mirror.ran) = (true, true);
         if !mirror.known {
             mirror.known = true;
             // Who is a member is in a snapshot, which is read a little later.
-            mirror.conf = [founded, NodeSet::EMPTY];
+            mirror.now.members = founded;
+            mirror.durable = mirror.now.clone();
             self.put(ms, "InitState", board, shown, None);
             return;
         }
         let is = |kept: &Durable| {
             let last = shown.last;
-            (kept.term, kept.vote) == (shown.term, shown.vote)
+            (kept.term, kept.vote.board) == (shown.term, shown.vote)
                 && kept.log.len() as u64 == last.index.0
                 && kept.log.last().is_none_or(|term| *term == last.term.0)
         };
@@ -127,7 +151,7 @@ impl SpecEvents {
         mirror.now = mirror.durable.clone();
         mirror.role = Role::Follower;
         mirror.matched.clear();
-        mirror.hidden = 0;
+        (mirror.hidden, mirror.pending) = (0, 0);
         if shown.commit > mirror.now.commit {
             mirror.hidden = shown.commit;
         }
@@ -138,12 +162,14 @@ impl SpecEvents {
     }
 
     /// A board has lost its power.
-    pub(super) fn cut(&mut self, board: u8) {
-        self.mirror(board).runs = false;
+    pub(super) fn cut(&mut self, number: u8) {
+        if let Some(server) = self.here.get(&number).copied() {
+            self.mirror(server).runs = false;
+        }
     }
 
     /// All that the board has said so far is durable and on its way.
-    fn ready(&mut self, ms: u64, board: u8, shown: &Shown) {
+    fn ready(&mut self, ms: u64, board: Server, shown: &Shown) {
         for (_, replies) in self.replies.iter_mut().filter(|((from, _), _)| *from == board) {
             replies.iter_mut().for_each(|reply| reply.pending = false);
         }
@@ -153,14 +179,13 @@ impl SpecEvents {
     }
 
     /// Something was given to the board, or it was asked for an output: what it has become.
-    pub(super) fn observe(&mut self, ms: u64, board: u8, shown: &Shown) {
-        if self.ended || !self.mirror(board).runs {
+    pub(super) fn observe(&mut self, ms: u64, number: u8, shown: &Shown) {
+        let Some(board) = self.running(number) else { return };
+        self.apply_changes(ms, board, shown);
+        if self.decides_otherwise(ms, board, shown) {
             return;
         }
-        let Mirror { role, conf, now: Durable { term, .. }, .. } = *self.mirror(board);
-        if !shown.conf[0].is_empty() && shown.conf != conf {
-            return self.end(ms, format!("board {board} has other members now"));
-        }
+        let Mirror { role, now: Durable { term, .. }, .. } = *self.mirror(board);
         match shown.role {
             Role::Candidate if shown.term == term + 1 => self.stands(ms, board, shown),
             Role::Follower if shown.term == term && role != Role::Follower => {
@@ -177,15 +202,16 @@ impl SpecEvents {
         }
         let mirror = self.mirror(board);
         mirror.role = shown.role;
-        (mirror.now.term, mirror.now.vote) = (shown.term, shown.vote);
+        (mirror.now.term, mirror.now.vote) = (shown.term, mirror.vote(shown));
         if shown.role == Role::Leader {
             self.leads(ms, board, shown);
+            self.apply_changes(ms, board, shown);
         }
     }
 
-    fn stands(&mut self, ms: u64, board: u8, shown: &Shown) {
+    fn stands(&mut self, ms: u64, board: Server, shown: &Shown) {
         let mirror = self.mirror(board);
-        (mirror.now.term, mirror.now.vote) = (shown.term, shown.vote);
+        (mirror.now.term, mirror.now.vote) = (shown.term, board);
         self.put(ms, "BecomeCandidate", board, shown, None);
         // It asks itself, as it asks the others.
         let msg = Msg::new("MsgVoteResp", board, board, shown.term);
@@ -193,7 +219,7 @@ impl SpecEvents {
         self.reply(board, board, msg);
     }
 
-    fn wins(&mut self, ms: u64, board: u8, shown: &Shown) {
+    fn wins(&mut self, ms: u64, board: Server, shown: &Shown) {
         let candidate = Shown { role: Role::Candidate, ..shown.clone() };
         let before = self.mirror(board).now.log.len() as u64;
         let last = EntryId::new(Index(before), shown.last.term);
@@ -204,13 +230,14 @@ impl SpecEvents {
     }
 
     /// A leader: entries of its own, how far they are durable here, and what is committed by that.
-    fn leads(&mut self, ms: u64, board: u8, shown: &Shown) {
+    fn leads(&mut self, ms: u64, board: Server, shown: &Shown) {
         while (self.mirror(board).now.log.len() as u64) < shown.last.index.0 {
             let index = self.mirror(board).now.log.len() as u64;
             let at = |index| EntryId::new(Index(index), shown.last.term);
             let commit = self.mirror(board).now.commit;
             let before = Shown { last: at(index), commit, ..shown.clone() };
-            self.put(ms, "Replicate", board, &before, None);
+            let line = self.put(ms, "Replicate", board, &before, None);
+            self.appends.insert((index + 1, shown.term), line);
             self.mirror(board).now.log.push(shown.term);
             let msg = Msg { index: index + 1, ..Msg::new("MsgAppResp", board, board, shown.term) };
             let after = Shown { last: at(index + 1), ..before };

@@ -2,12 +2,12 @@
 
 use super::SpecEvents;
 use super::lines::Msg;
-use super::mirror::{REPLIES_MAX, Reply, Shown};
+use super::mirror::{REPLIES_MAX, Reply, Server, Shown};
 use quorate::raft::Role;
 
 impl SpecEvents {
     /// A candidate's own vote counts once flash holds it.
-    pub(super) fn own_vote(&mut self, ms: u64, board: u8, shown: &Shown) {
+    pub(super) fn own_vote(&mut self, ms: u64, board: Server, shown: &Shown) {
         let term = shown.term;
         let own = |reply: &Reply| reply.msg.is("MsgVoteResp", term);
         if let Some(at) = self.find(board, board, own) {
@@ -20,8 +20,8 @@ impl SpecEvents {
     pub(super) fn acknowledged(
         &mut self,
         ms: u64,
-        leader: u8,
-        from: u8,
+        leader: Server,
+        from: Server,
         index: u64,
         shown: &Shown,
     ) {
@@ -44,7 +44,12 @@ impl SpecEvents {
         self.hear(ms, "ReceiveAppendEntriesResponse", from, leader, shown, at);
     }
 
-    pub(super) fn find(&self, from: u8, to: u8, fits: impl Fn(&Reply) -> bool) -> Option<usize> {
+    pub(super) fn find(
+        &self,
+        from: Server,
+        to: Server,
+        fits: impl Fn(&Reply) -> bool,
+    ) -> Option<usize> {
         self.replies.get(&(from, to))?.iter().position(fits)
     }
 
@@ -53,8 +58,8 @@ impl SpecEvents {
         &mut self,
         ms: u64,
         name: &'static str,
-        from: u8,
-        to: u8,
+        from: Server,
+        to: Server,
         shown: &Shown,
         at: usize,
     ) {
@@ -65,7 +70,7 @@ impl SpecEvents {
     }
 
     /// What the specification answers by itself.
-    pub(super) fn reply(&mut self, from: u8, to: u8, msg: Msg) {
+    pub(super) fn reply(&mut self, from: Server, to: Server, msg: Msg) {
         let replies = self.replies.entry((from, to)).or_default();
         if replies.len() >= REPLIES_MAX {
             replies.remove(0);
@@ -76,8 +81,8 @@ impl SpecEvents {
     pub(super) fn answered(
         &mut self,
         ms: u64,
-        board: u8,
-        from: u8,
+        board: Server,
+        from: Server,
         term: u64,
         granted: bool,
         before: &Shown,
@@ -94,12 +99,20 @@ impl SpecEvents {
     }
 
     /// A leader or candidate of the past learns the term from an answer.
-    pub(super) fn outdated(&mut self, ms: u64, board: u8, from: u8, term: u64, before: &Shown) {
+    pub(super) fn outdated(
+        &mut self,
+        ms: u64,
+        board: Server,
+        from: Server,
+        term: u64,
+        before: &Shown,
+    ) {
         let fits = |reply: &Reply| reply.msg.is("MsgAppResp", term) && !reply.pending;
         if let Some(at) = self.find(from, board, fits) {
             self.hear(ms, "ReceiveAppendEntriesResponse", from, board, before, at);
             let mirror = self.mirror(board);
-            (mirror.now.term, mirror.now.vote, mirror.role) = (term, 0, Role::Follower);
+            (mirror.now.term, mirror.now.vote, mirror.role) =
+                (term, Server::NOBODY, Role::Follower);
         }
     }
 }

@@ -3,24 +3,33 @@
 use quorate::entry::Entries;
 use quorate::raft::Role;
 use quorate::wire::{self, Message};
-use quorate::{EntryId, Index, NodeId};
+use quorate::{EntryId, Index};
 
 use super::SpecEvents;
 use super::lines::Msg;
-use super::mirror::{Sent, Shown};
+use super::mirror::{Sent, Server, Shown};
 use crate::sim::trace::Fnv;
 
 impl SpecEvents {
     /// A board hands a frame to its link.
-    pub(in crate::sim) fn sent(&mut self, ms: u64, board: u8, bytes: &[u8], shown: &Shown) {
-        let Ok(frame) = wire::decode(bytes) else { return };
-        if self.ended || !self.mirror(board).runs {
+    pub(in crate::sim) fn sent(&mut self, ms: u64, number: u8, bytes: &[u8], shown: &Shown) {
+        let (Ok(frame), Some(board)) = (wire::decode(bytes), self.running(number)) else { return };
+        if let Message::Append { prev, .. } = frame.envelope.message {
+            self.propose(ms, board, &Entries::new(prev, frame.payload));
+        }
+        if self.ended {
             return;
         }
+        let members = self.mirror(board).now.members.clone();
         let (hash, commit) = (Fnv::of(bytes), self.mirror(board).now.commit);
         let matched = self.mirror(board).matched.clone();
         let log = self.mirror(board).now.log.clone();
-        for to in frame.envelope.to.iter().map(NodeId::get) {
+        for id in frame.envelope.to.iter() {
+            // Answers are the specification's own, whomever they are to.
+            let Some(to) = members.server(id).or_else(|| self.here.get(&id.get()).copied()) else {
+                continue;
+            };
+            let is_member = members.has(to);
             let matched = matched.get(&to).copied().unwrap_or_default();
             let append = |name, prev: EntryId, entries| Msg {
                 log_term: prev.term.0,
@@ -36,12 +45,12 @@ impl SpecEvents {
                 append("MsgApp", EntryId::new(index, quorate::Term(term)), 0)
             };
             match frame.envelope.message {
-                Message::VoteRequest { term, last, pre: false, .. } => {
+                Message::VoteRequest { term, last, pre: false, .. } if is_member => {
                     let (log_term, index) = (last.term.0, last.index.0);
                     let msg = Msg { log_term, index, ..Msg::new("MsgVote", board, to, term.0) };
                     self.send(ms, "SendRequestVoteRequest", hash, msg, None, shown);
                 }
-                Message::Append { prev, .. } => {
+                Message::Append { prev, .. } if is_member => {
                     let name = "SendAppendEntriesRequest";
                     let mut before = prev;
                     for entry in Entries::new(prev, frame.payload).flatten() {
@@ -53,7 +62,9 @@ impl SpecEvents {
                         self.send(ms, name, hash, append("MsgApp", prev, 0), None, shown);
                     }
                 }
-                Message::Heartbeat { commit: id, .. } | Message::Snapshot { id, .. } => {
+                Message::Heartbeat { commit: id, .. } | Message::Snapshot { id, .. }
+                    if is_member =>
+                {
                     let name = "SendAppendEntriesRequest";
                     self.send(ms, name, hash, nothing(id), None, shown);
                 }
@@ -85,15 +96,17 @@ impl SpecEvents {
         entry: Option<u64>,
         shown: &Shown,
     ) {
-        let (from, to) = (msg.sender(), msg.receiver());
+        let (from, to) = (msg.from, msg.to);
         let line = self.put(ms, name, from, shown, Some(msg.clone()));
-        self.frames.entry((frame, to)).or_default().push(self.messages.len());
+        self.frames.entry((frame, to.board)).or_default().push(self.messages.len());
         self.messages.push(Sent { msg, from, to, entry, taken: false, line });
     }
 
     /// The messages that a frame stands for. One that has arrived before was sent twice.
-    pub(super) fn arriving(&mut self, bytes: &[u8], to: u8) -> Vec<usize> {
-        let mut messages = self.frames.get(&(Fnv::of(bytes), to)).cloned().unwrap_or_default();
+    pub(super) fn arriving(&mut self, bytes: &[u8], to: Server) -> Vec<usize> {
+        let frames = self.frames.get(&(Fnv::of(bytes), to.board));
+        let mut messages = frames.cloned().unwrap_or_default();
+        messages.retain(|at| self.messages[*at].msg.to == to);
         // Equal frames were sent more than once: the newest that is on its way.
         if let Some(first) = messages.first().map(|at| self.messages[*at].msg.clone()) {
             let starts = messages.iter().filter(|at| self.messages[**at].msg == first).count();
@@ -101,6 +114,13 @@ impl SpecEvents {
             messages = messages.split_off(messages.len() - each);
         }
         messages
+    }
+
+    /// The sender means another life of this board.
+    fn is_for_another(&self, bytes: &[u8], to: Server) -> bool {
+        let messages = self.frames.get(&(Fnv::of(bytes), to.board)).into_iter().flatten();
+        let mut of_board = messages.map(|at| self.messages[*at].msg.to).peekable();
+        of_board.peek().is_some() && of_board.all(|other| other != to)
     }
 
     pub(super) fn take(&mut self, at: usize) -> usize {
@@ -118,17 +138,32 @@ impl SpecEvents {
     pub(in crate::sim) fn arrived(
         &mut self,
         ms: u64,
-        board: u8,
+        number: u8,
         bytes: &[u8],
         before: &Shown,
         after: &Shown,
     ) {
-        let Ok(frame) = wire::decode(bytes) else { return };
-        let to_it = frame.envelope.to.iter().any(|to| to.get() == board);
-        if self.ended || !self.mirror(board).runs || !to_it {
+        let (Ok(frame), Some(board)) = (wire::decode(bytes), self.running(number)) else { return };
+        let life = (frame.envelope.from.get(), frame.envelope.generation.0);
+        let Some(from) = self.lives.get(&life).copied() else {
+            // A board without a place asks for one.
+            return self.observe(ms, number, after);
+        };
+        if !frame.envelope.to.iter().any(|to| to.get() == number) {
             return;
         }
-        let from = frame.envelope.from.get();
+        if self.is_for_another(bytes, board) {
+            // Nobody hears of it what becomes of it.
+            let mirror = self.mirror(board);
+            (mirror.displaced, mirror.runs) = (true, false);
+            return;
+        }
+        if self.mirror(from).displaced
+            && self.mirror(board).now.members.has(from)
+            && matches!(frame.envelope.message, Message::Reply { .. } | Message::VoteReply { .. })
+        {
+            return self.end(ms, format!("board {board} hears {from}, whose place is another's"));
+        }
         let hidden = match frame.envelope.message {
             Message::VoteRequest { .. } | Message::VoteReply { .. } => true,
             Message::Append { commit, .. } => commit.0 <= self.mirror(from).hidden,
@@ -142,7 +177,7 @@ impl SpecEvents {
             Message::VoteRequest { pre: false, term, .. } => {
                 let raised = after.term > before.term;
                 // What it does not answer was not received: it hears a leader.
-                if term.0 == after.term && (raised || after.vote == from) {
+                if term.0 == after.term && (raised || after.vote == from.board) {
                     for at in self.arriving(bytes, board) {
                         self.asked(ms, board, before, at);
                     }
@@ -175,21 +210,22 @@ impl SpecEvents {
             }
             _ => {}
         }
-        self.observe(ms, board, after);
+        self.observe(ms, number, after);
     }
 
     /// A vote is asked for (the specification's own rule, Raft §5.4.1).
-    pub(super) fn asked(&mut self, ms: u64, board: u8, before: &Shown, at: usize) {
+    pub(super) fn asked(&mut self, ms: u64, board: Server, before: &Shown, at: usize) {
         let at = self.take(at);
         self.messages[at].taken = true;
         let Sent { msg, from, .. } = self.messages[at].clone();
         self.put(ms, "ReceiveRequestVoteRequest", board, before, Some(msg.clone()));
         let mirror = self.mirror(board);
         if msg.term > mirror.now.term {
-            (mirror.now.term, mirror.now.vote, mirror.role) = (msg.term, 0, Role::Follower);
+            (mirror.now.term, mirror.now.vote, mirror.role) =
+                (msg.term, Server::NOBODY, Role::Follower);
         }
         let own = (mirror.now.log.last().copied().unwrap_or(0), mirror.now.log.len() as u64);
-        let free = mirror.now.vote == 0 || mirror.now.vote == from;
+        let free = mirror.now.vote == Server::NOBODY || mirror.now.vote == from;
         let grant = msg.term == mirror.now.term && free && (msg.log_term, msg.index) >= own;
         if grant {
             mirror.now.vote = from;
@@ -206,7 +242,7 @@ impl SpecEvents {
     pub(super) fn appended(
         &mut self,
         ms: u64,
-        board: u8,
+        board: Server,
         before: &Shown,
         at: usize,
         between: bool,
@@ -222,7 +258,8 @@ impl SpecEvents {
         }
         let mirror = self.mirror(board);
         if msg.term > mirror.now.term {
-            (mirror.now.term, mirror.now.vote, mirror.role) = (msg.term, 0, Role::Follower);
+            (mirror.now.term, mirror.now.vote, mirror.role) =
+                (msg.term, Server::NOBODY, Role::Follower);
         }
         let term = mirror.now.term;
         if mirror.role == Role::Candidate && msg.term == term {
@@ -262,10 +299,8 @@ impl SpecEvents {
 
     /// A snapshot has taken the place of the board's log: the specification, whose logs are never compacted, appends what
     /// it stands for.
-    pub(in crate::sim) fn installed(&mut self, ms: u64, board: u8, id: EntryId, shown: &Shown) {
-        if self.ended || !self.mirror(board).runs {
-            return;
-        }
+    pub(in crate::sim) fn installed(&mut self, ms: u64, number: u8, id: EntryId, shown: &Shown) {
+        let Some(board) = self.running(number) else { return };
         let whole = |sent: &&Sent| {
             sent.to == board && sent.msg.term == shown.term && sent.msg.index >= id.index.0
         };
