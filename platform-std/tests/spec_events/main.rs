@@ -225,7 +225,7 @@ fn a_change_of_membership_that_was_altered_is_not_taken() {
         |from: &'static str, to: &'static str| move |line: &str| Some(line.replace(from, to));
     for number in [0, 1] {
         let change = altered(&lines, has("\"ChangeConf\""), number, gone);
-        refused_by(&change, "shows log");
+        refused_by(&change, "is not the message");
         let twice =
             altered(&lines, has("\"ChangeConf\""), number, |line| Some(format!("{line}\n{line}")));
         let twice: Vec<String> =

@@ -224,6 +224,10 @@ impl SpecEvents {
             return;
         }
         let step = self.step_up_to(board, commit);
+        if step == 0 && self.mirror(board).now.members.servers.is_empty() {
+            // Who began as one that knows nobody learns of members by a step alone.
+            return;
+        }
         if step > changed {
             let mirror = self.mirror(board);
             let last = EntryId::new(Index(mirror.now.log.len() as u64), shown.last.term);
