@@ -67,7 +67,8 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
     /// Write the run to FILE in the event form that the TLA+ trace validation of etcd-io/raft reads, one JSON object a
-    /// line. That specification knows no pre-vote, so the boards do without it: the run is another one than without this.
+    /// line. That specification knows no pre-vote and no joint changes, so the boards do without them: the run is another one
+    /// than without this.
     #[arg(long, value_name = "FILE")]
     ndjson: Option<PathBuf>,
 }
@@ -142,7 +143,7 @@ fn run_one(args: &Run) -> Result<ExitCode, Failure> {
     };
     let ndjson = args.ndjson.as_ref().map(create).transpose()?;
     let mut options = args.world.options(args.seed);
-    options.pre_vote = ndjson.is_none();
+    (options.pre_vote, options.plain_changes) = (ndjson.is_none(), ndjson.is_some());
     let events = ndjson.is_some().then(|| Box::new(SpecEvents::new(options.boards)));
     let (report, mut trace, events) = sim::run_observed(&options, trace, events);
     if let (Err(e), Some(path)) = (trace.finish(), &args.trace) {

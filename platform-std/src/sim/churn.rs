@@ -19,14 +19,15 @@ pub(super) fn change(world: &mut World, dice: &mut Dice) {
     let now = world.checks.members.latest().clone();
     let all: NodeSet = world.boards.iter().map(|board| board.id).collect();
     let outside = all.difference(now.members());
+    let plain = world.options.plain_changes;
     for _ in 0..TRIES {
         let (transition, steps) = if !now.membership.outgoing.is_empty() {
             (Transition::Auto, Vec::new())
         } else if !outside.is_empty() && dice.chance(500) {
-            let what = if dice.chance(800) { What::AddLearner } else { What::AddVoter };
+            let what = if dice.chance(800) || plain { What::AddLearner } else { What::AddVoter };
             (Transition::Auto, vec![Step::new(what, pick(outside, dice))])
         } else {
-            draw(&now, all, dice)
+            draw(&now, all, plain, dice)
         };
         if propose(world, leader, transition, &steps, dice.chance(150)) {
             return;
@@ -59,22 +60,28 @@ fn pick(from: NodeSet, dice: &mut Dice) -> NodeId {
 }
 
 /// One step at once, or several through a joint configuration.
-fn draw(now: &Configuration, all: NodeSet, dice: &mut Dice) -> (Transition, Vec<Step>) {
+fn draw(
+    now: &Configuration,
+    all: NodeSet,
+    plain: bool,
+    dice: &mut Dice,
+) -> (Transition, Vec<Step>) {
     let learners = now.membership.learners;
     let transition = match dice.below(10) {
+        _ if plain => Transition::Auto,
         0..5 => Transition::Auto,
         5..7 => Transition::Implicit,
         _ => Transition::Explicit,
     };
-    let count =
-        if transition == Transition::Auto && dice.chance(700) { 1 } else { dice.within(1, 3) };
+    let one = plain || transition == Transition::Auto && dice.chance(700);
+    let count = if one { 1 } else { dice.within(1, 3) };
     let step = |dice: &mut Dice| {
         let id = pick(all, dice);
         let what = match dice.below(10) {
             _ if learners.contains(id) && dice.chance(700) => What::AddVoter,
             0..4 => What::AddVoter,
-            4..7 => What::AddLearner,
-            7..9 => What::Remove,
+            4..7 if !(plain && now.membership.voters.contains(id)) => What::AddLearner,
+            4..9 => What::Remove,
             _ => What::Update,
         };
         Step::new(what, id)

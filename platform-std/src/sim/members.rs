@@ -13,7 +13,7 @@ use super::durability::Held;
 use super::rules::{Rule, Verdict};
 
 /// Members, and the lives that count as theirs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Configuration {
     /// Who votes and who follows.
     pub membership: Membership,
@@ -30,7 +30,8 @@ fn majority(voters: NodeSet, boards: NodeSet) -> bool {
 }
 
 impl Configuration {
-    fn founding(founders: NodeSet) -> Self {
+    /// The first one, of voters.
+    pub(super) fn founding(founders: NodeSet) -> Self {
         let first = Generation(1);
         Self {
             membership: Membership::of_voters(founders),

@@ -179,6 +179,9 @@ pub struct Options {
     /// Boards ask before they stand for election.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub pre_vote: bool,
+    /// Members change one at a time, and no voter becomes a learner: never through a joint configuration.
+    #[serde(default, skip_serializing_if = "is_no")]
+    pub plain_changes: bool,
 }
 
 const fn yes() -> bool {
@@ -187,6 +190,10 @@ const fn yes() -> bool {
 
 const fn is_yes(yes: &bool) -> bool {
     *yes
+}
+
+const fn is_no(yes: &bool) -> bool {
+    !*yes
 }
 
 impl Options {
@@ -198,6 +205,7 @@ impl Options {
             virtual_seconds: VIRTUAL_SECONDS,
             faults: Faults::ALL,
             pre_vote: true,
+            plain_changes: false,
         }
     }
 }

@@ -24,6 +24,7 @@ impl World {
     fn asked(&mut self, at: usize, what: std::fmt::Arguments<'_>) {
         let (now_us, number) = (self.now_us, self.boards[at].number());
         self.trace.line(format_args!("{now_us} {number} < {what}"));
+        self.observe(at);
         self.pump(at);
     }
 

@@ -7,7 +7,7 @@ use super::options::Options;
 use super::partial;
 use super::report::{Report, without_effect};
 use super::rules::{Rule, Violation};
-use super::spec_events::SpecEvents;
+use super::spec::SpecEvents;
 use super::trace::Trace;
 use super::world::World;
 

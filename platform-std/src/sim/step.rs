@@ -8,6 +8,7 @@ use quorate::node::Output;
 use quorate::typed::serve;
 use quorate::wire::{self, Message};
 
+use super::durability::inspect;
 use super::model::Content;
 use super::nemesis::Nemesis;
 use super::rules::Rule;
@@ -137,6 +138,10 @@ impl World {
         let (Some(shown), Some(spec)) = (self.shown(at), &mut self.spec) else {
             return;
         };
+        if spec.lacks_change(number, &shown) {
+            let held = inspect(&self.boards[at].chip).unwrap_or_default();
+            spec.find_changes(ms, number, &held.entries);
+        }
         match *output {
             Output::Event(Event::Started { .. }) => spec.booted(ms, number, &shown),
             Output::Event(Event::SnapshotInstalled { id }) => {

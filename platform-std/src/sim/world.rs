@@ -23,7 +23,7 @@ use super::profile::Profile;
 use super::radio::{Air, Place, Weather};
 use super::report::Counters;
 use super::rules::{Rule, Violation};
-use super::spec_events::{Shown, SpecEvents};
+use super::spec::{Shown, SpecEvents};
 use super::trace::Trace;
 use super::upkeep::Upkeep;
 

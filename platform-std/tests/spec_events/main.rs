@@ -3,6 +3,7 @@
 
 mod spec;
 
+use std::collections::BTreeMap;
 use std::process::Command;
 
 use quorate_std::sim::{Faults, Options, SpecEvents, Trace, run_observed};
@@ -10,8 +11,12 @@ use spec::{Seen, check};
 
 fn events(seed: u64, boards: u8, faults: &str, virtual_seconds: u32) -> Vec<String> {
     let faults: Faults = faults.parse().expect("the faults have these names");
-    let options =
-        Options { boards, faults, virtual_seconds, pre_vote: false, ..Options::new(seed) };
+    events_of(&Options { boards, faults, virtual_seconds, ..Options::new(seed) }, true)
+}
+
+fn events_of(options: &Options, plain_changes: bool) -> Vec<String> {
+    let Options { seed, boards, .. } = *options;
+    let options = Options { pre_vote: false, plain_changes, ..*options };
     let observer = Some(Box::new(SpecEvents::new(boards)));
     let (report, _, events) = run_observed(&options, Trace::default(), observer);
     assert_eq!(report.violated, [], "seed {seed}");
@@ -167,4 +172,102 @@ fn a_trace_that_was_altered_is_not_taken() {
     assert!(refused(&ready).contains("no such message"));
     let appended = |line: &str| named("ReceiveAppendEntriesResponse")(line) && from_other(line);
     assert!(refused(&altered(&lines, appended, 0, gone)).contains("shows commit"));
+}
+
+#[test]
+fn changes_of_single_members_are_taken_to_the_end() {
+    let (mut ended, mut applied) = (Vec::new(), 0);
+    let mut changes = BTreeMap::<String, u64>::new();
+    for seed in 0..12 {
+        let boards = if seed < 9 { 5 } else { 3 };
+        let seen = checked(seed, boards, "membership,loss", 40);
+        match seen.ended {
+            Some(why) => ended.push((seed, why)),
+            None => applied += seen.applied,
+        }
+        seen.changes.into_iter().for_each(|(what, n)| *changes.entry(what).or_default() += n);
+    }
+    eprintln!("{applied} {changes:?} {ended:?}");
+    // In a trace that is taken to its end, each change on each board that put it into effect.
+    assert!(applied >= 200, "{applied} {ended:?}");
+    for what in ["AddLearner", "AddNewServer", "RemoveServer"] {
+        assert!(changes.get(what).is_some_and(|n| *n >= 10), "{what}: {changes:?}");
+    }
+    assert!(ended.len() <= 4, "{ended:?}");
+}
+
+#[test]
+fn what_the_specification_has_no_change_for_ends_a_trace() {
+    let ends = |faults: &str, plain, why: &str| {
+        let faults: Faults = faults.parse().expect("the faults have these names");
+        (0..6).any(|seed| {
+            let options = Options { boards: 5, faults, virtual_seconds: 40, ..Options::new(seed) };
+            let seen = check(events_of(&options, plain).iter().map(String::as_str));
+            let seen = seen.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+            seen.ended.is_some_and(|ended| ended.starts_with(why))
+        })
+    };
+    assert!(ends("membership", false, "a joint change"));
+    assert!(ends("membership", false, "a voter is demoted"));
+    assert!(ends("wipes", true, "a voter loses its vote and comes back in one step"));
+}
+
+#[test]
+fn a_change_of_membership_that_was_altered_is_not_taken() {
+    let lines = events(1, 5, "membership", 60);
+    let has = |text: &'static str| move |line: &str| line.contains(text);
+    let gone = |_: &str| None;
+    let refused_by = |lines: &[String], why: &str| {
+        let refusal = refused(lines);
+        assert!(refusal.contains(why), "{refusal}");
+    };
+    let as_other =
+        |from: &'static str, to: &'static str| move |line: &str| Some(line.replace(from, to));
+    for number in [0, 1] {
+        let change = altered(&lines, has("\"ChangeConf\""), number, gone);
+        refused_by(&change, "is not the message");
+        let twice =
+            altered(&lines, has("\"ChangeConf\""), number, |line| Some(format!("{line}\n{line}")));
+        let twice: Vec<String> =
+            twice.iter().flat_map(|line| line.lines()).map(str::to_owned).collect();
+        refused_by(&twice, "is under way");
+        let value = as_other("\"ChangeConf\"", "\"Replicate\"");
+        let value = altered(&lines, has("\"ChangeConf\""), number, value);
+        refused_by(&value, if number == 0 { "no change is committed" } else { "into effect" });
+        let vote = as_other("\"action\":\"AddLearner\"", "\"action\":\"AddNewServer\"");
+        refused_by(&altered(&lines, has("\"AddLearner\""), number, vote), "into effect");
+        let effect = altered(&lines, has("\"ApplyConfChange\""), number, gone);
+        refused_by(&effect, "shows other members");
+        let newconf = as_other("\"newconf\":[", "\"newconf\":[\"7\",");
+        let newconf = altered(&lines, has("\"ApplyConfChange\""), number, newconf);
+        refused_by(&newconf, "into effect");
+        let begun =
+            |line: &str| line.contains("\"InitState\"") && line.contains("\"conf\":[[],[]]");
+        let unknown: Vec<String> = lines.iter().filter(|line| !begun(line)).cloned().collect();
+        refused_by(&unknown, "has not begun");
+    }
+    let to = |text: &str| lines.iter().position(|line| line.contains(text)).expect("it is there");
+    let field = |line: &str, name: &str| {
+        let value = line.split(&format!("\"{name}\":\"")).nth(1).expect("the line has the field");
+        value.split('"').next().expect("the text ends").to_owned()
+    };
+    let event = |name: &str, nid: &str, rest: &str| {
+        format!("{{\"tag\":\"trace\",\"event\":{{\"name\":\"{name}\",\"nid\":\"{nid}\"{rest}}}}}")
+    };
+    // A follower stands where the next line puts a change into effect.
+    let change = to("\"RemoveServer\"");
+    let removed = field(lines[change].split("changes").nth(1).expect("it has steps"), "nid");
+    let follows =
+        |line: &String| line.contains("\"ApplyConfChange\"") && line.contains("StateFollower");
+    let effect = lines.iter().position(follows).expect("followers put changes into effect");
+    let mut stands = lines[..effect].to_vec();
+    stands.push(event("BecomeCandidate", &field(&lines[effect], "nid"), ""));
+    refused_by(&stands, "stands before a committed change is in effect");
+    // A leader sends to whom it has just removed.
+    let effect = to("\"ApplyConfChange\"");
+    let leader = field(&lines[effect], "nid");
+    let mut sends = lines[..=effect].to_vec();
+    let msg = format!(",\"msg\":{{\"from\":\"{leader}\",\"to\":\"{removed}\"}}");
+    sends.push(event("SendAppendEntriesRequest", &leader, &msg));
+    refused_by(&sends, "who is no member");
 }

@@ -14,6 +14,16 @@ enum Kind {
     Appended,
 }
 
+/// Voters, and who learns.
+type Conf = (BTreeSet<String>, BTreeSet<String>);
+
+/// An entry: its term, and the members that it makes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    term: u64,
+    conf: Option<Conf>,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Msg {
     kind: Kind,
@@ -23,7 +33,7 @@ struct Msg {
     /// The entry before; the candidate's last; what is acknowledged.
     index: u64,
     log_term: u64,
-    entries: Vec<u64>,
+    entries: Vec<Entry>,
     commit: u64,
     ok: bool,
 }
@@ -34,6 +44,7 @@ struct Kept {
     vote: String,
     log: usize,
     commit: u64,
+    conf: Conf,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -41,9 +52,11 @@ struct Node {
     role: String,
     term: u64,
     vote: String,
-    log: Vec<u64>,
+    log: Vec<Entry>,
     commit: u64,
-    conf: [BTreeSet<String>; 2],
+    conf: Conf,
+    /// The change that it appended and has not put into effect as a leader.
+    pending: usize,
     responded: BTreeSet<String>,
     granted: BTreeSet<String>,
     matched: BTreeMap<String, u64>,
@@ -52,7 +65,7 @@ struct Node {
 
 impl Node {
     fn is_quorum(&self, of: impl Fn(&String) -> bool) -> bool {
-        2 * self.conf[0].iter().filter(|id| of(id)).count() > self.conf[0].len()
+        2 * self.conf.0.iter().filter(|id| of(id)).count() > self.conf.0.len()
     }
 
     fn follows(&mut self, term: u64) {
@@ -62,8 +75,19 @@ impl Node {
         (self.term, self.role) = (term, "StateFollower".into());
     }
 
+    /// The last change that is committed.
+    fn changed(&self) -> Option<(usize, &Conf)> {
+        let committed = self.log.iter().take(self.commit as usize).enumerate();
+        let changes = committed.filter_map(|(at, entry)| entry.conf.as_ref().map(|c| (at + 1, c)));
+        changes.last()
+    }
+
+    fn is_member(&self, id: &String) -> bool {
+        self.conf.0.contains(id) || self.conf.1.contains(id)
+    }
+
     fn last(&self) -> (u64, u64) {
-        (self.log.last().copied().unwrap_or(0), self.log.len() as u64)
+        (self.log.last().map_or(0, |entry| entry.term), self.log.len() as u64)
     }
 }
 
@@ -73,6 +97,10 @@ pub(crate) struct Seen {
     pub(crate) events: BTreeMap<String, u64>,
     pub(crate) truncations: u64,
     pub(crate) restarts: u64,
+    /// Changes of membership that a leader put into effect, by what they were.
+    pub(crate) changes: BTreeMap<String, u64>,
+    /// Times that a server put one into effect.
+    pub(crate) applied: u64,
     /// Entries that one append carried beyond the first: what a snapshot stands for.
     pub(crate) entries_max: u64,
     pub(crate) ended: Option<String>,
@@ -84,7 +112,7 @@ struct Spec {
     on_their_way: BTreeMap<Msg, u64>,
     pending: Vec<Msg>,
     /// Each committed entry's term, and the term in which it was committed.
-    committed: Vec<(u64, u64)>,
+    committed: Vec<(Entry, u64)>,
     leaders: BTreeMap<u64, String>,
     seen: Seen,
 }
@@ -134,8 +162,8 @@ impl Spec {
             self.receive(&name, &nid, event)?;
         } else {
             self.act(&name, &nid, event)?;
-            // As the validation does: these two tell nothing of the state behind them.
-            if name != "Ready" && name != "Replicate" {
+            // As the validation does: these tell nothing of the state behind them.
+            if !["Ready", "Replicate", "ChangeConf", "ApplyConfChange"].contains(&name.as_str()) {
                 self.shows(&nid, event)?;
             }
         }
@@ -143,10 +171,17 @@ impl Spec {
     }
 
     fn founded(&mut self, nid: String, event: &Value) -> Checked {
-        let conf = conf(event)?;
-        expect(number(event, "log")? == 0 && !conf[0].is_empty(), || "begins with a log".into())?;
+        // Who is not there when the cluster is founded begins as one that knows nobody.
+        let [voters, outgoing] = conf(event)?;
+        let is_first = self.nodes.is_empty();
+        let others = self.nodes.values().all(|node| voters.is_empty() || node.conf.0 == voters);
+        let founds = outgoing.is_empty() && others && !(is_first && voters.is_empty());
+        expect(number(event, "log")? == 0 && founds, || {
+            "begins with a log, or other members".into()
+        })?;
+        let conf = (voters, BTreeSet::new());
         let (role, vote) = ("StateFollower".to_owned(), "0".to_owned());
-        let kept = Kept { vote: vote.clone(), ..Kept::default() };
+        let kept = Kept { vote: vote.clone(), conf: conf.clone(), ..Kept::default() };
         self.nodes.insert(nid.clone(), Node { conf, role, vote, kept, ..Node::default() });
         self.shows(&nid, event)
     }
@@ -166,7 +201,10 @@ impl Spec {
         let (role, vote) = (text(event, "role")?, text(state, "vote")?);
         expect(role == node.role, || format!("shows {role}, which is {}", node.role))?;
         expect(vote == node.vote, || format!("shows vote {vote}, which is {}", node.vote))?;
-        expect(conf(event)? == node.conf, || format!("shows other members than {:?}", node.conf))
+        let conf = conf(event)?;
+        expect(conf[0] == node.conf.0 && conf[1].is_empty(), || {
+            format!("shows other members than {:?}", node.conf)
+        })
     }
 
     /// What never may be, whatever the step was.
@@ -174,19 +212,19 @@ impl Spec {
         let node = &self.nodes[nid];
         expect(restarted || node.term >= term_before, || "its term fell".into())?;
         expect(node.commit <= node.log.len() as u64, || "has committed what it lacks".into())?;
-        for (at, term) in node.log.iter().take(node.commit as usize).enumerate() {
+        for (at, entry) in node.log.iter().take(node.commit as usize).enumerate() {
             match self.committed.get(at) {
                 Some((first, _)) => {
-                    expect(first == term, || format!("commits another entry {}", at + 1))?
+                    expect(first == entry, || format!("commits another entry {}", at + 1))?
                 }
-                None => self.committed.push((*term, node.term)),
+                None => self.committed.push((entry.clone(), node.term)),
             }
         }
         if node.role == "StateLeader" {
             let first = self.leaders.entry(node.term).or_insert_with(|| nid.to_owned());
             expect(first == nid, || format!("leads in term {} as {first} does", node.term))?;
             let older = self.committed.iter().take_while(|(_, in_term)| *in_term < node.term);
-            let lacks = older.enumerate().find(|(at, (term, _))| node.log.get(*at) != Some(term));
+            let lacks = older.enumerate().find(|(at, (entry, _))| node.log.get(*at) != Some(entry));
             expect(lacks.is_none(), || format!("leads without a committed entry: {lacks:?}"))?;
             expect(node.commit <= node.kept.log as u64, || "commits what it may forget".into())?;
         }
@@ -203,9 +241,10 @@ impl Spec {
                 self.pending.retain(|msg| msg.from != nid);
                 self.seen.restarts += 1;
                 let node = self.node(nid);
-                let Kept { term, vote, log, commit } = node.kept.clone();
+                let Kept { term, vote, log, commit, conf } = node.kept.clone();
                 node.log.truncate(log);
                 (node.term, node.vote, node.commit) = (term, vote, commit);
+                (node.conf, node.pending) = (conf, 0);
                 node.role = "StateFollower".into();
                 node.matched.clear();
             }
@@ -217,7 +256,9 @@ impl Spec {
             "BecomeCandidate" => {
                 let node = self.node(nid);
                 expect(node.role != "StateLeader", || "a leader stands for election".into())?;
-                expect(node.conf[0].contains(nid), || "stands without a vote".into())?;
+                expect(node.conf.0.contains(nid), || "stands without a vote".into())?;
+                let applied = node.changed().is_none_or(|(_, conf)| *conf == node.conf);
+                expect(applied, || "stands before a committed change is in effect".into())?;
                 (node.role, node.term) = ("StateCandidate".into(), node.term + 1);
                 node.vote = nid.into();
                 (node.responded, node.granted) = Default::default();
@@ -235,7 +276,7 @@ impl Spec {
             "Replicate" => {
                 let node = self.node(nid);
                 expect(node.role == "StateLeader", || "appends, and does not lead".into())?;
-                node.log.push(node.term);
+                node.log.push(Entry { term: node.term, conf: None });
             }
             "Commit" => {
                 let node = self.node(nid);
@@ -246,7 +287,7 @@ impl Spec {
                 let mut upto = (1..=node.log.len() as u64).rev();
                 let agreed = upto.find(|index| node.is_quorum(|id| held(*index, id)));
                 if let Some(index) = agreed
-                    && node.log[index as usize - 1] == node.term
+                    && node.log[index as usize - 1].term == node.term
                 {
                     node.commit = node.commit.max(index);
                 }
@@ -261,10 +302,55 @@ impl Spec {
                 }
                 let node = self.node(nid);
                 let (term, vote, log) = (node.term, node.vote.clone(), node.log.len());
-                node.kept = Kept { term, vote, log, commit: node.commit };
+                let conf = node.conf.clone();
+                node.kept = Kept { term, vote, log, commit: node.commit, conf };
+            }
+            "ChangeConf" => return self.changes(nid, event),
+            "ApplyConfChange" => {
+                let node = self.node(nid);
+                let (at, conf) = node.changed().ok_or("no change is committed")?;
+                let conf = conf.clone();
+                let shown = serde_json::from_value(event["prop"]["cc"]["newconf"].clone());
+                let shown: BTreeSet<String> = shown.map_err(|e| e.to_string())?;
+                expect(shown == conf.0, || format!("puts {shown:?} into effect, not {conf:?}"))?;
+                self.shows(nid, event)?;
+                let node = self.node(nid);
+                node.conf = conf;
+                if node.role == "StateLeader" && node.pending >= at {
+                    node.pending = 0;
+                }
+                self.seen.applied += 1;
             }
             _ => return self.send(name, nid, event),
         }
+        Ok(())
+    }
+
+    /// A leader appends a change of one member.
+    fn changes(&mut self, nid: &str, event: &Value) -> Checked {
+        let steps = event["prop"]["cc"]["changes"].as_array().ok_or("no changes")?;
+        let [step] = steps.as_slice() else {
+            return Err("is not a change of one member".into());
+        };
+        let (whom, action) = (text(step, "nid")?, text(step, "action")?);
+        expect(self.nodes.contains_key(&whom), || format!("{whom} has not begun"))?;
+        let node = self.node(nid);
+        expect(node.role == "StateLeader", || "appends a change, and does not lead".into())?;
+        expect(node.pending == 0, || format!("change {} is under way", node.pending))?;
+        let (mut voters, mut learners) = node.conf.clone();
+        let may = match action.as_str() {
+            "AddNewServer" => voters.insert(whom),
+            "AddLearner" => !voters.contains(&whom) && learners.insert(whom),
+            "RemoveServer" => {
+                let learned = learners.remove(&whom);
+                voters.remove(&whom) || learned
+            }
+            _ => false,
+        };
+        expect(may, || format!("{action} can't be made"))?;
+        node.log.push(Entry { term: node.term, conf: Some((voters, learners)) });
+        node.pending = node.log.len();
+        *self.seen.changes.entry(action).or_default() += 1;
         Ok(())
     }
 
@@ -280,6 +366,7 @@ impl Spec {
                 if own || name.ends_with("Request") =>
             {
                 expect(node.role == "StateCandidate", || "asks, and does not stand".into())?;
+                expect(node.is_member(&to), || format!("asks {to}, who is no member"))?;
                 expect(!node.responded.contains(&to), || format!("asks {to}, who has answered"))?;
                 let (log_term, index) = node.last();
                 match own {
@@ -289,6 +376,7 @@ impl Spec {
             }
             "SendAppendEntriesRequest" => {
                 expect(node.role == "StateLeader", || "sends entries, and does not lead".into())?;
+                expect(node.is_member(&to), || format!("sends to {to}, who is no member"))?;
                 let (index, count) = (number(line, "index")?, number(line, "entries")?);
                 let matched = node.matched.get(&to).copied().unwrap_or(0);
                 expect(index >= matched && text(line, "type")? == "MsgApp", || {
@@ -300,7 +388,7 @@ impl Spec {
                 let node = &self.nodes[nid];
                 let log_term = match index {
                     0 => 0,
-                    index => node.log[index as usize - 1],
+                    index => node.log[index as usize - 1].term,
                 };
                 let entries = node.log[index as usize..last as usize].to_vec();
                 let (kind, commit) = (Kind::Append, node.commit.min(last));
@@ -384,7 +472,8 @@ impl Spec {
     fn appends(&mut self, nid: &str, msg: &Msg) {
         let node = self.node(nid);
         let prev = (msg.index as usize).checked_sub(1);
-        let fits = prev.is_none_or(|prev| node.log.get(prev) == Some(&msg.log_term));
+        let fits =
+            prev.is_none_or(|prev| node.log.get(prev).is_some_and(|e| e.term == msg.log_term));
         if msg.term < node.term || (node.role == "StateFollower" && !fits) {
             return self.reply(Kind::Appended, msg, 0, false);
         }
@@ -398,13 +487,13 @@ impl Spec {
         }
         let last = msg.index + msg.entries.len() as u64;
         let mut truncated = 0;
-        for (at, term) in (msg.index as usize..).zip(&msg.entries) {
-            if node.log.get(at).is_some_and(|here| here != term) {
+        for (at, entry) in (msg.index as usize..).zip(&msg.entries) {
+            if node.log.get(at).is_some_and(|here| here != entry) {
                 node.log.truncate(at);
                 truncated = 1;
             }
             if node.log.len() == at {
-                node.log.push(*term);
+                node.log.push(entry.clone());
             }
         }
         node.commit = node.commit.max(msg.commit.min(last));

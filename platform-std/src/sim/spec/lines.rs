@@ -1,21 +1,16 @@
 //! The lines of [`SpecEvents`](super::SpecEvents): field for field what etcd-io/raft's trace validation reads.
 
 use quorate::raft::Role;
-use quorate::{NodeId, NodeSet};
 use serde::Serialize;
 
-/// A board's term, vote and commit index. Numbers of boards are texts.
+use super::mirror::Server;
+
+/// A board's term, vote and commit index.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct State {
-    term: u64,
-    vote: String,
-    commit: u64,
-}
-
-impl State {
-    pub(super) fn new(term: u64, vote: u8, commit: u64) -> Self {
-        Self { term, vote: vote.to_string(), commit }
-    }
+    pub(super) term: u64,
+    pub(super) vote: Server,
+    pub(super) commit: u64,
 }
 
 /// A message of the specification.
@@ -24,31 +19,31 @@ pub(super) struct Msg {
     #[serde(rename = "type")]
     pub(super) name: &'static str,
     pub(super) term: u64,
-    pub(super) from: String,
-    pub(super) to: String,
+    pub(super) from: Server,
+    pub(super) to: Server,
     pub(super) entries: u64,
     #[serde(rename = "logTerm")]
     pub(super) log_term: u64,
     pub(super) index: u64,
     pub(super) commit: u64,
-    pub(super) vote: String,
+    pub(super) vote: Server,
     pub(super) reject: bool,
     #[serde(rename = "rejectHint")]
     pub(super) reject_hint: u64,
 }
 
 impl Msg {
-    pub(super) fn new(name: &'static str, from: u8, to: u8, term: u64) -> Self {
+    pub(super) fn new(name: &'static str, from: Server, to: Server, term: u64) -> Self {
         Self {
             name,
             term,
-            from: from.to_string(),
-            to: to.to_string(),
+            from,
+            to,
             entries: 0,
             log_term: 0,
             index: 0,
             commit: 0,
-            vote: "0".to_owned(),
+            vote: Server::NOBODY,
             reject: false,
             reject_hint: 0,
         }
@@ -57,42 +52,56 @@ impl Msg {
     pub(super) fn is(&self, name: &str, term: u64) -> bool {
         self.name == name && self.term == term
     }
+}
 
-    pub(super) fn sender(&self) -> u8 {
-        self.from.parse().unwrap_or(0)
-    }
+/// What becomes of one member.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Step {
+    pub(super) nid: Server,
+    pub(super) action: &'static str,
+}
 
-    pub(super) fn receiver(&self) -> u8 {
-        self.to.parse().unwrap_or(0)
-    }
+/// A change of membership, or what it has led to.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Change {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) changes: Vec<Step>,
+    pub(super) newconf: Vec<Server>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Prop {
+    cc: Change,
 }
 
 /// Something that happened at a board.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Event {
     name: &'static str,
-    nid: String,
+    nid: Server,
     state: State,
     role: &'static str,
     log: u64,
-    conf: [Vec<String>; 2],
+    /// Voters; the second list is of those that are being left by a joint change, which the specification has no step for.
+    conf: [Vec<Server>; 2],
     #[serde(skip_serializing_if = "Option::is_none")]
     msg: Option<Msg>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prop: Option<Prop>,
 }
 
 impl Event {
     pub(super) fn new(
         name: &'static str,
-        board: u8,
+        nid: Server,
         state: State,
         role: Role,
         log: u64,
-        conf: &[NodeSet; 2],
+        voters: Vec<Server>,
         msg: Option<Msg>,
     ) -> Self {
-        let names = |set: &NodeSet| set.iter().map(|id: NodeId| id.to_string()).collect();
-        let (nid, role) = (board.to_string(), role_name(role));
-        Self { name, nid, state, role, log, conf: conf.each_ref().map(names), msg }
+        let conf = [voters, Vec::new()];
+        Self { name, nid, state, role: role_name(role), log, conf, msg, prop: None }
     }
 }
 
@@ -155,6 +164,23 @@ impl Line {
             event.msg = Some(msg);
         }
         line
+    }
+
+    /// What this board shows here, put in before the line after `place`.
+    pub(super) fn instead_at(&self, place: usize, ms: u64) -> Self {
+        Self { place: (place, true), ms, ..self.clone() }
+    }
+
+    /// What was taken for a value is a change of membership.
+    pub(super) fn changes(&mut self, name: &'static str, cc: Change) {
+        if let What::Event(event) = &mut self.what {
+            (event.name, event.prop) = (name, Some(Prop { cc }));
+        }
+    }
+
+    /// The board and state of another event, put in before the line after `place`.
+    pub(super) fn inserted(place: usize, ms: u64, event: Event) -> Self {
+        Self { place: (place, true), ms, what: What::Event(Box::new(event)) }
     }
 
     pub(super) fn to_json(&self, number: usize) -> String {
