@@ -378,7 +378,7 @@ impl Handle {
     ) -> Result<(), ChangeError> {
         let address = at.map(address::encode).unwrap_or_default();
         let step = Step { address, ..Step::new(What::AddLearner, id) };
-        self.change(step, false, within).await
+        self.change(vec![step], false, within).await
     }
 
     /// Tells where a member is now.
@@ -392,7 +392,7 @@ impl Handle {
         within: Duration,
     ) -> Result<(), ChangeError> {
         let step = Step { address: address::encode(to), ..Step::new(What::Update, id) };
-        self.change(step, false, within).await
+        self.change(vec![step], false, within).await
     }
 
     /// Gives a member a vote, once it has caught up; with `force` also before, which holds up every write until it has.
@@ -405,7 +405,7 @@ impl Handle {
         force: bool,
         within: Duration,
     ) -> Result<(), ChangeError> {
-        self.change(Step::new(What::AddVoter, id), force, within).await
+        self.change(vec![Step::new(What::AddVoter, id)], force, within).await
     }
 
     /// Takes a member out. A node that learns that it is none any more stops by itself.
@@ -413,11 +413,32 @@ impl Handle {
     /// # Errors
     /// It is not in effect, or nobody knows.
     pub async fn remove_member(&self, id: NodeId, within: Duration) -> Result<(), ChangeError> {
-        self.change(Step::new(What::Remove, id), false, within).await
+        self.change(vec![Step::new(What::Remove, id)], false, within).await
     }
 
-    async fn change(&self, step: Step, force: bool, within: Duration) -> Result<(), ChangeError> {
-        self.write(Question::Change { step, force }, within).await.map(|_| ())
+    /// Gives a member a vote in place of another, which is taken out: one change, by a joint configuration (Raft §6), so that there is never one voter more
+    /// or less. Answers when both halves have agreed to it.
+    ///
+    /// # Errors
+    /// It is not in effect, or nobody knows.
+    pub async fn replace_member(
+        &self,
+        old: NodeId,
+        new: NodeId,
+        force: bool,
+        within: Duration,
+    ) -> Result<(), ChangeError> {
+        let steps = vec![Step::new(What::AddVoter, new), Step::new(What::Remove, old)];
+        self.change(steps, force, within).await
+    }
+
+    async fn change(
+        &self,
+        steps: Vec<Step>,
+        force: bool,
+        within: Duration,
+    ) -> Result<(), ChangeError> {
+        self.write(Question::Change { steps, force }, within).await.map(|_| ())
     }
 
     /// Hands leadership to another voter, and waits until it leads. If the future is dropped, it may do so yet.

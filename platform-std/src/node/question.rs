@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 pub(crate) enum Question {
     /// A command of the application.
     Command(Vec<u8>),
-    /// One step of a change of membership.
+    /// A change of membership: several steps lead through a joint configuration, which is left by itself.
     Change {
-        /// It.
-        step: Step,
+        /// What becomes of whom.
+        steps: Vec<Step>,
         /// A vote also for a member that has not caught up.
         force: bool,
     },
@@ -52,8 +52,7 @@ impl Question {
                 Ok(id) => Answer::Placed(id),
                 Err(error) => refused(error),
             },
-            Self::Change { step, force } => {
-                let steps = std::slice::from_ref(step);
+            Self::Change { steps, force } => {
                 match node.change_members(Transition::Auto, steps, *force) {
                     Ok(id) => Answer::Placed(id),
                     Err(ChangeMembersError::Propose(error)) => refused(error),
@@ -100,8 +99,9 @@ mod tests {
 
     #[test]
     fn both_are_read_as_they_were_written_and_nonsense_is_neither() {
-        let step = Step::new(What::AddLearner, NodeId::new(4).unwrap());
-        for question in [Question::Command(b"x".to_vec()), Question::Change { step, force: true }] {
+        let steps = vec![Step::new(What::AddLearner, NodeId::new(4).unwrap())];
+        for question in [Question::Command(b"x".to_vec()), Question::Change { steps, force: true }]
+        {
             assert_eq!(Question::decode(&question.encode()), Some(question));
         }
         let id = EntryId::new(Index(300), Term(2));

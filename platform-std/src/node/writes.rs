@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use quorate::change::What;
+use quorate::change::{Step, What};
 use quorate::membership::Membership;
 use quorate::node::{ForwardError, Node, Outcome as Forwarded, ProposalId};
 use quorate::typed::Outcome;
@@ -206,16 +206,8 @@ impl Writes {
             match &write.question {
                 // The application was not handed it: another kind of entry stands there.
                 Question::Command(_) => self.waiting.push_back(write),
-                Question::Change { step, .. } => {
-                    let voter = membership.voters().contains(step.id);
-                    let learner = membership.members().contains(step.id) && !voter;
-                    let as_wanted = match step.what {
-                        What::AddVoter => voter,
-                        What::AddLearner => learner,
-                        What::Remove => !voter && !learner,
-                        What::Update | What::Admit { .. } => voter || learner,
-                    };
-                    let answer = if as_wanted {
+                Question::Change { steps, .. } => {
+                    let answer = if steps.iter().all(|step| is_as_wanted(step, membership)) {
                         let id = Some(EntryId::new(at, term));
                         Ok(Written { id, revision: None, changed: true })
                     } else {
@@ -281,6 +273,18 @@ impl Writes {
     }
 }
 
+/// Did this step take effect? In a joint configuration who is on the way out is so already.
+fn is_as_wanted(step: &Step, membership: &Membership) -> bool {
+    let voter = membership.voters.contains(step.id);
+    let learner = membership.learners.union(membership.learners_next).contains(step.id);
+    match step.what {
+        What::AddVoter => voter,
+        What::AddLearner => learner,
+        What::Remove => !voter && !learner,
+        What::Update | What::Admit { .. } => voter || learner,
+    }
+}
+
 fn written(id: Option<EntryId>, outcome: Outcome) -> Result<Written, ChangeError> {
     match outcome {
         Outcome::Done { revision } => Ok(Written { id, revision: Some(revision), changed: true }),
@@ -308,7 +312,7 @@ fn resolve(write: Write, answer: Result<Written, ChangeError>, counts: &mut Coun
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate::change::Step;
+    use quorate::NodeSet;
     use std::time::Duration;
     use tokio::sync::oneshot;
 
@@ -410,9 +414,9 @@ mod tests {
     fn a_change_of_membership_is_done_only_if_the_members_are_as_wanted() {
         let (mut writes, mut counts) = (Writes::default(), Counts::default());
         let id = NodeId::new(4).unwrap();
-        let change = |what| write(Question::Change { step: Step::new(what, id), force: false });
-        let (added, mut added_answer) = change(What::AddLearner);
-        let (void, mut void_answer) = change(What::AddVoter);
+        let change = |steps| write(Question::Change { steps, force: false });
+        let (added, mut added_answer) = change(vec![Step::new(What::AddLearner, id)]);
+        let (void, mut void_answer) = change(vec![Step::new(What::AddVoter, id)]);
         writes.placed.insert(key(entry(5, 1)), added);
         writes.placed.insert(key(entry(6, 1)), void);
         let mut membership = Membership::default();
@@ -420,5 +424,19 @@ mod tests {
         writes.applied_up_to(Index(6), &membership, &mut counts);
         assert!(matches!(added_answer.try_recv(), Ok(Ok(_))));
         assert!(matches!(void_answer.try_recv(), Ok(Err(ChangeError::Refused(_)))));
+        // One takes another's place: the joint configuration is not left yet.
+        let old = NodeId::new(3).unwrap();
+        let replace = || vec![Step::new(What::AddVoter, id), Step::new(What::Remove, old)];
+        let (replaced, mut replaced_answer) = change(replace());
+        let (stays, mut stays_answer) = change(replace());
+        writes.placed.insert(key(entry(7, 1)), replaced);
+        let mut joint = Membership::of_voters(NodeSet::one(id));
+        joint.outgoing = NodeSet::one(old);
+        writes.applied_up_to(Index(7), &joint, &mut counts);
+        assert!(matches!(replaced_answer.try_recv(), Ok(Ok(_))));
+        writes.placed.insert(key(entry(8, 1)), stays);
+        joint.voters.insert(old);
+        writes.applied_up_to(Index(8), &joint, &mut counts);
+        assert!(matches!(stays_answer.try_recv(), Ok(Err(ChangeError::Refused(_)))));
     }
 }

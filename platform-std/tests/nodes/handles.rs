@@ -379,6 +379,33 @@ async fn a_member_is_added_gets_a_vote_and_is_removed_and_leadership_moves() {
 }
 
 #[tokio::test]
+async fn one_member_takes_the_place_of_another_by_one_change() {
+    let mut cluster = Cluster::found(3, Transport::Tcp).await;
+    let leader = cluster.leader().await;
+    let old = (1..=3).find(|n| *n != leader).unwrap();
+    cluster.handle(old).put("k", &text("x"), None, LONG).await.unwrap();
+    let at = free_address();
+    cluster.handle(leader).add_learner(id(4), Some(at), LONG).await.unwrap();
+    let mut options = cluster.options(4);
+    options.peers.push((id(4), at));
+    options.join = Some(Joining { cluster: None, limits: cluster.sizes.limits() });
+    cluster.start_with(options).await;
+    let began = Instant::now();
+    while let Err(error) = cluster.handle(4).replace_member(id(old), id(4), false, LONG).await {
+        assert!(began.elapsed() < LONG, "{error}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (_handle, mut running) = cluster.nodes[usize::from(old) - 1].take().unwrap();
+    let ended = tokio::time::timeout(LONG, running.ended()).await.unwrap();
+    assert!(matches!(ended, Ended::Removed), "{ended}");
+    cluster.handle(4).put("k", &text("y"), None, LONG).await.unwrap();
+    let members = cluster.handle(leader).status().await.unwrap().members;
+    let voters: Vec<_> = members.iter().filter(|m| m.voter).map(|m| m.id.get()).collect();
+    let expected: Vec<_> = (1..=4).filter(|n| *n != old).collect();
+    assert_eq!(voters, expected);
+}
+
+#[tokio::test]
 async fn a_node_that_lost_its_disk_gets_its_place_back() {
     let mut cluster = Cluster::found(3, Transport::Tcp).await;
     for n in 0..50 {

@@ -60,6 +60,9 @@ pub(crate) enum Member {
         /// Also before it has caught up: no write is done until it has
         #[arg(long)]
         force: bool,
+        /// Take this member out by the same change
+        #[arg(long, value_name = "ID", value_parser = node_id)]
+        in_place_of: Option<NodeId>,
         #[command(flatten)]
         node: NodeArgs,
     },
@@ -99,9 +102,15 @@ pub(crate) fn member(args: &Member) -> Result<ExitCode, Failure> {
             node.json("DELETE", &format!("/members/{id}"), None)?.ok()?;
             print(&format!("node {id} is no member any more\n"))
         }
-        Member::Promote { id, force, node } => {
-            node.json("POST", &format!("/members/{id}/promote?force={force}"), None)?.ok()?;
-            print(&format!("node {id} has a vote\n"))
+        Member::Promote { id, force, in_place_of, node } => {
+            let mut path = format!("/members/{id}/promote?force={force}");
+            let mut place = String::new();
+            if let Some(old) = in_place_of {
+                path += &format!("&in_place_of={old}");
+                place = format!(" in place of node {old}");
+            }
+            node.json("POST", &path, None)?.ok()?;
+            print(&format!("node {id} has a vote{place}\n"))
         }
         Member::List { node } => {
             let told = node.json("GET", "/members", None)?.ok()?;

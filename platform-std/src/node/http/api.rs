@@ -306,9 +306,15 @@ async fn remove(State(node): State<Handle>, uri: Uri) -> Answer {
 }
 
 async fn promote(State(node): State<Handle>, uri: Uri) -> Answer {
-    let (query, within) = query(&uri, &["force", "timeout_ms"])?;
+    let (query, within) = query(&uri, &["force", "in_place_of", "timeout_ms"])?;
     let force = query.flag("force").map_err(bad)?;
-    changed(node.promote(member(&uri, "/members/")?, force, within).await)
+    let id = member(&uri, "/members/")?;
+    let Some(old) = query.get("in_place_of") else {
+        return changed(node.promote(id, force, within).await);
+    };
+    let old = old.parse().ok().and_then(NodeId::new);
+    let old = old.ok_or_else(|| bad("in_place_of: the number of a member, 1 to 31"))?;
+    changed(node.replace_member(old, id, force, within).await)
 }
 
 async fn transfer(State(node): State<Handle>, uri: Uri) -> Answer {
