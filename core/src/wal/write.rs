@@ -3,7 +3,7 @@
 use super::mount::FOUNDED_FIRST;
 use super::read::{Halt, Io};
 use super::record::{
-    All, BOOT, CHECKPOINT, CHUNK, COMMIT, ENTRIES, FIRST, HARD_STATE, HEAD_BYTES, Head, KIND, Link,
+    BOOT, CHECKPOINT, CHUNK, COMMIT, ENTRIES, FIRST, HARD_STATE, HEAD_BYTES, Head, KIND, Link,
     NOTE, NOTHING_NEW, OPEN, OPEN_BYTES_MAX, Place, SEAL, SECTIONS_BYTES_MAX, VERSION,
     geometry_word, salt,
 };
@@ -148,7 +148,8 @@ impl Wal {
             // Not in the middle of a snapshot: should the seal behind fail, one would be opened that links to what matters.
             let begins = tag == CHUNK && self.snap.to.is_none();
             if plain {
-                it.all = All { record_max: self.buffer_bytes, ..self.all };
+                it.all = self.all;
+                it.all.record_max = self.buffer_bytes;
             }
             max = if restating { self.buffer_bytes } else { OPEN_BYTES_MAX };
             tag = OPEN | (tag & (ENTRIES | FIRST));
