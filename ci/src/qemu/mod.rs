@@ -12,6 +12,7 @@ mod image;
 mod judge;
 mod logs;
 pub(crate) mod machine;
+mod mirror;
 mod mixed;
 mod pc;
 mod run;

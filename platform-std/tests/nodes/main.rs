@@ -1,6 +1,7 @@
 //! Real nodes on loopback: in this process by their handles, and as processes of their own.
 
 mod crashes;
+mod datagrams;
 mod deaths;
 mod handles;
 mod linear;

@@ -222,9 +222,18 @@ impl Cluster {
 
     /// The same, with a wire that can have faults.
     pub(crate) fn start_on_wires(members: u8) -> (Self, Wires) {
-        let mut cluster = Self::new(members, &[]);
+        Self::start_through(members, &[], Wires::new)
+    }
+
+    /// The same, with something between the nodes: it is told where they listen, and tells where they are reached.
+    pub(crate) fn start_through<T>(
+        members: u8,
+        extra: &[&str],
+        between: impl FnOnce(&[(u8, SocketAddr)]) -> (T, Vec<SocketAddr>),
+    ) -> (Self, T) {
+        let mut cluster = Self::new(members, extra);
         let at: Vec<_> = cluster.nodes.iter().map(|node| (node.id, node.peer)).collect();
-        let (wires, addresses) = Wires::new(&at);
+        let (wires, addresses) = between(&at);
         for (node, address) in cluster.nodes.iter_mut().zip(addresses) {
             node.listen = Some(std::mem::replace(&mut node.peer, address));
         }
