@@ -66,7 +66,7 @@ fn found_all(cluster: &[(NodeId, SocketAddr)]) -> Result<(), Box<dyn Error>> {
             limits: sizes.limits(),
             erase_anyway: false,
         };
-        found(&data(*node), &founding, sizes)?;
+        found(&data(*node), &founding)?;
         println!("node {node}: {}", data(*node).display());
     }
     Ok(())
