@@ -56,8 +56,8 @@ enum Meaning {
 
 impl SpecEvents {
     /// A leader sends entries for the first time: those that were taken for values and are changes of membership.
-    pub(super) fn propose(&mut self, ms: u64, leader: Server, entries: &Entries<'_>) {
-        for entry in entries.clone().flatten().filter(|entry| entry.kind == Kind::Membership) {
+    pub(super) fn propose(&mut self, ms: u64, leader: Server, entries: Entries<'_>) {
+        for entry in entries.flatten().filter(|entry| entry.kind == Kind::Membership) {
             if !self.ended && !self.changes.contains_key(&(entry.id.index.0, entry.id.term.0)) {
                 self.register(ms, leader, entry.id, entry.data);
             }
