@@ -187,13 +187,15 @@ fn changes_of_single_members_are_taken_to_the_end() {
         }
         seen.changes.into_iter().for_each(|(what, n)| *changes.entry(what).or_default() += n);
     }
-    eprintln!("{applied} {changes:?} {ended:?}");
     // In a trace that is taken to its end, each change on each board that put it into effect.
     assert!(applied >= 200, "{applied} {ended:?}");
     for what in ["AddLearner", "AddNewServer", "RemoveServer"] {
         assert!(changes.get(what).is_some_and(|n| *n >= 10), "{what}: {changes:?}");
     }
-    assert!(ended.len() <= 4, "{ended:?}");
+    // Seeds may end early for what the page tells of, few of them and for nothing else.
+    let told = ["a voter loses its vote and comes back", "decides with other members"];
+    let told = |why: &String| told.iter().any(|reason| why.contains(reason));
+    assert!(ended.len() <= 4 && ended.iter().all(|(_, why)| told(why)), "{ended:?}");
 }
 
 #[test]

@@ -66,6 +66,7 @@ pub(super) struct Step {
 pub(super) struct Change {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) changes: Vec<Step>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) newconf: Vec<Server>,
 }
 

@@ -56,8 +56,8 @@ enum Meaning {
 
 impl SpecEvents {
     /// A leader sends entries for the first time: those that were taken for values and are changes of membership.
-    pub(super) fn propose(&mut self, ms: u64, leader: Server, entries: &Entries<'_>) {
-        for entry in (*entries).flatten().filter(|entry| entry.kind == Kind::Membership) {
+    pub(super) fn propose(&mut self, ms: u64, leader: Server, entries: Entries<'_>) {
+        for entry in entries.flatten().filter(|entry| entry.kind == Kind::Membership) {
             if !self.ended && !self.changes.contains_key(&(entry.id.index.0, entry.id.term.0)) {
                 self.register(ms, leader, entry.id, entry.data);
             }
@@ -198,22 +198,24 @@ impl SpecEvents {
     }
 
     /// The last change up to `index` in the server's log, and the members that it leads to.
-    fn members_at(&mut self, server: Server, index: u64) -> (u64, Arc<Members>) {
-        let founded = self.founded.clone();
-        let log = self.mirror(server).now.log.clone();
-        let holds = |at: u64, term: u64| log.get(at as usize - 1) == Some(&term);
-        let mut changes = self.changes.range(..=(index, u64::MAX)).rev();
-        let found = changes.find(|((at, term), _)| holds(*at, *term));
-        found.map_or((0, founded), |((at, _), change)| (*at, change.members.clone()))
+    fn members_at(&self, server: Server, index: u64) -> (u64, Arc<Members>) {
+        let last = self.changes_of(server, index).next();
+        last.map_or((0, self.founded.clone()), |(at, change)| (at, change.members.clone()))
     }
 
     /// The last change up to `index` in the server's log that is a step of the specification.
-    fn step_up_to(&mut self, server: Server, index: u64) -> u64 {
-        let log = self.mirror(server).now.log.clone();
-        let holds = |at: u64, term: u64| log.get(at as usize - 1) == Some(&term);
-        let mut changes = self.changes.range(..=(index, u64::MAX)).rev();
-        let found = changes.find(|((at, term), change)| change.is_step && holds(*at, *term));
-        found.map_or(0, |((at, _), _)| *at)
+    fn step_up_to(&self, server: Server, index: u64) -> u64 {
+        let mut changes = self.changes_of(server, index);
+        changes.find(|(_, change)| change.is_step).map_or(0, |(at, _)| at)
+    }
+
+    /// Changes up to `index` in the server's log, the last one first.
+    fn changes_of(&self, server: Server, index: u64) -> impl Iterator<Item = (u64, &Registered)> {
+        let changes = self.changes.range(..=(index, u64::MAX)).rev();
+        let log = self.boards.get(&server).map(|mirror| &mirror.now);
+        changes
+            .filter(move |((at, term), _)| log.is_some_and(|log| log.holds(*at, *term)))
+            .map(|((at, _), change)| (*at, change))
     }
 
     /// Puts into effect what the board has put into effect. The specification takes the last change that is committed.

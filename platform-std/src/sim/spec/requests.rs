@@ -15,7 +15,7 @@ impl SpecEvents {
     pub(in crate::sim) fn sent(&mut self, ms: u64, number: u8, bytes: &[u8], shown: &Shown) {
         let (Ok(frame), Some(board)) = (wire::decode(bytes), self.running(number)) else { return };
         if let Message::Append { prev, .. } = frame.envelope.message {
-            self.propose(ms, board, &Entries::new(prev, frame.payload));
+            self.propose(ms, board, Entries::new(prev, frame.payload));
         }
         if self.ended {
             return;
