@@ -183,7 +183,7 @@ pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
 const DRIVEN: &[&str] = &[
     "core/src/config.rs",
     "core/src/event.rs",
-    "core/src/log.rs",
+    "core/src/log",
     "core/src/membership.rs",
     "core/src/node",
     "core/src/raft",
