@@ -260,3 +260,32 @@ impl SpecEvents {
         decides
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_that_was_put_into_effect_without_leading_is_so_once_more_before_the_next() {
+        let leader = Server { board: 1, generation: 1 };
+        let mut events = SpecEvents::new(3);
+        let members = events.founded.clone();
+        for name in ["InitState", "Replicate", "Replicate"] {
+            let state = State { term: 3, vote: leader, commit: 1 };
+            let event = Event::new(name, leader, state, Role::Leader, 1, members.voters(), None);
+            events.lines.push(Line::event(events.lines.len(), 0, event));
+        }
+        let mirror = events.mirror(leader);
+        (mirror.now.log, mirror.now.commit, mirror.now.changed) = (vec![1, 3], 1, 1);
+        (mirror.now.members, mirror.pending) = (members.clone(), 1);
+        // The change of term 1 was overwritten: none is in effect that the specification could forget.
+        assert!(!events.has_no_other(0, leader, 2, 2));
+        events.changes.insert((1, 1), Registered { members, is_step: true });
+        assert!(events.has_no_other(0, leader, 2, 2));
+        assert_eq!(events.mirror(leader).pending, 2);
+        let lines: Vec<String> = events.lines().collect();
+        let again = r#""name":"ApplyConfChange","nid":"1""#;
+        assert!(lines[2].contains(again) && lines[2].contains(r#""newconf":["1","2","3"]"#));
+        assert!(lines[3].contains("Replicate") && lines.len() == 4, "{lines:?}");
+    }
+}
