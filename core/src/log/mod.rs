@@ -6,8 +6,6 @@
 
 mod places;
 mod ring;
-#[cfg(test)]
-mod tests;
 
 use places::Place;
 pub(crate) use ring::copy;
@@ -427,3 +425,6 @@ impl Log {
         self.durable = self.durable.max(self.writing);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,5 @@
+//! The log against a list of entries, and what is told of bytes that are none.
+
 use super::*;
 use proptest::prelude::*;
 use proptest::sample::Index as Pick;

@@ -321,7 +321,6 @@ impl Wal {
         self.mount.seq = u32::MAX;
     }
 
-    #[inline(never)]
     fn order_step(&mut self, io: &mut Io<'_>) -> Result<(), Halt> {
         let segment = self.order.last().copied().unwrap_or_default();
         if self.header(io, segment)? != Header::Open || io.it.seq >= self.mount.seq {
