@@ -47,7 +47,7 @@ pub(crate) struct Context {
     pub(crate) root: PathBuf,
     /// Cargo's folder for what is built, shared by all steps.
     pub(crate) target: PathBuf,
-    /// A step that can't run fails: `CI=true` is set.
+    /// A step that can't run fails: `CI=true` is set. One that was asked for by its name does so anyway.
     pub(crate) strict: bool,
     pub(crate) options: Options,
 }

@@ -13,7 +13,7 @@ use super::cluster::{Cluster, Tally};
 use super::hub::{Counts, Faults, Hub};
 use super::image::Firmware;
 use super::mirror::{self, Mirror, Written};
-use super::pc::{Pc, Told};
+use super::pc::Pc;
 use super::run::{BAUD, provision};
 use crate::tools::{Trouble, at, failed};
 
@@ -25,6 +25,8 @@ const NOISE: Faults =
     Faults { lose: 20, damage: 10, shorten: 10, repeat: 20, delay: 20, delay_ms: 30, cut: false };
 /// Keys that the voting PC sets, and nobody else does.
 const KEYS: u64 = 3;
+/// Longer than a frame is on its way.
+const SETTLES_MS: u64 = 200;
 /// Longer than an election takes.
 const CUT_OFF_MS: u64 = 2000;
 
@@ -132,8 +134,8 @@ impl Pages<'_> {
 /// A write on the PC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Put {
-    /// It took effect, at this revision.
-    Done(u64),
+    /// It took effect.
+    Done,
     /// Nobody knows.
     Unknown,
 }
@@ -250,14 +252,15 @@ impl Mixed<'_> {
         let is_pc = |place| place >= BOARDS;
         let cut = move |from, to| Faults { cut: is_pc(from) != is_pc(to), ..NOISE };
         self.it.rig.hub.set_faults(cut);
+        // What was on its way is there by then.
+        self.it.run(SETTLES_MS)?;
         let before = self.revision_of_pc()?;
         let (key, value) = self.any();
         let done = self.it.tally.done;
         self.refused(&key, &value)?;
         self.it.wait("the boards to go on alone", 30, |it| it.tally.done > done + 3)?;
         let after = self.revision_of_pc()?;
-        // What was committed before the cut may have been on its way to it.
-        if self.voter.get(&key, true)? == Some(value) || after > before + 1 {
+        if self.voter.get(&key, true)? == Some(value) || after != before {
             return failed(format!("cut off, the PC went from revision {before} to {after}"));
         }
         self.it.rig.hub.set_faults(|_, _| NOISE);
@@ -267,10 +270,12 @@ impl Mixed<'_> {
     /// A board and the voting PC are two of four: with the follower they would be three of five.
     fn without_a_majority(&mut self) -> Result<(), Trouble> {
         self.it.load.clear();
+        self.it.wait("what was asked to be decided on", 60, |it| it.is_idle())?;
         self.agree_all()?;
         let is_away = |place| place == 1 || place == 2;
         let cut = move |from, to| Faults { cut: is_away(from) != is_away(to), ..Faults::default() };
         self.it.rig.hub.set_faults(cut);
+        self.it.run(SETTLES_MS)?;
         let before = self.revision_of_pc()?;
         let (key, value) = self.any();
         self.refused(&key, &value)?;
@@ -300,20 +305,21 @@ impl Mixed<'_> {
         let mut asked = self.voter.ask(&["put", key, &text, "--timeout-ms", &timeout])?;
         self.it.wait("`quorate put` to end", 5 + timeout_ms / 1000, |_| asked.has_ended())?;
         let told = asked.told()?;
-        let revision = told.out.trim().strip_prefix("revision ");
-        match revision.and_then(|revision| revision.parse().ok()) {
-            Some(revision) if told.succeeds => {
-                self.it.judge.took_effect(key, value.clone());
+        if told.succeeds {
+            self.it.judge.took_effect(key, value.clone());
+            self.done += 1;
+            // It is not always known: a snapshot may have come in between.
+            let revision = told.out.trim().strip_prefix("revision ");
+            if let Some(revision) = revision.and_then(|revision| revision.parse().ok()) {
                 self.acknowledged.push((revision, key.to_owned(), value.clone()));
-                self.done += 1;
-                Ok(Put::Done(revision))
             }
-            _ if is_unknown(&told) => {
-                self.it.judge.may_take_effect(key, value.clone());
-                self.unknown += 1;
-                Ok(Put::Unknown)
-            }
-            _ => failed(format!("`quorate put {key} {text}`: {}{}", told.out, told.err)),
+            Ok(Put::Done)
+        } else if told.err.contains("unknown") {
+            self.it.judge.may_take_effect(key, value.clone());
+            self.unknown += 1;
+            Ok(Put::Unknown)
+        } else {
+            failed(format!("`quorate put {key} {text}`: {}", told.err))
         }
     }
 
@@ -337,7 +343,7 @@ impl Mixed<'_> {
     fn refused(&mut self, key: &str, value: &Value) -> Result<(), Trouble> {
         match self.put(key, value, CUT_OFF_MS)? {
             Put::Unknown => Ok(()),
-            done => failed(format!("the PC has no majority, and says {done:?} of {key}")),
+            Put::Done => failed(format!("the PC has no majority, and says that {key} is set")),
         }
     }
 
@@ -378,6 +384,20 @@ impl Mixed<'_> {
         self.it.judge.look_at_log(self.voter.id, &image).map_err(Trouble::Failed)
     }
 
+    /// Does it hold the last value of each key that the PC was told is set, or one that came later and of which nobody knew?
+    fn has_last(&self, image: &BoardImage) -> Result<(), Trouble> {
+        for (revision, key, value) in &self.acknowledged {
+            let found = (image.revisions.get(key).copied().unwrap_or(0), image.content.get(key));
+            if found.0 < *revision || found.0 == *revision && found.1 != Some(value) {
+                let id = image.id();
+                return failed(format!(
+                    "node {id}: {key} is {found:?}, and {value:?} took effect at revision {revision}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// The end: what each has on flash or disk is mounted, and all hold the same, with all that took effect.
     fn judge(&mut self) -> Result<(), Trouble> {
         self.agree_all()?;
@@ -405,9 +425,15 @@ impl Mixed<'_> {
                 return failed(format!("node {id} has no log in the end"));
             };
             self.it.judge.is_complete(&image).map_err(Trouble::Failed)?;
+            self.has_last(&image)?;
             let (found, expected) = (state(&image), *first.get_or_insert(state(&image)));
             if found != expected {
                 return failed(format!("node {id} holds {found:?}, board 1 {expected:?}"));
+            }
+            // Who founded is back from its flash or disk each time: nobody was given a place but the follower.
+            let generation = image.status.generation.0;
+            if (generation == 1) != (id != self.learner.id) {
+                return failed(format!("node {id} is of generation {generation} in the end"));
             }
         }
         let Some((revision, _, membership)) = first else { return Ok(()) };
@@ -433,10 +459,6 @@ fn is_like(pc: &Pc, it: &Cluster<'_>) -> Result<bool, Trouble> {
     let status = pc.status()?.unwrap_or_default();
     let is = |name: &str, expected: u32| status[name].as_u64() == Some(expected.into());
     Ok(is("applied", board.applied) && is("revision", board.revision))
-}
-
-fn is_unknown(told: &Told) -> bool {
-    !told.succeeds && told.err.contains("unknown")
 }
 
 impl Report {

@@ -1,7 +1,9 @@
 //! Nodes on UDP, with a network between them that loses, repeats, reorders and damages datagrams, and one that lets nothing through one way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::io::{BufRead, BufReader, Lines};
 use std::net::{SocketAddr, UdpSocket};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -9,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
+use serde_json::Value as Json;
 
 use crate::load::{Load, Record};
 use crate::process::{Cluster, free_address};
@@ -18,6 +21,8 @@ const CLIENTS: u64 = 6;
 const TIMEOUT_MS: u64 = 1000;
 /// How long a datagram may be late: others overtake it.
 const LATE_MS: u64 = 60;
+/// What comes twice comes again when others have written the same.
+const AGAIN_MS: u64 = 500;
 /// How often a proxy looks for what is due.
 const STEP: Duration = Duration::from_millis(1);
 
@@ -33,7 +38,7 @@ struct Fault {
     cut: bool,
 }
 
-const ALL: Fault = Fault { lose: 150, repeat: 150, late: 200, damage: 50, garbage: 50, cut: false };
+const ALL: Fault = Fault { lose: 150, repeat: 300, late: 200, damage: 50, garbage: 50, cut: false };
 
 #[derive(Default)]
 struct Counts {
@@ -150,7 +155,7 @@ impl Proxy {
             return;
         }
         let copies = 1 + u64::from(self.happens(fault.repeat, |counts| &counts.repeated));
-        for _ in 0..copies {
+        for copy_ms in [0, AGAIN_MS].into_iter().take(copies as usize) {
             let mut copy = datagram.to_vec();
             if self.happens(fault.damage, |counts| &counts.damaged) && !copy.is_empty() {
                 let at = self.dice.next_u64() as usize % copy.len();
@@ -158,9 +163,44 @@ impl Proxy {
                 copy[at] ^= 1 + (self.dice.next_u64() % 255) as u8;
             }
             let late = self.happens(fault.late, |counts| &counts.late);
-            let ms = if late { 1 + self.dice.next_u64() % LATE_MS } else { 0 };
+            let ms = if late { 1 + self.dice.next_u64() % LATE_MS } else { 0 } + copy_ms;
             self.under_way.push((Instant::now() + Duration::from_millis(ms), copy));
         }
+    }
+}
+
+/// What a node tells of changes to registers, to each of which each value is written once.
+struct Watch {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Watch {
+    /// From now on.
+    fn of(http: SocketAddr) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_quorate"))
+            .args(["watch", "register/", "--node", &http.to_string()])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.next().unwrap().unwrap().contains("watching"));
+        Self { child, lines }
+    }
+
+    /// All that was told; how many changes, each of which came once.
+    fn each_once(mut self) -> usize {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let mut seen = HashSet::new();
+        for line in self.lines.map_while(Result::ok) {
+            let line: Json = serde_json::from_str(&line).unwrap();
+            if let Some(key) = line["key"].as_str() {
+                let change = (key.to_owned(), line["value"].to_string());
+                assert!(seen.insert(change), "twice: {line}");
+            }
+        }
+        seen.len()
     }
 }
 
@@ -181,9 +221,10 @@ fn whatever_a_network_does_to_datagrams_nothing_acknowledged_is_lost_or_done_twi
         record.lock().unwrap().check(&cluster);
     };
 
+    let watch = Watch::of(cluster.nodes[0].http);
     let running = load();
     network.set(|_, _| ALL);
-    running.progress(&cluster, 60);
+    running.progress(&cluster, 100);
     mend(running);
 
     // It is not heard, but hears: the others go on, and it acknowledges nothing.
@@ -199,6 +240,7 @@ fn whatever_a_network_does_to_datagrams_nothing_acknowledged_is_lost_or_done_twi
     assert_eq!(record.lock().unwrap().acknowledged_by(http, from, to), 0, "node {mute}");
     mend(running);
 
+    assert!(watch.each_once() > 10);
     let Counts { lost, repeated, late, damaged, garbage, cut } = &*network.counts;
     for (count, what) in [
         (lost, "lost"),

@@ -107,6 +107,10 @@ pub(crate) fn delete(args: &Delete) -> Result<ExitCode, Failure> {
 
 fn tell(written: &Json) -> Result<ExitCode, Failure> {
     let unchanged = if written["changed"] == json!(false) { "unchanged, " } else { "" };
+    if written["revision"].is_null() {
+        // A snapshot has come in between, on a wire of boards.
+        return print("done; at which revision is not known any more\n");
+    }
     print(&format!("{unchanged}revision {}\n", written["revision"]))
 }
 
