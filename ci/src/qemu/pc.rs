@@ -156,7 +156,7 @@ impl Asked {
 
 #[cfg(test)]
 mod tests {
-    use quorate_apps::MAP_LIMITS;
+    use quorate_apps::{MAP_LIMITS, SCHEMA};
 
     #[test]
     fn a_gateway_is_told_what_the_boards_maps_hold() {
@@ -168,6 +168,7 @@ mod tests {
             ("key_bytes", MAP_LIMITS.key_bytes.into()),
             ("value_bytes", MAP_LIMITS.value_bytes.into()),
             ("bytes", MAP_LIMITS.bytes),
+            ("schema", SCHEMA.into()),
         ];
         for (name, expected) in boards {
             assert_eq!(limit(name), expected, "{name}");

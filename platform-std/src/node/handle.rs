@@ -14,7 +14,7 @@ use super::address;
 use super::question::Question;
 use super::report::Report;
 use crate::content::Value;
-use crate::fit::{self, SCHEMA};
+use crate::fit;
 
 /// What the node is still to look at.
 pub(super) const REQUESTS_MAX: usize = 4096;
@@ -216,6 +216,7 @@ pub struct Handle {
     pub(super) requests: mpsc::Sender<Request>,
     /// What the map takes, as far as it is known yet.
     pub(super) longest: Arc<RwLock<MapLimits>>,
+    pub(super) schema: u16,
 }
 
 impl Handle {
@@ -280,7 +281,7 @@ impl Handle {
         within: Duration,
     ) -> Result<Written, WriteError> {
         let mut bytes = vec![0; self.longest().command_bytes_max() as usize];
-        let len = command.encode(SCHEMA, &mut bytes);
+        let len = command.encode(self.schema, &mut bytes);
         let len = len.map_err(|error| WriteError::TooLarge { what: error.to_string() })?;
         bytes.truncate(len);
         match self.write(Question::Command(bytes), within).await {

@@ -64,6 +64,7 @@ pub(super) struct Runner {
     pub(super) map: Box<ConfigMap>,
     /// What it may hold, if that does not follow from the cluster's limits.
     pub(super) map_limits: Option<MapLimits>,
+    pub(super) schema: u16,
     /// What it holds, for handles.
     pub(super) longest: Arc<RwLock<MapLimits>>,
     pub(super) links: Links,
@@ -377,7 +378,7 @@ impl Runner {
             // Now it is known how large the map has to be.
             Event::Admitted { .. } if self.map_limits.is_none() => {
                 let limits = sizes::map_limits(self.node.limits());
-                self.map = fit::new_map(limits, fit::SCHEMA);
+                self.map = fit::new_map(limits, self.schema);
                 *self.longest.write().unwrap_or_else(PoisonError::into_inner) = limits;
             }
             Event::SnapshotTaken { .. } => counts.snapshots_taken += 1,

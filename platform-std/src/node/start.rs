@@ -90,6 +90,8 @@ pub struct Options {
     pub election_ms: Option<u32>,
     /// What the map may hold, if it is not what follows from the cluster's limits, as on a wire of boards.
     pub map: Option<MapLimits>,
+    /// The schema of its commands: that of the boards' firmware.
+    pub schema: u16,
 }
 
 impl Options {
@@ -108,6 +110,7 @@ impl Options {
             heartbeat_ms: None,
             election_ms: None,
             map: None,
+            schema: fit::SCHEMA,
         }
     }
 }
@@ -382,8 +385,9 @@ async fn start_on<D: Disk + 'static>(
     let runner = Runner {
         own: options.id,
         node,
-        map: fit::new_map(map_limits, fit::SCHEMA),
+        map: fit::new_map(map_limits, options.schema),
         map_limits: options.map,
+        schema: options.schema,
         longest: longest.clone(),
         links,
         flash,
@@ -397,7 +401,7 @@ async fn start_on<D: Disk + 'static>(
         points,
         state: State::new(),
     };
-    let handle = Handle { requests, longest };
+    let handle = Handle { requests, longest, schema: options.schema };
     Ok((handle, Running { task: tokio::spawn(runner.run()) }))
 }
 

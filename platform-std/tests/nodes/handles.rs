@@ -318,6 +318,26 @@ async fn a_watcher_sees_every_change_in_order() {
 }
 
 #[tokio::test]
+async fn a_node_of_an_older_schema_than_what_was_written_says_so_and_applies_nothing() {
+    let mut cluster = Cluster::found(1, Transport::Tcp).await;
+    cluster.stop(1).await;
+    let newer = Options { schema: 2, ..cluster.options(1) };
+    cluster.start_with(newer.clone()).await;
+    cluster.handle(1).put("k", &text("x"), None, LONG).await.unwrap();
+    cluster.stop(1).await;
+    cluster.start(1).await;
+    let began = Instant::now();
+    while cluster.handle(1).status().await.unwrap().newer_schema != Some(2) {
+        assert!(began.elapsed() < LONG, "it takes what is newer");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(cluster.handle(1).status().await.unwrap().keys, 0);
+    cluster.stop(1).await;
+    cluster.start_with(newer).await;
+    assert_eq!(get(cluster.handle(1), "k").await, Some(text("x")));
+}
+
+#[tokio::test]
 async fn a_member_without_an_address_is_reached_by_the_wire_and_let_in_by_its_leader_alone() {
     let small = Sizes { frame_bytes: 256, ..SIZES };
     let mut cluster = Cluster::found_on(3, Medium::Wire(wire().await), small).await;

@@ -69,7 +69,7 @@ pub(crate) struct Args {
     /// How long a leader may be silent [default: ten heartbeats]
     #[arg(long, value_name = "MS")]
     election_ms: Option<u32>,
-    /// More settings, in TOML: [map] keys, key_bytes, value_bytes and bytes, as they are on a wire of boards
+    /// More settings, in TOML: [map] keys, key_bytes, value_bytes, bytes and schema, as they are on a wire of boards
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// What to tell on standard error
@@ -112,6 +112,7 @@ struct MapSettings {
     key_bytes: u8,
     value_bytes: u16,
     bytes: u32,
+    schema: Option<u16>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
@@ -175,6 +176,7 @@ fn options(args: &Args) -> Result<Options, Failure> {
             TransportArg::Udp => Transport::Udp,
         },
         wire: args.wire.clone(),
+        schema: settings.map.as_ref().and_then(|map| map.schema).unwrap_or(options.schema),
         map: settings.map.map(|map| MapLimits {
             keys: map.keys,
             key_bytes: map.key_bytes,
