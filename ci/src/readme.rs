@@ -5,7 +5,7 @@
 use std::fs;
 
 use crate::tools::{Context, Trouble, at, failed, output, read};
-use crate::{bench, sim, size, trio};
+use crate::{bench, qemu, sim, size, trio};
 
 /// Makes one table.
 struct Generator {
@@ -21,6 +21,7 @@ const GENERATORS: &[Generator] = &[
     Generator { name: "core", file: README, make: |c| measured(c, bench::core_short) },
     Generator { name: "flash", file: README, make: |_| Ok(Some(bench::flash_short())) },
     Generator { name: "size", file: README, make: size::short },
+    Generator { name: "application", file: README, make: |c| measured(c, qemu::application) },
     Generator { name: "flash-all", file: FIGURES, make: |_| Ok(Some(bench::flash())) },
     Generator { name: "size-all", file: FIGURES, make: size::long },
     Generator { name: "instructions", file: FIGURES, make: trio::instructions },

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use object::{Object, ObjectSection, ObjectSymbol};
+use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
+use rustc_demangle::demangle;
 
 use crate::tools::{Trouble, at, failed};
 
@@ -41,7 +42,12 @@ pub(crate) struct Addresses {
     /// Bytes of flash, and of variables.
     pub(crate) flash: u64,
     pub(crate) variables: u64,
+    /// Each variable by its name, the largest first, and its bytes.
+    pub(crate) each_variable: Vec<(String, u64)>,
 }
+
+/// Where the RAM of a Cortex-M begins.
+const RAM_START: u64 = 0x2000_0000;
 
 /// The sections of cortex-m-rt that take flash, and those that take RAM; the initial values of variables take both.
 const IN_FLASH: &[&str] = &[".vector_table", ".text", ".rodata", ".data"];
@@ -63,7 +69,17 @@ impl Addresses {
             let sections = names.iter().filter_map(|name| file.section_by_name(name));
             sections.map(|section| section.size()).sum()
         };
+        let mut each_variable: Vec<_> = file
+            .symbols()
+            .filter(|symbol| symbol.kind() == SymbolKind::Data && symbol.address() >= RAM_START)
+            .map(|symbol| {
+                let name = format!("{:#}", demangle(symbol.name().unwrap_or_default()));
+                (name, symbol.size())
+            })
+            .collect();
+        each_variable.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         Ok(Self {
+            each_variable,
             flash: size(IN_FLASH),
             variables: size(IN_RAM),
             watch: find("WATCH")?,

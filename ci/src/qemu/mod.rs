@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::embedded::Toolchain;
+use crate::size;
 use crate::tools::{self, Context, Trouble, at, failed};
 use image::{Addresses, Firmware};
 use run::{Plan, Report};
@@ -118,6 +119,51 @@ fn footprint(name: &str, addresses: &Addresses, stack: usize) -> String {
     format!(
         "{name}, the whole application: {flash} bytes of flash, {ram} of RAM: {variables} of variables, {stack} of stack at the deepest"
     )
+}
+
+/// What each of the application's variables is for, by its name.
+const BUFFERS: &[(&str, &str)] = &[
+    ("NODE", "the node, its log of 2,048 B in it"),
+    ("MAP", "the `ConfigMap`"),
+    ("BUFFER", "the flash buffer"),
+    ("BOARD", "the runner, with link, flash, clock and application"),
+    ("LINE", "the serial line's two frames"),
+    ("RING", "bytes that come in by the UART"),
+    ("FRAME", "the frame buffer"),
+];
+
+/// The runs that tell how deep its stack gets.
+const APPLICATION_SEEDS: std::ops::RangeInclusive<u64> = 11..=13;
+
+/// The table of what the whole application takes: measured in runs with PCs on the wire, which have elections, a joint change, snapshots and
+/// starts from flash in them.
+pub(crate) fn application(context: &Context) -> Result<String, Trouble> {
+    machine::install(context)?;
+    let of_loop = Firmware::of(&firmware(context, IMAGE, &[])?)?;
+    let by_executor = firmware(context, ASYNC_IMAGE, &["--features", "async"])?;
+    let firmwares = [of_loop, Firmware::of(&by_executor)?];
+    tools::run(&mut context.cargo(&["build", "--release", "-p", "quorate-std"]))?;
+    let mut stack = 0;
+    for seed in APPLICATION_SEEDS {
+        stack = with_a_pc(context, seed, &firmwares)?.stack[0].max(stack);
+    }
+    let (image, stack) = (&firmwares[0].addresses, stack as u64);
+    let mut rows = vec![
+        ("flash, the log's own not counted".to_owned(), image.flash),
+        ("RAM".to_owned(), image.variables + stack),
+        ("of it: the stack at its deepest".to_owned(), stack),
+    ];
+    let mut rest = image.variables;
+    for (name, about) in BUFFERS {
+        let is_it = |(variable, _): &&(String, u64)| variable.rsplit("::").next() == Some(*name);
+        let Some((_, bytes)) = image.each_variable.iter().find(is_it) else {
+            return failed(format!("the image has no variable {name}"));
+        };
+        rows.push((format!("of it: {about}"), *bytes));
+        rest -= bytes;
+    }
+    rows.push(("of it: all others".to_owned(), rest));
+    Ok(size::table_of(&["the microbit application", "B"], &rows))
 }
 
 /// One run of boards alone.

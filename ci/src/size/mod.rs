@@ -155,6 +155,13 @@ fn table(columns: &[&str]) -> Table {
     table
 }
 
+/// A table of names and figures.
+pub(crate) fn table_of(columns: &[&str], rows: &[(String, u64)]) -> String {
+    let mut table = table(columns);
+    rows.iter().for_each(|(about, figure)| add(&mut table, about, &[*figure]));
+    table.to_string()
+}
+
 fn add(table: &mut Table, about: &str, figures: &[u64]) {
     let figures = figures.iter().map(|figure| thousands(*figure));
     table.add_row([about.to_owned()].into_iter().chain(figures));
