@@ -203,6 +203,10 @@ impl Mixed<'_> {
             Ok(leads && voter.told(&["member", "add", "5", "--learner"])?.succeeds)
         })?;
         learner.start()?;
+        it.until("the PC that follows to answer", 20, |_| {
+            learner.runs()?;
+            Ok(learner.status()?.is_some())
+        })?;
         self.agree_all()?;
         self.mirror = Some(Mirror::of(&self.learner)?);
         let status = self.learner.status()?.unwrap_or_default();
@@ -291,7 +295,10 @@ impl Mixed<'_> {
     fn start_voter(&mut self) -> Result<(), Trouble> {
         let Self { it, voter, .. } = self;
         voter.start()?;
-        it.until("the PC to answer", 20, |_| Ok(voter.status()?.is_some()))
+        it.until("the PC to answer", 20, |_| {
+            voter.runs()?;
+            Ok(voter.status()?.is_some())
+        })
     }
 
     /// A key and a value for the PC to set.
@@ -402,9 +409,7 @@ impl Mixed<'_> {
     fn judge(&mut self) -> Result<(), Trouble> {
         self.agree_all()?;
         for pc in [&mut self.voter, &mut self.learner] {
-            if pc.has_ended() {
-                return failed(format!("node {} on the PC has ended", pc.id));
-            }
+            pc.runs()?;
             pc.kill();
         }
         let mut images = Vec::new();
