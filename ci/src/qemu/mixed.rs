@@ -225,6 +225,10 @@ impl Mixed<'_> {
             Ok(leads && voter.told(&["member", "add", "5", "--learner"])?.succeeds)
         })?;
         learner.start()?;
+        it.until("the PC that follows to answer", 20, |_| {
+            learner.runs()?;
+            Ok(learner.status()?.is_some())
+        })?;
         self.agree_all()?;
         self.mirror = Some(Mirror::of(&self.learner)?);
         let status = self.learner.status()?.unwrap_or_default();
@@ -313,7 +317,10 @@ impl Mixed<'_> {
     fn start_voter(&mut self) -> Result<(), Trouble> {
         let Self { it, voter, .. } = self;
         voter.start()?;
-        it.until("the PC to answer", 20, |_| Ok(voter.status()?.is_some()))
+        it.until("the PC to answer", 20, |_| {
+            voter.runs()?;
+            Ok(voter.status()?.is_some())
+        })
     }
 
     /// A key and a value for the PC to set.
@@ -422,9 +429,7 @@ impl Mixed<'_> {
 
     /// The end: what each has on flash or disk is mounted, and all hold the same, with all that took effect.
     fn judge(&mut self) -> Result<(), Trouble> {
-        if self.learner.has_ended() {
-            return failed(format!("node {} on the PC has ended", self.learner.id));
-        }
+        self.learner.runs()?;
         self.learner.kill();
         let mut images = Vec::new();
         for place in 0..BOARDS {

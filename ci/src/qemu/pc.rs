@@ -1,7 +1,7 @@
 //! A PC on the wire of the boards: a process of `quorate node`, and the `quorate` program that asks it, as a person would.
 
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -44,7 +44,11 @@ impl Pc {
         wire: &Path,
         folder: &Path,
     ) -> Result<Self, Trouble> {
-        let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        // A loopback address of its own, where there are more: nobody's outgoing connection is given its port then.
+        let [.., high, low] = std::process::id().to_be_bytes();
+        let listener = TcpListener::bind((Ipv4Addr::new(127, high, low, id), 0))
+            .or_else(|_| TcpListener::bind("127.0.0.1:0"))
+            .and_then(|listener| listener.local_addr());
         Ok(Self {
             id,
             program: program.to_owned(),
@@ -53,7 +57,6 @@ impl Pc {
             wire: wire.to_owned(),
             data: folder.join(format!("pc-{id}")),
             log: folder.join(format!("pc-{id}.log")),
-            // Free a moment ago, and so still: the system gives them away in turn.
             http: listener.map_err(|error| Trouble::Missing(format!("no port: {error}")))?,
             child: None,
         })
@@ -78,9 +81,14 @@ impl Pc {
         self.child = None;
     }
 
-    /// Has it ended by itself, which it should not?
-    pub(super) fn has_ended(&mut self) -> bool {
-        self.child.as_mut().is_some_and(Guarded::has_ended)
+    /// It has not ended by itself.
+    pub(super) fn runs(&mut self) -> Result<(), Trouble> {
+        if !self.child.as_mut().is_some_and(Guarded::has_ended) {
+            return Ok(());
+        }
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let last = log.lines().last().unwrap_or_default();
+        failed(format!("node {} on the PC has ended: {last}", self.id))
     }
 
     /// Its image, as it lies on disk.
