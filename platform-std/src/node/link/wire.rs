@@ -318,6 +318,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
+        manners.heard();
         tokio::select! {
             () = babbles => {}
             turn = manners.turn() => assert!(!turn),
