@@ -81,9 +81,14 @@ impl Pc {
         self.child = None;
     }
 
-    /// It has not ended by itself.
+    /// Has it ended by itself?
+    pub(super) fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_some_and(Guarded::has_ended)
+    }
+
+    /// It has not.
     pub(super) fn runs(&mut self) -> Result<(), Trouble> {
-        if !self.child.as_mut().is_some_and(Guarded::has_ended) {
+        if !self.has_ended() {
             return Ok(());
         }
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
