@@ -96,10 +96,6 @@ impl Wal {
         own.commit = own.commit.max(want.hard_state.commit).max(want.commit_needed);
         (it.version, it.geometry) = (VERSION, geometry_word(&self.geometry));
         (it.seq, it.link) = (self.seq.wrapping_add(1), self.link_next());
-        if self.phase == Phase::Founding {
-            // No log is older: if this one is torn, and reads well when the founding is done, it is not the newest.
-            it.seq = 0;
-        }
         it.from = self.boot_from;
         it.seal = self.tail.seed ^ salt(self.seq);
         (it.snap, it.snap_at) = (self.snap.to.id, self.snap.to.bytes);
