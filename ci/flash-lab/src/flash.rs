@@ -130,8 +130,8 @@ pub struct Flash {
     pub bytes: Vec<u8>,
     /// Words that were touched since they were erased to the end.
     pub(crate) touched: Vec<bool>,
-    /// Words that may read otherwise after the next boot, and what they may come to hold.
-    weak: BTreeMap<usize, Option<Vec<u8>>>,
+    /// Words that may read otherwise after the next boot, and what was to be written there.
+    weak: BTreeMap<usize, Vec<u8>>,
     /// Words of a write that was cut short and reads as if it had never begun.
     hidden: BTreeSet<usize>,
     /// Where writes were cut short and left something to see.
@@ -346,9 +346,11 @@ impl Flash {
         }
     }
 
-    /// Weak words there will never hold what was to be written.
+    /// Words there that flicker stay as they are.
     fn comes_to_nothing(&mut self, places: Range<usize>) {
-        self.weak.range_mut(places).for_each(|(_, new)| *new = None);
+        if self.faults.flicker {
+            self.weak.retain(|place, _| !places.contains(place));
+        }
     }
 
     /// The words in which a write is cut short: one, or all of a page that is programmed at once.
@@ -451,7 +453,7 @@ impl Flash {
         if self.faults.ecc && random.one_in(2) {
             self.unreadable.insert(place);
             if self.faults.flicker {
-                self.weak.insert(place, Some(new.to_vec()));
+                self.weak.insert(place, new.to_vec());
             }
             return;
         }
@@ -468,7 +470,7 @@ impl Flash {
             _ => self.randomize(place, random),
         }
         if self.faults.decay {
-            self.weak.insert(place, Some(new.to_vec()));
+            self.weak.insert(place, new.to_vec());
         }
     }
 
@@ -501,9 +503,9 @@ impl Flash {
                 let blank = vec![self.geometry.erased; w];
                 for _ in 0..4 {
                     let place = from / w + random.below((len / w) as u64) as usize;
-                    self.weak.insert(place, Some(blank.clone()));
+                    self.weak.insert(place, blank.clone());
                 }
-                self.weak.insert(from / w, Some(blank));
+                self.weak.insert(from / w, blank);
             }
             EraseFault::PreProgrammed => {
                 let upto = if random.one_in(2) { len } else { upto };
@@ -534,7 +536,7 @@ impl Flash {
                 }
                 if ecc && random.one_in(3) {
                     self.unreadable.insert(place);
-                } else if let Some(new) = new.filter(|_| flicker && random.one_in(2)) {
+                } else if flicker && random.one_in(2) {
                     self.bytes[place * w..(place + 1) * w].copy_from_slice(&new);
                 } else {
                     self.randomize(place, random);
