@@ -7,7 +7,7 @@
 use crate::lies::Lies;
 use crate::random::Random;
 use quorate::flash::{FlashDone, FlashOp, Geometry};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// What an erase that is cut short leaves behind.
@@ -32,11 +32,15 @@ pub struct Faults {
     pub decay: bool,
     /// Torn words may be unreadable.
     pub ecc: bool,
+    /// Torn words that change later may also come to read as they were meant to, and change again; not once a boot has
+    /// seen nothing of the write, nor once an erase has begun.
+    pub flicker: bool,
 }
 
 impl Faults {
     /// Nothing worse than a prefix.
-    pub const MILD: Self = Self { erase: EraseFault::Prefix, decay: false, ecc: false };
+    pub const MILD: Self =
+        Self { erase: EraseFault::Prefix, decay: false, ecc: false, flicker: false };
 }
 
 /// What was done to the flash.
@@ -126,8 +130,8 @@ pub struct Flash {
     pub bytes: Vec<u8>,
     /// Words that were touched since they were erased to the end.
     pub(crate) touched: Vec<bool>,
-    /// Words that may read otherwise after the next boot.
-    weak: BTreeSet<usize>,
+    /// Words that may read otherwise after the next boot, and what was to be written there.
+    weak: BTreeMap<usize, Vec<u8>>,
     /// Words of a write that was cut short and reads as if it had never begun.
     hidden: BTreeSet<usize>,
     /// Where writes were cut short and left something to see.
@@ -164,7 +168,7 @@ impl Flash {
             geometry,
             bytes: vec![geometry.erased; bytes],
             touched: vec![false; words],
-            weak: BTreeSet::new(),
+            weak: BTreeMap::new(),
             hidden: BTreeSet::new(),
             traces: vec![],
             later: vec![],
@@ -334,10 +338,18 @@ impl Flash {
             let mut bytes = self.bytes[places.start * w..places.end * w].iter();
             let readable = self.unreadable.range(places.clone()).next().is_none();
             if readable && bytes.all(|byte| *byte == erased) {
+                self.comes_to_nothing(places.clone());
                 self.hidden.extend(places);
             } else {
                 self.traces.push(places);
             }
+        }
+    }
+
+    /// Words there that flicker stay as they are.
+    fn comes_to_nothing(&mut self, places: Range<usize>) {
+        if self.faults.flicker {
+            self.weak.retain(|place, _| !places.contains(place));
         }
     }
 
@@ -440,6 +452,9 @@ impl Flash {
         let w = self.word();
         if self.faults.ecc && random.one_in(2) {
             self.unreadable.insert(place);
+            if self.faults.flicker {
+                self.weak.insert(place, new.to_vec());
+            }
             return;
         }
         match random.below(5) {
@@ -455,7 +470,7 @@ impl Flash {
             _ => self.randomize(place, random),
         }
         if self.faults.decay {
-            self.weak.insert(place);
+            self.weak.insert(place, new.to_vec());
         }
     }
 
@@ -465,6 +480,7 @@ impl Flash {
         for place in places.clone() {
             self.touched[place] = true;
         }
+        self.comes_to_nothing(places.clone());
         let upto = random.below(len as u64) as usize / w * w;
         match self.faults.erase {
             EraseFault::Prefix => {
@@ -484,10 +500,12 @@ impl Flash {
             }
             EraseFault::Marginal => {
                 self.bytes[from..from + len].fill(self.geometry.erased);
+                let blank = vec![self.geometry.erased; w];
                 for _ in 0..4 {
-                    self.weak.insert(from / w + random.below((len / w) as u64) as usize);
+                    let place = from / w + random.below((len / w) as u64) as usize;
+                    self.weak.insert(place, blank.clone());
                 }
-                self.weak.insert(from / w);
+                self.weak.insert(from / w, blank);
             }
             EraseFault::PreProgrammed => {
                 let upto = if random.one_in(2) { len } else { upto };
@@ -509,10 +527,17 @@ impl Flash {
 
     /// A boot in which the power may go.
     pub fn boot_keeping_fuse(&mut self, random: &mut Random) {
-        for place in self.weak.iter().copied().collect::<Vec<_>>() {
+        let w = self.word();
+        let Faults { ecc, flicker, .. } = self.faults;
+        for (place, new) in self.weak.clone() {
             if random.one_in(2) {
-                if self.faults.ecc && random.one_in(3) {
+                if flicker {
+                    self.unreadable.remove(&place);
+                }
+                if ecc && random.one_in(3) {
                     self.unreadable.insert(place);
+                } else if flicker && random.one_in(2) {
+                    self.bytes[place * w..(place + 1) * w].copy_from_slice(&new);
                 } else {
                     self.randomize(place, random);
                 }
@@ -521,7 +546,6 @@ impl Flash {
                 }
             }
         }
-        let w = self.word();
         for (boots, place, bytes) in &mut self.later {
             *boots -= 1;
             if *boots == 0 {

@@ -99,7 +99,7 @@ fn flash(input: &mut Input<'_>) -> (Flash, usize) {
         2 => EraseFault::Marginal,
         _ => EraseFault::PreProgrammed,
     };
-    let faults = Faults { erase, decay: faults & 4 != 0, ecc: faults & 8 != 0 };
+    let faults = Faults { erase, decay: faults & 4 != 0, ecc: faults & 8 != 0, flicker: false };
     let buffer = [256, 300, 512][usize::from(shape / 18 % 3)];
     (Flash::new(geometry, faults), buffer)
 }

@@ -14,9 +14,14 @@ const ERASES: [(&str, EraseFault); 4] = [
     ("marginal", EraseFault::Marginal),
     ("programmed", EraseFault::PreProgrammed),
 ];
-/// Torn words: as they are, read once and decay, can't be read, both.
-const TORN: [(&str, bool, bool); 4] =
-    [("plain", false, false), ("decay", true, false), ("ecc", false, true), ("both", true, true)];
+/// Torn words: as they are, read once and decay, can't be read, both, or now so and now so.
+const TORN: [(&str, bool, bool, bool); 5] = [
+    ("plain", false, false, false),
+    ("decay", true, false, false),
+    ("ecc", false, true, false),
+    ("both", true, true, false),
+    ("flicker", true, true, true),
+];
 const LOOPS: [(&str, bool); 2] = [("once", false), ("loop", true)];
 
 /// How often the power goes in one session.
@@ -44,9 +49,9 @@ pub(crate) fn all() -> Vec<Cell> {
     let mut cells = Vec::new();
     for word in WORDS {
         for (erase, fault) in ERASES {
-            for (torn, decay, ecc) in TORN {
+            for (torn, decay, ecc, flicker) in TORN {
                 for (crashes, crash_loops) in LOOPS {
-                    let faults = Faults { erase: fault, decay, ecc };
+                    let faults = Faults { erase: fault, decay, ecc, flicker };
                     cells.push(Cell { word, erase, torn, crashes, faults, crash_loops });
                 }
             }
@@ -113,10 +118,10 @@ mod tests {
     fn every_cell_has_a_name_of_its_own_and_every_session_another_seed() {
         let cells = all();
         let names: BTreeSet<String> = cells.iter().map(Cell::to_string).collect();
-        assert_eq!((cells.len(), names.len()), (192, 192));
+        assert_eq!((cells.len(), names.len()), (240, 240));
         let seeds: BTreeSet<u64> =
             cells.iter().flat_map(|cell| (0..50).map(|i| cell.seed(1, i))).collect();
-        assert_eq!(seeds.len(), 192 * 50);
+        assert_eq!(seeds.len(), 240 * 50);
     }
 
     #[test]
@@ -125,7 +130,7 @@ mod tests {
             all().into_iter().filter(|cell| cell.is_called(&[part.to_owned()])).count()
         };
         let parts = ["2-", "decay", "32-bits", "4-bits-ecc-loop", "none"].map(count);
-        assert_eq!(parts, [32, 48, 8, 1, 0]);
+        assert_eq!(parts, [40, 48, 10, 1, 0]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use cell::Cell;
 use watch::{Broken, on_all_cores, watched};
 
 /// Cuts in every cell, in a short campaign and in a long one.
-const COUNT: u64 = 400;
+const COUNT: u64 = 320;
 pub(crate) const COUNT_FULL: u64 = 10_000;
 /// After so many failures a cell is left.
 const FAILURES_MAX: usize = 3;

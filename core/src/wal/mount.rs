@@ -205,7 +205,9 @@ impl Wal {
             Header::Open => {
                 self.wear.set(segment, io.it.erases);
                 self.mount.refused = self.mount.refused.or(self.other_format(io));
-                let newer = self.mount.newest.is_none() || io.it.seq > self.seq;
+                // The mark of a founding that was torn may read well later, and be as new as the log.
+                let next = self.seq.wrapping_add(u32::from(segment != FOUNDED_FIRST));
+                let newer = self.mount.newest.is_none() || io.it.seq >= next;
                 if newer && self.mount.void & bit(segment) == 0 {
                     self.mount.newest = Some(segment);
                     self.mount.link = io.it.link;

@@ -37,6 +37,10 @@ pub(super) struct Walk {
     seeds: [u32; 2],
     /// What that of the record at `next` may start from besides.
     other: u32,
+    /// The last boot behind the break that goes on from a good record, if there is one, and that record's number in
+    /// `recent`; else 0.
+    boot: u32,
+    boot_last: usize,
     /// Something that was acknowledged stands behind the break.
     rotten: bool,
     /// One of those behind the break is none that a founding writes before it is done.
@@ -72,6 +76,8 @@ impl Walk {
         dirty: 0,
         seeds: [0; 2],
         other: 0,
+        boot: 0,
+        boot_last: 0,
         rotten: false,
         founded: false,
     };
@@ -102,6 +108,15 @@ impl Walk {
             *place = rest.next().unwrap_or(Place::NONE);
         }
         self.stage = Stage::Follow;
+    }
+
+    /// The boot that was found restates a record, and stands where that stood in the chain.
+    fn go_on_at_boot(&mut self) {
+        let from = self.recent.get(self.boot_last).copied().unwrap_or(Place::NONE);
+        self.go_on(Place { offset: self.boot, ..from }, self.boot_last);
+        if self.pending.offset >= from.offset {
+            (self.pending, self.held) = (Place::NONE, false);
+        }
     }
 }
 
@@ -172,6 +187,7 @@ impl Wal {
                 }
                 Stage::Search | Stage::Successor => {
                     if self.search(io)? {
+                        self.mount.walk.go_on_at_boot();
                         continue;
                     }
                     // The last one of its segment; a torn one, which may be as long, has a boot behind it.
@@ -212,7 +228,7 @@ impl Wal {
         }
         let walk = &mut self.mount.walk;
         (walk.seeds, walk.rotten, walk.stage) = (seeds, false, stage);
-        (walk.search, walk.dirty) = (at.offset, at.offset);
+        (walk.search, walk.dirty, walk.boot) = (at.offset, at.offset, 0);
         Ok(())
     }
 
@@ -231,7 +247,9 @@ impl Wal {
     }
 
     /// Looks through the rest of the segment: for a boot that goes on from a good record, for what only
-    /// an acknowledged record can have behind it, and for the end of what is written. True if there is a boot.
+    /// an acknowledged record can have behind it, and for the end of what is written. True if there is a boot: the last
+    /// one, for one that was torn may read well now, and void what a later one goes on from. Behind one with a record that
+    /// follows it, there is none.
     #[inline(never)]
     fn search(&mut self, io: &mut Io<'_>) -> Result<bool, Halt> {
         let Walk { limit, reach, .. } = self.mount.walk;
@@ -241,6 +259,9 @@ impl Wal {
             if self.mount.walk.stage == Stage::Successor {
                 let Walk { next, other, .. } = self.mount.walk;
                 if self.look_unchecked(io, &next)? && (io.follows(next.seed) || io.follows(other)) {
+                    if self.mount.walk.boot > 0 {
+                        return Ok(true);
+                    }
                     self.acknowledged(io);
                 }
                 self.mount.walk.stage = Stage::Search;
@@ -254,8 +275,8 @@ impl Wal {
                     if !self.is_blank(io.bytes(self.word())) {
                         self.mount.walk.dirty = self.mount.walk.dirty.max(next);
                     }
-                    if !blank && self.search_at(io, &here)? {
-                        return Ok(true);
+                    if !blank {
+                        self.search_at(io, &here)?;
                     }
                 } else {
                     self.mount.walk.dirty = self.mount.walk.dirty.max(next);
@@ -266,7 +287,7 @@ impl Wal {
             }
             self.mount.walk.search = self.mount.walk.search.wrapping_add(self.word());
         }
-        Ok(false)
+        Ok(self.mount.walk.boot > 0)
     }
 
     /// The record that was looked at could not stand there, had the broken one not been acknowledged.
@@ -275,11 +296,11 @@ impl Wal {
         self.mount.walk.founded |= !matches!(io.head.kind(), OPEN | CHUNK);
     }
 
-    /// What may begin at `here`; true if it is a boot by which the walk goes on.
-    fn search_at(&mut self, io: &mut Io<'_>, here: &Place) -> Result<bool, Halt> {
+    /// What may begin at `here`.
+    fn search_at(&mut self, io: &mut Io<'_>, here: &Place) -> Result<(), Halt> {
         let whole = self.look_unchecked(io, here)?;
         if io.head.tag == 0 {
-            return Ok(false);
+            return Ok(());
         }
         let kind = io.head.kind();
         let next = self.end_of(io, here, self.mount.walk.salt);
@@ -290,20 +311,20 @@ impl Wal {
             walk.dirty = walk.dirty.max(next.offset);
         }
         if !whole {
-            return Ok(false);
+            return Ok(());
         }
         let says = matches!(kind, BOOT | SEAL) && io.says();
         if kind == BOOT && says && io.it.from <= here.offset {
             for (i, from) in walk.recent.into_iter().enumerate() {
                 if from.offset == io.it.from && io.follows(from.seed) {
-                    // The boot restates that record, and stands where it stood in the chain.
-                    walk.go_on(Place { offset: here.offset, ..from }, i);
-                    if walk.pending.offset >= from.offset {
-                        (walk.pending, walk.held) = (Place::NONE, false);
-                    }
-                    return Ok(true);
+                    (walk.boot, walk.boot_last) = (here.offset, i);
+                    (walk.next, walk.other, walk.stage) = (next, next.seed, Stage::Successor);
+                    return Ok(());
                 }
             }
+        }
+        if walk.boot > 0 {
+            return Ok(());
         }
         let [stored, computed] = walk.seeds;
         let successor = !is_broken && (io.follows(stored) || io.follows(computed));
@@ -315,7 +336,7 @@ impl Wal {
             walk.other = if is_broken { computed } else { next.seed };
             (walk.next, walk.stage) = (next, Stage::Successor);
         }
-        Ok(false)
+        Ok(())
     }
 
     /// Takes over what a record says of everything but the log.

@@ -23,7 +23,7 @@ fn campaign(word: u8) {
                 if seed % 4 == 3 {
                     geometry.erased = 0;
                 }
-                let faults = Faults { erase, decay, ecc };
+                let faults = Faults { erase, decay, ecc, flicker: false };
                 let (buffer, crash_loops) = (512, seed % 2 == 0);
                 let session =
                     Session { geometry, buffer, faults, crash_loops, cuts: 8, lies: 0, seed };

@@ -9,6 +9,7 @@
 
 mod basic;
 mod cuts;
+mod flicker;
 mod golden;
 mod holes;
 mod rot;
