@@ -128,7 +128,7 @@ struct CutsArgs {
     /// What the seeds of all sessions follow from.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The cells, by name or a part of it, as `4-prefix-decay-loop`; without any, all.
+    /// The cells, by name or a part of it, as `4-prefix-decay-loop`; without any, all but those of `flicker`.
     #[arg(long = "cell")]
     cells: Vec<String>,
     /// This session of the cell alone, with every operation.

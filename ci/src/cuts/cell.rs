@@ -20,8 +20,10 @@ const TORN: [(&str, bool, bool, bool); 5] = [
     ("decay", true, false, false),
     ("ecc", false, true, false),
     ("both", true, true, false),
-    ("flicker", true, true, true),
+    (FLICKER, true, true, true),
 ];
+/// Cells that are run only if they are named: what they do is told apart in all but a few of a million cuts (`flash-format.md`).
+const FLICKER: &str = "flicker";
 const LOOPS: [(&str, bool); 2] = [("once", false), ("loop", true)];
 
 /// How often the power goes in one session.
@@ -62,9 +64,21 @@ pub(crate) fn all() -> Vec<Cell> {
 
 impl Cell {
     /// Is one of these its name, the beginning of it, or another part?
-    pub(crate) fn is_called(&self, names: &[String]) -> bool {
+    fn is_called(&self, names: &[String]) -> bool {
         let name = self.to_string();
         names.iter().any(|part| name.starts_with(part) || name.contains(&format!("-{part}")))
+    }
+
+    /// Is it one of a campaign with these cells, or of one that names none?
+    pub(crate) fn is_wanted(&self, names: &[String]) -> bool {
+        let flickers = self.torn == FLICKER;
+        match names {
+            [] => !flickers,
+            _ => {
+                self.is_called(names)
+                    && (!flickers || names.iter().any(|name| name.contains(FLICKER)))
+            }
+        }
     }
 
     /// The seed of the cell's session number `i`, in a campaign with the seed `campaign`.

@@ -27,7 +27,7 @@ pub(crate) struct Campaign {
     pub(crate) count: u64,
     /// What all seeds follow from.
     pub(crate) seed: u64,
-    /// The cells, by their names or a part of them; without any, all.
+    /// The cells, by their names or a part of them; without any, all but those of words that flicker.
     pub(crate) cells: Vec<String>,
     /// One session alone, with all that it does.
     pub(crate) session: Option<u64>,
@@ -65,7 +65,7 @@ impl Failure {
 /// `cuts`.
 pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
     let campaign = &context.options.cuts;
-    let wanted = |cell: &Cell| campaign.cells.is_empty() || cell.is_called(&campaign.cells);
+    let wanted = |cell: &Cell| cell.is_wanted(&campaign.cells);
     let cells: Vec<Cell> = cell::all().into_iter().filter(wanted).collect();
     if let Some(seed) = campaign.session {
         let &[cell] = &cells[..] else {
