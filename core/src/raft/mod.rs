@@ -27,6 +27,9 @@ use crate::wire::{Message, Reject};
 use read::{Lease, Read};
 use transfer::Transfer;
 
+/// Members that a node can have beside itself.
+const OTHERS_MAX: usize = MEMBERS_MAX.saturating_sub(1);
+
 /// The reply that a follower owes its leader.
 #[derive(Clone, Copy, Default)]
 struct OwedReply {
@@ -109,7 +112,7 @@ pub struct Raft {
     /// Who was heard in the election timeout before.
     active_before: NodeSet,
     /// Of the others.
-    progress: [Progress; MEMBERS_MAX.saturating_sub(1)],
+    progress: [Progress; OTHERS_MAX],
     /// How many of them are looked at: none behind is a member's.
     slots: u8,
     /// The newest durable snapshot, to send to who is too far behind.
@@ -177,7 +180,7 @@ impl Raft {
             round: 0,
             recent_active: NodeSet::EMPTY,
             active_before: NodeSet::EMPTY,
-            progress: [UNUSED; _],
+            progress: [UNUSED; OTHERS_MAX],
             slots: 0,
             snapshot: EntryId::ZERO,
         }
