@@ -25,6 +25,7 @@ use std::time::Instant;
 use crate::embedded::Toolchain;
 use crate::size;
 use crate::tools::{self, Context, Trouble, at, failed};
+use cluster::Tally;
 use image::{Addresses, Firmware};
 use run::{Plan, Report};
 
@@ -64,12 +65,17 @@ fn firmware(context: &Context, image: &str, more: &[&str]) -> Result<PathBuf, Tr
     Ok(folder.join(image))
 }
 
-/// `qemu`.
-pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
+/// QEMU, and both firmwares for it: the loop, and the same by an executor.
+fn firmwares(context: &Context) -> Result<[Firmware; 2], Trouble> {
     machine::install(context)?;
     let of_loop = Firmware::of(&firmware(context, IMAGE, &[])?)?;
     let by_executor = firmware(context, ASYNC_IMAGE, &["--features", "async"])?;
-    let firmwares = [of_loop, Firmware::of(&by_executor)?];
+    Ok([of_loop, Firmware::of(&by_executor)?])
+}
+
+/// `qemu`.
+pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
+    let firmwares = firmwares(context)?;
     let campaign = &context.options.qemu;
     let (counts, with_pcs) = match campaign.boards {
         _ if campaign.pc => (vec![], true),
@@ -80,23 +86,22 @@ pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
         tools::run(&mut context.cargo(&["build", "--release", "-p", "quorate-std"]))?;
     }
     let (mut inside, mut runs, mut stack) = (0, 0, [0; 2]);
+    let mut count = |tally: &Tally, of_run: [usize; 2]| {
+        inside += tally.in_writes + tally.in_erases;
+        for (deepest, stack) in stack.iter_mut().zip(of_run) {
+            *deepest = stack.max(*deepest);
+        }
+        runs += 1;
+    };
     for seed in campaign.seed..campaign.seed.saturating_add(campaign.seeds) {
         for boards in &counts {
             let plan = Plan { boards: *boards, seed, cuts: campaign.cuts };
             let report = one(context, &plan, &firmwares)?;
-            inside += report.tally.in_writes + report.tally.in_erases;
-            for (deepest, stack) in stack.iter_mut().zip(report.stack) {
-                *deepest = stack.max(*deepest);
-            }
-            runs += 1;
+            count(&report.tally, report.stack);
         }
         if with_pcs {
             let report = with_a_pc(context, seed, &firmwares)?;
-            inside += report.tally.in_writes + report.tally.in_erases;
-            for (deepest, stack) in stack.iter_mut().zip(report.stack) {
-                *deepest = stack.max(*deepest);
-            }
-            runs += 1;
+            count(&report.tally, report.stack);
         }
     }
     let [of_loop, by_executor] = &firmwares;
@@ -138,10 +143,7 @@ const APPLICATION_SEEDS: std::ops::RangeInclusive<u64> = 11..=13;
 /// The table of what the whole application takes: measured in runs with PCs on the wire, which have elections, a joint change, snapshots and
 /// starts from flash in them.
 pub(crate) fn application(context: &Context) -> Result<String, Trouble> {
-    machine::install(context)?;
-    let of_loop = Firmware::of(&firmware(context, IMAGE, &[])?)?;
-    let by_executor = firmware(context, ASYNC_IMAGE, &["--features", "async"])?;
-    let firmwares = [of_loop, Firmware::of(&by_executor)?];
+    let firmwares = firmwares(context)?;
     tools::run(&mut context.cargo(&["build", "--release", "-p", "quorate-std"]))?;
     let mut stack = 0;
     for seed in APPLICATION_SEEDS {

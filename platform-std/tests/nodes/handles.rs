@@ -133,6 +133,16 @@ impl Cluster {
         self.start_with(options).await;
     }
 
+    /// One more node, without a vote, by way of node `by`.
+    async fn admit(&mut self, n: u8, by: u8) {
+        let at = free_address();
+        self.handle(by).add_learner(id(n), Some(at), LONG).await.unwrap();
+        let mut options = self.options(n);
+        options.peers.push((id(n), at));
+        options.join = Some(Joining { cluster: None, limits: self.sizes.limits() });
+        self.start_with(options).await;
+    }
+
     async fn start_with(&mut self, options: Options) {
         let at = usize::from(options.id.get()) - 1;
         self.nodes.resize_with(self.nodes.len().max(at + 1), || None);
@@ -371,12 +381,7 @@ async fn a_member_is_added_gets_a_vote_and_is_removed_and_leadership_moves() {
     }
     // By way of a follower.
     let follower = (1..=3).find(|n| *n != leader).unwrap();
-    let at = free_address();
-    cluster.handle(follower).add_learner(id(4), Some(at), LONG).await.unwrap();
-    let mut options = cluster.options(4);
-    options.peers.push((id(4), at));
-    options.join = Some(Joining { cluster: None, limits: cluster.sizes.limits() });
-    cluster.start_with(options).await;
+    cluster.admit(4, follower).await;
     // It is not caught up at first, or not heard of.
     let began = Instant::now();
     while let Err(error) = cluster.handle(follower).promote(id(4), false, LONG).await {
@@ -404,12 +409,7 @@ async fn one_member_takes_the_place_of_another_by_one_change() {
     let leader = cluster.leader().await;
     let old = (1..=3).find(|n| *n != leader).unwrap();
     cluster.handle(old).put("k", &text("x"), None, LONG).await.unwrap();
-    let at = free_address();
-    cluster.handle(leader).add_learner(id(4), Some(at), LONG).await.unwrap();
-    let mut options = cluster.options(4);
-    options.peers.push((id(4), at));
-    options.join = Some(Joining { cluster: None, limits: cluster.sizes.limits() });
-    cluster.start_with(options).await;
+    cluster.admit(4, leader).await;
     let began = Instant::now();
     while let Err(error) = cluster.handle(4).replace_member(id(old), id(4), false, LONG).await {
         assert!(began.elapsed() < LONG, "{error}");
