@@ -81,6 +81,8 @@ enum Task {
         /// The firmware's image; without it, it is built.
         image: Option<PathBuf>,
     },
+    /// Let places rot, one at a time, in the flash that random lives with power cuts leave.
+    Rot(RotArgs),
     /// Measure what the core costs a board in code and RAM, and compare it with the budgets.
     Size(SizeArgs),
     /// Make the tables of figures in README.md and core/docs/figures.md anew.
@@ -188,6 +190,19 @@ struct QemuArgs {
 }
 
 #[derive(Args)]
+struct RotArgs {
+    /// How many lives.
+    #[arg(long, default_value_t = cuts::rot::LIVES_FULL)]
+    lives: u32,
+    /// What they follow from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The life of this seed alone.
+    #[arg(long)]
+    life: Option<u64>,
+}
+
+#[derive(Args)]
 struct SizeArgs {
     /// So many of the largest functions of an image, too.
     #[arg(long, default_value_t = 0)]
@@ -266,6 +281,10 @@ fn main() -> ExitCode {
         Some(Task::Qemu(QemuArgs { seed, seeds, boards, pc, cuts, keep })) => {
             let qemu = qemu::Campaign { seed, seeds, boards, pc, cuts, keep };
             (Run::only("qemu"), Options { qemu, ..Options::default() })
+        }
+        Some(Task::Rot(RotArgs { lives, seed, life })) => {
+            let rot = cuts::rot::Campaign { lives, seed, life };
+            (Run::only("rot"), Options { rot, ..Options::default() })
         }
         Some(Task::Size(SizeArgs { functions, image, update })) => {
             let size = size::Wishes { functions, image, update };

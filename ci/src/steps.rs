@@ -128,6 +128,12 @@ const STEPS: &[Step] = &[
         run: cuts::flips::step,
     },
     Step {
+        name: "rot",
+        about: "rot anywhere in the flash of random lives is harmless or reported",
+        when: When::Always,
+        run: cuts::rot::step,
+    },
+    Step {
         name: "differential",
         about: "the same leaders and committed logs as the crate raft 0.7, by the same schedules",
         when: When::Always,
@@ -189,6 +195,7 @@ pub(crate) struct Options {
     pub(crate) readme_check: bool,
     /// The table that is made; without it, all.
     pub(crate) readme_table: Option<String>,
+    pub(crate) rot: cuts::rot::Campaign,
     pub(crate) size: size::Wishes,
     pub(crate) sweep_seeds: u32,
     /// Every planted bug, not just the quick ones.
@@ -211,6 +218,7 @@ impl Default for Options {
             qemu: qemu::Campaign::SHORT,
             readme_check: true,
             readme_table: None,
+            rot: cuts::rot::Campaign::SHORT,
             size: size::Wishes::default(),
             sweep_seeds: 100,
             full: false,
@@ -228,6 +236,7 @@ impl Options {
             hash: trio::Campaign::LONG,
             fuzz_seconds: 300,
             qemu: qemu::Campaign::LONG,
+            rot: cuts::rot::Campaign::LONG,
             sweep_seeds: 1000,
             full: true,
             ..Self::default()

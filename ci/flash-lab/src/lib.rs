@@ -25,3 +25,4 @@ pub mod lies;
 pub mod life;
 pub mod load;
 pub mod random;
+pub mod rot;

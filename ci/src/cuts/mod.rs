@@ -3,6 +3,7 @@
 mod cell;
 pub(crate) mod exhaustive;
 pub(crate) mod flips;
+pub(crate) mod rot;
 mod watch;
 
 use std::fmt::Write as _;
