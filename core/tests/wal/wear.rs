@@ -163,6 +163,38 @@ fn boots_without_news_wear_nothing_out() {
     }
 }
 
+/// The entry that the segment was opened for is replaced by a shorter one, which would fit into the segment before. There it
+/// would be void: the first record that was told to have failed has ended that segment, if it stands.
+#[test]
+fn what_is_shorter_than_what_opened_a_segment_is_not_written_before_it() {
+    let mut opened = 0;
+    for (before, long) in (20..60u8).flat_map(|n| [100usize, 150, 200].map(|len| (n, len))) {
+        let mut board = founded(4, 6);
+        for i in 0..before {
+            assert!(board.append(1, &[i; 40]));
+            board.settle().unwrap();
+        }
+        assert!(board.append(1, &vec![before; long]));
+        let mut told = false;
+        let mut writes = false;
+        while !writes {
+            let told_of = board.wal.poll(&board.want, &mut board.log, &mut board.buf);
+            let Progress::Op(op) = told_of else { panic!("nothing is written: {told_of:?}") };
+            writes = matches!(op, FlashOp::Write { .. });
+            let done = board.flash.run(op, &mut board.buf, &mut board.random).unwrap();
+            let done = fails_to_open(&mut told)(&mut board.flash, op, done);
+            board.wal.handle(done);
+        }
+        opened += u32::from(told);
+        board.overwrite(before.into(), 2, b"short");
+        settle_by(&mut board, &mut as_it_was);
+        let shown = shown(board.flash).unwrap();
+        let last = shown.log.last_key_value().map(|(index, entry)| (*index, entry.1.clone()));
+        assert_eq!(last, Some((u64::from(before) + 1, b"short".to_vec())), "{before} {long}");
+    }
+    assert!(opened > 5, "{opened}");
+}
+
 /// A snapshot that was to begin in a segment of its own, whose first record is told to have failed, must not be written
 /// where that one has ended the segment before: what stands there, acknowledged, would be void.
 #[test]
