@@ -99,6 +99,11 @@ pub fn life(seed: u64) -> Life {
     session(&mut board, &mut random, &mut installed);
     board.want.idle = true;
     board.settle().unwrap();
+    if board.wal.wants_snapshot() {
+        // Where no segment may be opened for a seal any more, the snapshot that is due then puts the last record out of doubt.
+        compact(&mut board, &mut random).unwrap();
+        board.settle().unwrap();
+    }
     Life { flash: board.flash, installed }
 }
 
@@ -150,11 +155,17 @@ fn act(board: &mut Board, random: &mut Random, installed: &mut Index) -> Result<
         board.settle()?;
     }
     if board.wal.wants_snapshot() || board.log.bytes_used() > LOG_LONG || random.one_in(30) {
-        board.settle()?;
-        let index = board.log.durable();
-        if let Some(term) = board.log.term(index) {
-            board.take_snapshot(EntryId::new(index, term), &content(random), false)?;
-        }
+        compact(board, random)?;
+    }
+    Ok(())
+}
+
+/// A snapshot of all that is durable.
+fn compact(board: &mut Board, random: &mut Random) -> Result<(), Stop> {
+    board.settle()?;
+    let index = board.log.durable();
+    if let Some(term) = board.log.term(index) {
+        board.take_snapshot(EntryId::new(index, term), &content(random), false)?;
     }
     Ok(())
 }
@@ -187,7 +198,10 @@ pub fn rot(life: &Life, count: u32, random: &mut Random) -> Result<Outcomes, Str
             Err(MountError::Corrupt { .. }) => outcomes.corrupt += 1,
             Err(MountError::Foreign) => outcomes.foreign += 1,
             Ok(other) if is_older(&other, &sound, life.installed) => outcomes.older += 1,
-            other => return Err(format!("{rot:?}: {other:?} in place of {sound:?}")),
+            Err(error) => return Err(format!("{rot:?}: {error:?}")),
+            Ok(other) => {
+                return Err(format!("{rot:?}: {} in place of {}", brief(&other), brief(&sound)));
+            }
         }
     }
     Ok(outcomes)
@@ -222,6 +236,13 @@ fn after(before: &Flash, rot: Rot) -> Flash {
         Rot::Plain(word, byte) => flash.bytes[word * bytes..][..bytes].fill(byte),
     }
     flash
+}
+
+fn brief(shown: &Shown) -> String {
+    let Shown { hard_state, snapshot, content, log } = shown;
+    let content = content.as_ref().map(Vec::len);
+    let log: Vec<String> = log.iter().map(|(index, (term, _))| format!("{term}/{index}")).collect();
+    format!("{hard_state:?}, snapshot {snapshot:?} of {content:?} bytes, log [{}]", log.join(" "))
 }
 
 /// Only the newest snapshot is gone, or what it holds, and an older one reaches the log.
