@@ -48,7 +48,9 @@ impl Log {
 
     pub(super) fn find(&mut self, index: Index) -> Option<(Place, Head)> {
         let before = self.entries_here(index)?.checked_sub(1)?;
-        if self.next_read.entries != before {
+        if self.next_read.entries.wrapping_add(1) == before {
+            self.next_read = self.step(self.next_read)?;
+        } else if self.next_read.entries != before {
             (self.next_read, ..) = self.locate(before)?;
         }
         Some((self.next_read, self.head_at(self.next_read)?))
