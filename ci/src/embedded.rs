@@ -114,6 +114,22 @@ impl Toolchain {
         Ok(folder.join(self.target).join("release"))
     }
 
+    /// Clippy for a firmware, without a warning.
+    pub(crate) fn lint(
+        &self,
+        context: &Context,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Result<(), Trouble> {
+        if let Source::Debian { .. } = self.source {
+            println!("no clippy for {}: it takes rustup's library for that target", self.target);
+            return Ok(());
+        }
+        let mut command = self.cargo(context, &[&["clippy", "--release"], arguments].concat());
+        command.args(["--", "-D", "warnings"]).envs(variables.iter().copied());
+        run(&mut command)
+    }
+
     /// The probe, linked. Its relocations are kept.
     fn probe(&self, context: &Context, features: &str) -> Result<Findings, Trouble> {
         let arguments = ["--manifest-path", "ci/probe/Cargo.toml", "--features", features];

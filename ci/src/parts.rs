@@ -1,10 +1,12 @@
-//! The step `parts`: the firmware of `examples/` for parts that many people own. No such part is here: that it links is what is shown.
+//! The step `parts`: the firmware of `examples/` for parts that many people own. No such part is here: that it links is what is shown,
+//! and that clippy finds nothing in it; nor in the firmware that the step `qemu` runs.
 
 use std::fs;
 
 use object::{Object, ObjectSection, SectionKind};
 
 use crate::embedded::Toolchain;
+use crate::qemu;
 use crate::tools::{Context, Trouble, at};
 
 /// A firmware.
@@ -25,14 +27,17 @@ const PARTS: &[Part] = &[
 
 /// `parts`.
 pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
+    // What it tells by defmt is a part of it.
+    let variables = [("DEFMT_LOG", "info")];
+    let arguments = ["--locked", "--manifest-path", qemu::MANIFEST, "--all-features"];
+    Toolchain::find(context)?.lint(context, &arguments, &variables)?;
     let mut sizes = Vec::new();
     for part in PARTS.iter().filter(|part| part.always || context.options.full) {
         let toolchain = Toolchain::find_for(context, part.target)?;
         let manifest = format!("examples/{}/Cargo.toml", part.name);
-        // What it tells by defmt is a part of it.
-        let variables = [("DEFMT_LOG", "info")];
         let arguments = ["--locked", "--manifest-path", &manifest];
         let image = toolchain.firmware_with(context, &arguments, &variables)?.join(part.name);
+        toolchain.lint(context, &arguments, &variables)?;
         let bytes = fs::read(&image).map_err(|error| at(&image, error))?;
         let size = Size::of(&bytes).map_err(|error| at(&image, error))?;
         sizes.push(format!("{} {} + {} KB", part.name, size.flash / 1024, size.ram / 1024));

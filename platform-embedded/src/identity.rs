@@ -9,7 +9,7 @@ use core::fmt;
 
 use embedded_storage::nor_flash::{NorFlash, ReadNorFlash};
 use quorate::check::checksum;
-use quorate::config::{Config, Flash, Link};
+use quorate::config::{Config, ConfigError, Flash, Link};
 use quorate::membership::{MEMBERS_MAX, Member};
 use quorate::node::{Boot, Founding, Limits};
 use quorate::{ClusterId, NodeId, NodeSet};
@@ -47,7 +47,7 @@ pub struct Page {
     pub link: Link,
     /// From one heartbeat to the next, in ms; 0: as [`Config::new`] plans it.
     pub heartbeat_ms: u32,
-    /// The election timeout, in ms; 0 likewise.
+    /// The election timeout, in ms; 0: the shortest that goes with the heartbeat.
     pub election_ms: u32,
     /// Drawn at random for this page alone.
     pub entropy: u64,
@@ -188,7 +188,12 @@ impl Page {
     /// As [`Page::parse`].
     pub fn read(flash: &mut impl ReadNorFlash, offset: u32, erased: u8) -> Result<Self, PageError> {
         let mut bytes = [0; PAGE_BYTES];
-        flash.read(offset, &mut bytes).map_err(|_| PageError::Unreadable)?;
+        let (body, mark) = bytes.split_at_mut_checked(MARK_AT).unwrap_or_default();
+        flash.read(offset, body).map_err(|_| PageError::Unreadable)?;
+        // Where there is ECC, a mark that was cut short may be unreadable: it is one.
+        if flash.read(offset.saturating_add(MARK_AT as u32), mark).is_err() {
+            mark.fill(!erased);
+        }
         Self::parse(&bytes, erased)
     }
 
@@ -218,6 +223,12 @@ impl Page {
             if told != 0 {
                 *planned = told;
             }
+        }
+        // The one that was told alone takes the other along.
+        if self.election_ms == 0
+            && let Err(ConfigError::ElectionTooShort { needed_ms, .. }) = config.check()
+        {
+            config.election_ms = needed_ms;
         }
         config
     }

@@ -8,7 +8,7 @@
 )]
 
 use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashErrorKind, ReadNorFlash};
-use quorate::config::{Flash, Link};
+use quorate::config::{Config, Flash, Link};
 use quorate::event::Fault;
 use quorate::flash::Geometry;
 use quorate::node::{Limits, Node};
@@ -184,6 +184,62 @@ impl NorFlash for Memory {
         }
         Ok(())
     }
+}
+
+/// Flash with ECC: a word that power was cut in can't be read.
+struct Torn {
+    flash: Memory,
+    word: u32,
+}
+
+impl ErrorType for Torn {
+    type Error = NorFlashErrorKind;
+}
+
+impl ReadNorFlash for Torn {
+    const READ_SIZE: usize = 4;
+    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), NorFlashErrorKind> {
+        if (offset..offset + bytes.len() as u32).contains(&self.word) {
+            return Err(NorFlashErrorKind::Other);
+        }
+        ReadNorFlash::read(&mut self.flash, offset, bytes)
+    }
+    fn capacity(&self) -> usize {
+        ReadNorFlash::capacity(&self.flash)
+    }
+}
+
+#[test]
+fn a_mark_that_is_torn_and_can_t_be_read_is_one() {
+    for word in (0..PAGE_BYTES as u32).step_by(4) {
+        let page = Page::read(&mut Torn { flash: chip(alone(2, 3)), word }, PAGE, 0xff);
+        match page {
+            Ok(page) => assert!(word >= 64 && !page.founds(), "{word}"),
+            Err(error) => assert!(word < 64 && error == PageError::Unreadable, "{word} {error}"),
+        }
+    }
+}
+
+#[test]
+fn a_heartbeat_that_is_told_brings_an_election_timeout_that_goes_with_it() {
+    let mut page = GOLDEN;
+    page[56..60].fill(0);
+    for heartbeat_ms in [0u32, 100, 1000, u32::MAX] {
+        page[52..56].copy_from_slice(&heartbeat_ms.to_le_bytes());
+        let config = Page::parse(&sealed(page), 0xff).unwrap().config(FLASH, 0);
+        assert_eq!(config.check(), Ok(()), "{heartbeat_ms}");
+        let planned = Config::new(plan::serial(115_200), FLASH, 5, 0);
+        let expected = planned.election_ms.max(heartbeat_ms.saturating_mul(10));
+        assert_eq!(config.election_ms, expected);
+    }
+    // What is told is not made longer: the node refuses it.
+    page[52..60].copy_from_slice(&[0xe8, 3, 0, 0, 0x10, 0x27, 0, 0]);
+    let config = Page::parse(&sealed(page), 0xff).unwrap().config(FLASH, 0);
+    assert_eq!((config.heartbeat_ms, config.election_ms), (1000, 10_000));
+    page[57] = 0x26;
+    let config = Page::parse(&sealed(page), 0xff).unwrap().config(FLASH, 0);
+    assert_eq!(config.election_ms, 9744);
+    assert!(config.check().is_err());
 }
 
 /// A link on which nobody is, that counts what was said.

@@ -443,6 +443,18 @@ fn while_power_fails_no_erase_is_begun() {
 }
 
 #[test]
+fn boards_that_found_while_power_fails_go_on_when_it_is_good_again() {
+    let mut bench = Bench::new(3, 7);
+    bench.boards.iter().for_each(|board| board.power.set_failing(true));
+    bench.run_ms(5_000);
+    assert!(bench.boards.iter().all(|board| board.flash.erases.get() == 0));
+    bench.boards.iter().for_each(|board| board.power.set_failing(false));
+    // Nobody calls them but when they asked for it.
+    bench.run_ms(5_000);
+    assert!(bench.leader().is_some());
+}
+
+#[test]
 fn writes_that_fail_retire_places_and_not_the_board() {
     let mut bench = Bench::new(3, 8);
     bench.run_until("a leader", |bench| bench.leader().is_some());

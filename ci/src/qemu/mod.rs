@@ -53,7 +53,7 @@ impl Campaign {
 }
 
 /// The firmware's folder, and its images below the folder of built firmware: the loop, and the same by an executor.
-const MANIFEST: &str = "examples/microbit/Cargo.toml";
+pub(crate) const MANIFEST: &str = "examples/microbit/Cargo.toml";
 const IMAGE: &str = "microbit";
 const ASYNC_IMAGE: &str = "microbit-async";
 

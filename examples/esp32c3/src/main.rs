@@ -97,18 +97,19 @@ fn main() -> ! {
     let mut storage = FlashStorage::new(chip.FLASH);
     let (_, program_end) = unwrap!(partition(&mut storage, "factory"));
     let (page_at, _) = unwrap!(partition(&mut storage, "identity"));
-    let (log, _) = unwrap!(partition(&mut storage, "log"));
+    let (log, log_end) = unwrap!(partition(&mut storage, "log"));
     let flash_bytes = storage.capacity() as u32;
     let storage = &*CHIP.init(Mutex::new(RefCell::new(storage)));
-    let flash = || BlockingPartition::new(storage, 0, flash_bytes);
+    let flash = |end| BlockingPartition::new(storage, 0, end);
 
-    let page = unwrap!(Page::read(&mut flash(), page_at, GEOMETRY.erased));
+    let page = unwrap!(Page::read(&mut flash(flash_bytes), page_at, GEOMETRY.erased));
     let count = || Instant::now().duration_since_epoch().as_micros() as u32;
     let mut board = SuperLoop::new(Parts {
         node: NODE.take(),
         app: unwrap!(App::new(MAP.take())),
         link: PacketLink::new(Air(interfaces.esp_now), PACKET.take()),
-        flash: unwrap!(Partition::new(flash(), log, 0..program_end, &GEOMETRY)),
+        // A log that is longer than its partition in the table is refused.
+        flash: unwrap!(Partition::new(flash(log_end), log, 0..program_end, &GEOMETRY)),
         clock: unwrap!(CounterClock::new(count, 32, 1_000_000, 1)),
         frame: FRAME.take(),
         buffer: BUFFER.take(),
@@ -116,7 +117,7 @@ fn main() -> ! {
     });
     let fresh = u64::from(random.random()) << 32 | u64::from(random.random());
     let config = page.config(FLASH, fresh);
-    let mark = || Page::mark(&mut flash(), page_at, GEOMETRY.erased).is_ok();
+    let mark = || Page::mark(&mut flash(flash_bytes), page_at, GEOMETRY.erased).is_ok();
     let booted = unwrap!(board.boot(&config, &page, random.random(), mark));
     info!("board {} of cluster {}: {}", page.node, page.cluster, booted);
     board.node().remember(why_reset());

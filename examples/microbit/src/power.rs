@@ -40,7 +40,8 @@ pub fn look() {
         WARNED.store(false, Ordering::Release);
         compare();
         timer::wait_us(SETTLES_US);
-        SUPPLY.set_failing(WARNED.load(Ordering::Acquire));
+        // A warning in between would be lost.
+        cortex_m::interrupt::free(|_| SUPPLY.set_failing(WARNED.load(Ordering::Acquire)));
     }
 }
 

@@ -50,7 +50,8 @@ pub async fn recover() {
             compare(false);
             compare(true);
             Timer::after_millis(1).await;
-            SUPPLY.set_failing(WARNED.load(Ordering::Acquire));
+            // A warning in between would be lost.
+            cortex_m::interrupt::free(|_| SUPPLY.set_failing(WARNED.load(Ordering::Acquire)));
         }
     }
 }

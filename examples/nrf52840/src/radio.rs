@@ -85,7 +85,9 @@ impl Air {
             match select(radio.receive(&mut packet), GOES.receive()).await {
                 Either::First(Ok(())) if self.is_for_us(&packet) => {
                     // Without room it is lost, as if it had not been heard.
-                    let _ = Bytes::from_slice(&packet).map(|bytes| COMES.try_send(bytes));
+                    if let Ok(bytes) = Bytes::from_slice(&packet) {
+                        let _ = COMES.try_send(bytes);
+                    }
                 }
                 // Noise, or for others.
                 Either::First(_) => {}

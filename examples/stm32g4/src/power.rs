@@ -23,13 +23,14 @@ impl Handler<PVD_PVM> for Crossing {
 
 /// Warns from now on when the supply falls below 2.9 V; the flash works down to 1.71 V.
 pub fn watch() {
+    EXTI.rtsr(0).modify(|w| w.set_line(LINE, true));
+    EXTI.ftsr(0).modify(|w| w.set_line(LINE, true));
+    EXTI.imr(0).modify(|w| w.set_line(LINE, true));
+    // Last: a supply that is too low already is a crossing, too.
     PWR.cr2().modify(|w| {
         w.set_pls(THRESHOLD);
         w.set_pvde(true);
     });
-    EXTI.rtsr(0).modify(|w| w.set_line(LINE, true));
-    EXTI.ftsr(0).modify(|w| w.set_line(LINE, true));
-    EXTI.imr(0).modify(|w| w.set_line(LINE, true));
     // SAFETY: the handler is bound, and shares nothing but the static above.
     unsafe { PVD_PVM::enable() };
 }

@@ -99,7 +99,8 @@ where
             }
             match next {
                 Next::Flash(op) => {
-                    let done = self.parts.flash.perform_async(op, self.parts.buffer).await;
+                    // Nothing happens beside it: the node does not run yet.
+                    let done = self.work(op, &mut |_: &Event| {}).await;
                     self.parts.node.handle_flash(self.parts.clock.now(), done);
                 }
                 Next::Send(_) => {}
@@ -129,7 +130,7 @@ where
     /// way is brought to its end ([`Partition::resume_async`](crate::flash::Partition::resume_async)), requests wait, and a frame that
     /// was being sent is lost, as any frame may be. An erase begins anew: do not drop run after run sooner than the part can erase.
     pub async fn run(&mut self, mut tell: impl FnMut(&Event)) -> ! {
-        self.resume().await;
+        self.resume(&mut tell).await;
         loop {
             let now = self.parts.clock.now();
             let until = match self.next(now, &mut tell) {
@@ -163,9 +164,13 @@ where
     }
 
     /// Brings to its end what was under way when the last run was dropped.
-    async fn resume(&mut self) {
+    async fn resume(&mut self, tell: &mut impl FnMut(&Event)) {
         if let Some(op) = self.op {
-            let done = self.parts.flash.resume_async(op, self.parts.buffer).await;
+            let done = match op {
+                FlashOp::Write { .. } => self.parts.flash.resume_async(op, self.parts.buffer).await,
+                // All of it is done anew, as if it had not begun: an erase not while power fails.
+                FlashOp::Read { .. } | FlashOp::Erase { .. } => self.work(op, tell).await,
+            };
             self.op = None;
             self.parts.node.handle_flash(self.parts.clock.now(), done);
         }
@@ -237,10 +242,15 @@ fn advance<A: StateMachine>(
 ) -> Next {
     node.handle_timeout(now);
     loop {
-        node.hold_erases(power.is_some_and(PowerFail::is_failing));
+        let fails = power.is_some_and(PowerFail::is_failing);
+        node.hold_erases(fails);
         match node.poll_output(now, frame, buffer) {
             Output::Flash(op) => return Next::Flash(op),
             Output::Transmit { to, len } => return Next::Send(Sending { to, len }),
+            // Nobody tells that power is good again.
+            Output::Wait { until } if fails => {
+                return Next::Wait(until.min(now.after(POWER_AGAIN_MS)));
+            }
             Output::Wait { until } => return Next::Wait(until),
             Output::Event(event) => {
                 if matches!(event, Event::Stopped(_)) {

@@ -152,7 +152,8 @@ where
                 }
                 self.sending = None;
             }
-            node.hold_erases(power_fails());
+            let fails = power_fails();
+            node.hold_erases(fails);
             if let Some(op) = self.held.filter(|_| !power_fails()) {
                 self.held = None;
                 let done = flash.perform(op, buffer);
@@ -179,7 +180,7 @@ where
                 Output::Wait { .. } if received => {}
                 Output::Wait { until } => {
                     let until = self.parts.until(now, until);
-                    return News::Wait { until: self.wake_at(now, until) };
+                    return News::Wait { until: self.wake_at(now, until, fails) };
                 }
                 output @ (Output::Apply { .. }
                 | Output::TakeSnapshot { .. }
@@ -190,10 +191,10 @@ where
         }
     }
 
-    fn wake_at(&self, now: Instant, until: Instant) -> Instant {
+    fn wake_at(&self, now: Instant, until: Instant, fails: bool) -> Instant {
         if self.parts.link.is_busy() {
             now
-        } else if self.held.is_some() {
+        } else if fails || self.held.is_some() {
             until.min(now.after(POWER_AGAIN_MS))
         } else {
             until

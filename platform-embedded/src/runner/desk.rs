@@ -9,14 +9,19 @@ use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
 use embassy_sync::channel::Channel;
 use embassy_sync::signal::Signal;
 use embassy_sync::waitqueue::MultiWakerRegistration;
+use quorate::change::{Change, ChangeError, Step, Transition};
+use quorate::membership::MEMBERS_MAX;
 use quorate::node::{
-    ForwardError, Node, Outcome, ProposalId, ProposeError, ReadError, ReadId, Status,
+    ChangeMembersError, ForwardError, Node, Outcome, ProposalId, ProposeError, ReadError, ReadId,
+    Status,
 };
 use quorate::raft::TransferRefused;
 use quorate::{EntryId, Instant, NodeId};
 
 /// Requests that can be under way at a time; more wait for their turn.
 pub const REQUESTS_MAX: usize = 4;
+/// The longest change of membership, encoded: no node takes a longer one.
+const CHANGE_BYTES_MAX: usize = 64;
 /// Tasks that can wait for their turn; where there are more, they keep each other awake.
 const WAITERS_MAX: usize = 8;
 
@@ -25,10 +30,25 @@ type Raw = CriticalSectionRawMutex;
 /// What is asked. A command of `len` bytes lies in the slot's part of the desk's bytes.
 #[derive(Clone, Copy)]
 enum Request {
-    Propose { len: usize },
-    Forward { len: usize, ms: u32, again: Option<ProposalId> },
-    Read { lease: bool },
-    Transfer { to: NodeId },
+    Propose {
+        len: usize,
+    },
+    Forward {
+        len: usize,
+        ms: u32,
+        again: Option<ProposalId>,
+    },
+    Read {
+        lease: bool,
+    },
+    Transfer {
+        to: NodeId,
+    },
+    /// Encoded, as a command is.
+    Change {
+        len: usize,
+        force: bool,
+    },
     Status,
 }
 
@@ -38,6 +58,7 @@ enum Answer {
     Forward(Result<(ProposalId, Outcome), ForwardError>),
     Read(Result<(), ReadError>),
     Transfer(Result<(), TransferRefused>),
+    Change(Result<EntryId, ChangeMembersError>),
     /// It lies on the desk.
     Status,
 }
@@ -230,6 +251,10 @@ impl Desk {
             Request::Transfer { to } => {
                 Slot::Answered(Answer::Transfer(node.transfer_leader(now, to)))
             }
+            Request::Change { len, force } => {
+                let change = self.command(at, len, frame);
+                Slot::Answered(Answer::Change(change_members(node, change, force)))
+            }
             Request::Status => {
                 self.status.lock(|status| status.set(Some(node.status())));
                 Slot::Answered(Answer::Status)
@@ -292,6 +317,22 @@ impl Desk {
             _ => None,
         });
     }
+}
+
+// On its own, so that the steps lie on the stack no longer than that.
+#[inline(never)]
+fn change_members(
+    node: &mut Node,
+    change: &[u8],
+    force: bool,
+) -> Result<EntryId, ChangeMembersError> {
+    let change = Change::decode(change).map_err(ChangeMembersError::Change)?;
+    let mut steps = heapless::Vec::<Step, MEMBERS_MAX>::new();
+    for step in change.steps().flatten() {
+        let too_many = |_| ChangeError::TooManyMembers { max: MEMBERS_MAX };
+        steps.push(step).map_err(too_many).map_err(ChangeMembersError::Change)?;
+    }
+    node.change_members(change.transition, &steps, force)
 }
 
 /// A request whose answer is waited for.
@@ -421,6 +462,34 @@ impl Handle<'_> {
         match self.ask(Request::Transfer { to }, &[]).await {
             Answer::Transfer(result) => result,
             _ => Err(TransferRefused::NoLeader),
+        }
+    }
+
+    /// Has this board, if it leads, append a change of membership to the log; whether it is committed is not waited for:
+    /// [`Handle::status`] shows the members. See [`Node::change_members`].
+    ///
+    /// It goes through the place of a command: with commands of 64 bytes every change does, shorter ones leave room for less.
+    /// Given up, it may take effect all the same, as a command may: look at the members before it is asked for again.
+    ///
+    /// # Errors
+    /// Typed refusals; nothing has happened then.
+    pub async fn change_members(
+        &self,
+        transition: Transition,
+        steps: &[Step],
+        force: bool,
+    ) -> Result<EntryId, ChangeMembersError> {
+        let mut bytes = [0; CHANGE_BYTES_MAX];
+        let bytes_max = self.desk.command_bytes_max().min(CHANGE_BYTES_MAX);
+        let place = bytes.get_mut(..bytes_max).unwrap_or_default();
+        let Some(len) = Change::encode(transition, steps, place) else {
+            let too_large = ProposeError::TooLarge { bytes_max: bytes_max as u32 };
+            return Err(ChangeMembersError::Propose(too_large));
+        };
+        let change = bytes.get(..len).unwrap_or_default();
+        match self.ask(Request::Change { len, force }, change).await {
+            Answer::Change(result) => result,
+            _ => Err(ChangeMembersError::Propose(ProposeError::NotRunning)),
         }
     }
 

@@ -2,8 +2,10 @@
 
 use crate::support::board::{Cluster, IDS, Setup, command, id};
 use embassy_futures::select::{Either, select};
+use quorate::NodeSet;
+use quorate::change::{Step, Transition, What};
 use quorate::event::Event;
-use quorate::node::Outcome;
+use quorate::node::{ChangeMembersError, Outcome};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -149,6 +151,62 @@ fn leadership_is_handed_over_and_refusals_are_typed() {
         async move { handle.transfer_leader(id(to)).await }
     });
     assert_eq!(again, Some(Err(quorate::raft::TransferRefused::Leads)));
+}
+
+#[test]
+fn members_are_changed_by_a_handle_once_and_refusals_are_typed() {
+    let cluster = Cluster::dropping(Setup { loss_permille: 20, ..Setup::new(127, 127) }, 80_000);
+    let leader = cluster.elect();
+    cluster.commit(0, 3, &[leader]);
+    let (other, third) = ((leader + 1) % 3, (leader + 2) % 3);
+    let change = |at: usize, steps: Vec<Step>| {
+        let handle = cluster.handle(at);
+        let asked = async move { handle.change_members(Transition::Auto, &steps, false).await };
+        cluster.answer(at, asked).expect("an answer")
+    };
+    let voters = |expected: &[usize]| {
+        let expected: NodeSet = expected.iter().map(|at| id(*at)).collect();
+        let shown = || (0..3).all(|at| cluster.status(at).membership.voters() == expected);
+        for _ in 0..100 {
+            if shown() {
+                return;
+            }
+            cluster.world.run_ms(100);
+        }
+        panic!("{expected:?}");
+    };
+    let demote = Step::new(What::AddLearner, id(other));
+    let refused = change(other, vec![demote.clone()]);
+    let leads = quorate::node::ProposeError::NotLeader { leader: Some(id(leader)) };
+    assert_eq!(refused, Err(ChangeMembersError::Propose(leads)));
+    // Given up before it was taken in hand, it does not happen.
+    let handle = cluster.handle(leader);
+    let steps = [demote.clone()];
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut asked = Box::pin(handle.change_members(Transition::Auto, &steps, false));
+    assert!(asked.as_mut().poll(&mut context).is_pending());
+    drop(asked);
+    cluster.world.run_ms(3_000);
+    voters(&[0, 1, 2]);
+    assert!(change(leader, vec![demote]).is_ok());
+    voters(&[leader, third]);
+    // Both at once, through a joint configuration.
+    let steps = vec![
+        Step::new(What::AddVoter, id(other)),
+        Step { address: vec![7; 4].into_iter().collect(), ..Step::new(What::Update, id(third)) },
+    ];
+    assert!(change(leader, steps).is_ok());
+    voters(&[0, 1, 2]);
+    let unknown = vec![Step::new(What::AddVoter, quorate::NodeId::new(9).unwrap())];
+    let early = ChangeMembersError::NotCaughtUp { id: quorate::NodeId::new(9).unwrap() };
+    assert_eq!(change(leader, unknown), Err(early));
+    // The desk has commands of 24 bytes, a step without an address three.
+    let many = vec![Step::new(What::Remove, id(other)); 8];
+    let too_large = quorate::node::ProposeError::TooLarge { bytes_max: 24 };
+    assert_eq!(change(leader, many), Err(ChangeMembersError::Propose(too_large)));
+    cluster.commit(3, 6, &[leader]);
+    cluster.counts_once(6);
+    no_board_stopped(&cluster);
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Partitions and their bounds, flash that takes its time, flash that fails.
 
-use crate::support::board::{Cluster, Setup};
+use crate::support::board::{Cluster, Setup, command};
 use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashErrorKind, ReadNorFlash};
 use quorate::event::Event;
 use quorate::flash::{FlashDone, FlashOp, Geometry};
+use quorate::node::Outcome;
 use quorate_embedded::flash::{Partition, PartitionError};
 
 const CAPACITY: usize = 64 * 1024;
@@ -228,6 +229,46 @@ fn while_power_fails_no_erase_is_begun_and_all_goes_on_behind_it() {
     cluster.boards[failing].power.set_failing(false);
     cluster.counts_once(390);
     assert!(erases(failing) > before);
+}
+
+#[test]
+fn an_erase_whose_run_was_dropped_is_not_begun_anew_while_power_fails() {
+    // Runs are dropped behind 40 ms on average, erases take 20.
+    let cluster = Cluster::dropping(Setup::new(127, 127), 80_000);
+    cluster.elect();
+    let handle = cluster.handle(0);
+    let asked = cluster.ask(0, async move {
+        for n in 0..390 {
+            while !matches!(handle.forward(&command(n), 60_000).await, Ok((_, outcome)) if outcome != Outcome::Unknown) {
+                handle.status().await;
+            }
+        }
+    });
+    for at in (0..3).cycle().take(12) {
+        let (board, world) = (&cluster.boards[at], &cluster.world);
+        let before = board.part.erases.get();
+        assert!(world.run_until(600_000, || board.part.erases.get() > before));
+        board.power.set_failing(true);
+        world.run_ms(500);
+        assert_eq!(board.part.erases.get(), before + 1, "{at}");
+        board.power.set_failing(false);
+    }
+    assert!(cluster.world.run_until(600_000, || asked.borrow().is_some()));
+    cluster.counts_once(390);
+}
+
+#[test]
+fn boards_that_found_while_power_fails_go_on_when_it_is_good_again() {
+    let cluster = Cluster::new(Setup::new(127, 127));
+    cluster.boards.iter().for_each(|board| board.power.set_failing(true));
+    cluster.world.run_ms(5_000);
+    assert!(cluster.boards.iter().all(|board| board.part.erases.get() == 0));
+    cluster.boards.iter().for_each(|board| board.power.set_failing(false));
+    // Nobody asks them for anything.
+    cluster.world.run_ms(5_000);
+    for at in 0..3 {
+        assert_eq!(cluster.happened(at, |e| matches!(e, Event::Started { .. })), 1, "{at}");
+    }
 }
 
 #[test]
