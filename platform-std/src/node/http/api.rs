@@ -13,7 +13,7 @@ use quorate::NodeId;
 use serde_json::{Value as Json, json};
 
 use super::example::{change_status, promote_when_caught_up, read_status, write_status};
-use super::{Query, Refusal, decode};
+use super::{Query, Refusal, decode, hex_byte};
 use crate::content::Value;
 use crate::node::{
     ChangeError, Consistency, Handle, Item, Notice, TransferError, Watch, WriteError,
@@ -124,9 +124,13 @@ fn value(body: &Json) -> Result<Value, String> {
         Json::Object(object) if object.len() == 1 => {
             let digits = object.get("bytes").and_then(Json::as_str);
             let digits = digits.filter(|digits| digits.len() % 2 == 0 && digits.is_ascii());
-            let digits = digits.ok_or("bytes are hexadecimal digits: {\"bytes\": \"00ff\"}")?;
-            let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).map_err(|e| e.to_string());
-            (0..digits.len()).step_by(2).map(byte).collect::<Result<_, _>>().map(Value::Bytes)
+            let bytes = digits.and_then(|digits| {
+                (0..digits.len()).step_by(2).map(|at| hex_byte(&digits[at..at + 2])).collect()
+            });
+            let bytes: Option<Vec<u8>> = bytes;
+            bytes
+                .map(Value::Bytes)
+                .ok_or_else(|| "bytes are hexadecimal digits: {\"bytes\": \"00ff\"}".into())
         }
         _ => Err("a value is a string, a number, true, false or {\"bytes\": \"hex\"}".into()),
     }
@@ -355,6 +359,7 @@ mod tests {
             "{}",
             "{\"bytes\": \"0\"}",
             "{\"bytes\": \"zz\"}",
+            "{\"bytes\": \"+f\"}",
             "18446744073709551615",
         ] {
             assert!(of(bad).is_err(), "{bad}");

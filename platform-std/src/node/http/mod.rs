@@ -158,8 +158,7 @@ fn decode(text: &str) -> Result<String, String> {
     let mut at = 0;
     while let Some(byte) = bytes.get(at) {
         if *byte == b'%' {
-            let hex = text.get(at + 1..at + 3);
-            let hex = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
+            let hex = text.get(at + 1..at + 3).and_then(hex_byte);
             out.push(hex.ok_or_else(|| format!("{text:?} has a % that no two digits follow"))?);
             at += 3;
         } else {
@@ -168,6 +167,12 @@ fn decode(text: &str) -> Result<String, String> {
         }
     }
     String::from_utf8(out).map_err(|_| format!("{text:?} is not UTF-8"))
+}
+
+/// Two hexadecimal digits. (A sign, which `from_str_radix` takes, is none.)
+fn hex_byte(digits: &str) -> Option<u8> {
+    let digits = Some(digits).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    u8::from_str_radix(digits?, 16).ok()
 }
 
 #[cfg(test)]
@@ -186,7 +191,7 @@ mod tests {
             query.only(&["expected", "local"]).unwrap_err(),
             "there is no \"a b\" here: expected, local"
         );
-        for bad in ["%", "%4", "%zz", "%ff"] {
+        for bad in ["%", "%4", "%zz", "%+4", "%ff"] {
             assert!(decode(bad).is_err(), "{bad}");
         }
         let query = Query::of(&"/x?timeout_ms=soon".parse().unwrap()).unwrap();
