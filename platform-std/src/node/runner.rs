@@ -9,7 +9,7 @@ use std::time::Duration;
 use quorate::event::Event;
 use quorate::membership::Member;
 use quorate::node::{Node, Output};
-use quorate::raft::Role;
+use quorate::raft::{Role, TransferRefused};
 use quorate::typed::{Command, ConfigMap, MapLimits, Outcome, serve};
 use quorate::{EntryId, Instant, NodeId, NodeSet};
 use tokio::sync::{broadcast, mpsc};
@@ -345,7 +345,13 @@ impl Runner {
                 let _ = answer.send((self.map.revision(), self.state.notices.subscribe()));
             }
             Request::Transfer(to, answer) => {
-                let transferred = self.node.transfer_leader(self.now(), to);
+                // A follower hands the wish on, and would hear of no refusal.
+                let transferred = match self.node.status() {
+                    status if status.running && !status.membership.voters().contains(to) => {
+                        Err(TransferRefused::NotVoter)
+                    }
+                    _ => self.node.transfer_leader(self.now(), to),
+                };
                 let _ = answer.send(transferred.map_err(|error| error.to_string()));
             }
             Request::Status(answer) => {

@@ -34,6 +34,15 @@ fn the_interface_of_raftexample_answers_with_its_status_codes() {
     assert_eq!(status("PUT", "/k", &vec![b'x'; 200_000]), 413);
     assert_eq!(status("GET", "/k", b""), 404);
     assert_eq!(status("GET", "/health", b""), 200);
+    // A member that is added once more stays what it is.
+    let leader = cluster.leader();
+    let (id, at) = (cluster.nodes[leader].id, cluster.nodes[leader].peer.to_string());
+    let told = run(&["member", "list", "--node", &cluster.https()]);
+    assert_eq!(status("POST", &format!("/{id}"), at.as_bytes()), 204);
+    assert_eq!(run(&["member", "list", "--node", &cluster.https()]), told);
+    // Nobody could find these.
+    assert_eq!(status("POST", "/4", b"127.0.0.1:0"), 400);
+    assert_eq!(status("PUT", "/v1/members/4", br#"{"address": "0.0.0.0:7004"}"#), 400);
     let metrics = node.request("GET", "/metrics", b"").unwrap().1;
     assert!(metrics.contains("\nquorate_has_leader 1\n"), "{metrics}");
     assert!(metrics.contains("quorate_peer_connected{peer=\"2\"} 1"), "{metrics}");
@@ -76,6 +85,14 @@ fn a_person_writes_reads_watches_and_looks() {
     watch.kill().unwrap();
     watch.wait().unwrap();
 
+    // Neither is a vote for nobody given, nor does nobody lead, whomever one asks.
+    for node in &cluster.nodes {
+        let node = node.http.to_string();
+        let (_, error) = refused(&["member", "promote", "9", "--force", "--node", &node]);
+        assert_eq!(error, "error: node 9 is no member: it has to be added before");
+        let (_, error) = refused(&["transfer", "9", "--node", &node]);
+        assert_eq!(error, "error: that member has no vote");
+    }
     let leader = cluster.leader();
     let to = cluster.nodes[(leader + 1) % 3].id.to_string();
     assert_eq!(run(&["transfer", &to, "--node", &all]), format!("node {to} leads\n"));

@@ -12,11 +12,11 @@ use axum::routing::{get, post, put};
 use quorate::NodeId;
 use serde_json::{Value as Json, json};
 
-use super::example::{change_status, promote_when_caught_up, read_status, write_status};
-use super::{Query, Refusal, decode, hex_byte};
+use super::example::{change_status, read_status, write_status};
+use super::{Query, Refusal, decode, hex_byte, members};
 use crate::content::Value;
 use crate::node::{
-    ChangeError, Consistency, Handle, Item, Notice, TransferError, Watch, WriteError,
+    ChangeError, Consistency, Handle, Item, Notice, TransferError, Watch, WriteError, address,
 };
 
 pub(super) fn routes() -> Router<Handle> {
@@ -25,7 +25,7 @@ pub(super) fn routes() -> Router<Handle> {
         .route("/keys", get(list))
         .route("/keys/{*key}", get(read).put(write).delete(delete))
         .route("/watch", get(watch))
-        .route("/members", get(members))
+        .route("/members", get(list_members))
         .route("/members/{id}", put(add).delete(remove))
         .route("/members/{id}/promote", post(promote))
         .route("/leader/{id}", post(transfer))
@@ -253,7 +253,7 @@ impl axum::body::HttpBody for LinesBody {
     }
 }
 
-async fn members(State(node): State<Handle>) -> Answer {
+async fn list_members(State(node): State<Handle>) -> Answer {
     let report = node.status().await.ok_or_else(stopped)?;
     Ok(ok(&json!({ "leader": report.leader, "members": report.members })))
 }
@@ -286,22 +286,19 @@ async fn add(State(node): State<Handle>, uri: Uri, body: Bytes) -> Answer {
     let body: Json = serde_json::from_slice(&body)
         .map_err(|error| bad(format!("the body is no JSON: {error}")))?;
     let unknown = || bad("the body is {\"address\": \"IP:PORT\"}, or {} for a member on the wire");
+    let told = |address: &Json| {
+        let address = address.as_str().and_then(|at| at.parse().ok());
+        address.filter(address::can_be_dialled)
+    };
     let address: Option<SocketAddr> = match body.get("address") {
-        Some(address) => Some(address.as_str().and_then(|at| at.parse().ok()).ok_or_else(unknown)?),
+        Some(address) => Some(told(address).ok_or_else(unknown)?),
         None if body.is_object() => None,
         None => return Err(unknown()),
     };
-    let report = node.status().await.ok_or_else(stopped)?;
-    let known = report.members.iter().any(|member| member.id == id);
-    let changing = match address {
-        Some(address) if known => node.move_member(id, address, within).await,
-        None if known => return Ok(ok(&json!({ "changed": false }))),
-        address => node.add_learner(id, address, within).await,
-    };
-    if changing.is_ok() && !known && !stays_learner {
-        tokio::spawn(promote_when_caught_up(node, id));
+    match members::add(node, id, address, stays_learner, within).await {
+        Ok(changed) => Ok(ok(&json!({ "changed": changed }))),
+        Err(error) => changed(Err(error)),
     }
-    changed(changing)
 }
 
 async fn remove(State(node): State<Handle>, uri: Uri) -> Answer {

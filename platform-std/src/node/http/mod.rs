@@ -3,6 +3,7 @@
 
 mod api;
 mod example;
+mod members;
 mod metrics;
 
 use std::io;
