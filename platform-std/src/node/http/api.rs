@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
 use axum::routing::{get, post, put};
@@ -23,6 +24,7 @@ pub(super) fn routes() -> Router<Handle> {
     Router::new()
         .route("/status", get(status))
         .route("/keys", get(list))
+        .route("/keys/", get(read).put(write).delete(delete))
         .route("/keys/{*key}", get(read).put(write).delete(delete))
         .route("/watch", get(watch))
         .route("/members", get(list_members))
@@ -30,7 +32,14 @@ pub(super) fn routes() -> Router<Handle> {
         .route("/members/{id}/promote", post(promote))
         .route("/leader/{id}", post(transfer))
         .route("/snapshot", get(snapshot))
-        .fallback(async || fail(StatusCode::NOT_FOUND, "there is no such thing in /v1"))
+        .fallback(nothing)
+        .method_not_allowed_fallback(async || {
+            fail(StatusCode::METHOD_NOT_ALLOWED, "that can't be done with it: see Allow")
+        })
+}
+
+pub(super) async fn nothing() -> Refusal {
+    fail(StatusCode::NOT_FOUND, "there is no such thing in /v1")
 }
 
 type Answer = Result<Response, Refusal>;
@@ -162,12 +171,20 @@ fn written(result: Result<crate::node::Written, WriteError>) -> Answer {
     }
 }
 
-async fn write(State(node): State<Handle>, uri: Uri, body: Bytes) -> Answer {
+fn json_of(body: Result<Bytes, BytesRejection>) -> Result<Json, Refusal> {
+    let body = body.map_err(|error| fail(error.status(), error.body_text()))?;
+    serde_json::from_slice(&body).map_err(|error| bad(format!("the body is no JSON: {error}")))
+}
+
+async fn write(
+    State(node): State<Handle>,
+    uri: Uri,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer {
     let (query, within) = query(&uri, &["expected", "timeout_ms"])?;
     let key = rest(&uri, "/keys/")?;
     let expected = query.number("expected").map_err(bad)?;
-    let body: Json = serde_json::from_slice(&body)
-        .map_err(|error| bad(format!("the body is no JSON: {error}")))?;
+    let body = json_of(body)?;
     let object = body.as_object().filter(|object| object.len() == 1);
     let given = object.and_then(|object| object.get("value"));
     let given = given.ok_or_else(|| bad("the body is {\"value\": …}"))?;
@@ -279,12 +296,11 @@ fn changed(result: Result<(), ChangeError>) -> Answer {
     }
 }
 
-async fn add(State(node): State<Handle>, uri: Uri, body: Bytes) -> Answer {
+async fn add(State(node): State<Handle>, uri: Uri, body: Result<Bytes, BytesRejection>) -> Answer {
     let (query, within) = query(&uri, &["learner", "timeout_ms"])?;
     let id = member(&uri, "/members/")?;
     let stays_learner = query.flag("learner").map_err(bad)?;
-    let body: Json = serde_json::from_slice(&body)
-        .map_err(|error| bad(format!("the body is no JSON: {error}")))?;
+    let body = json_of(body)?;
     let unknown = || bad("the body is {\"address\": \"IP:PORT\"}, or {} for a member on the wire");
     let told = |address: &Json| {
         let address = address.as_str().and_then(|at| at.parse().ok());

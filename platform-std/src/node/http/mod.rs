@@ -5,6 +5,7 @@ mod api;
 mod example;
 mod members;
 mod metrics;
+mod places;
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,14 +16,16 @@ use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::serve::ListenerExt;
+use axum::routing::{any, get};
 use tokio::net::TcpListener;
 
 use super::Handle;
+use places::Places;
 
-/// More than any command takes.
-const BODY_BYTES_MAX: usize = 1 << 17;
+/// More than any command takes, also where each of its bytes is six in JSON.
+const BODY_BYTES_MAX: usize = 1 << 19;
+/// Half of the descriptors that a process usually has.
+const CONNECTIONS_MAX: usize = 512;
 /// How long a request waits for the cluster, if it does not say so itself.
 const WITHIN: Duration = Duration::from_secs(5);
 const WITHIN_MAX: Duration = Duration::from_secs(60);
@@ -61,16 +64,15 @@ impl Server {
     ) -> io::Result<()> {
         let app = Router::new()
             .nest("/v1", api::routes())
+            .route("/v1/", any(api::nothing))
             .route("/health", get(metrics::health))
             .route("/metrics", get(metrics::metrics))
             .fallback(example::serve)
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .with_state(node);
-        let listener = self.listener.tap_io(|connection| {
-            // A connection that is slow all the same is as good.
-            let _ = connection.set_nodelay(true);
-        });
-        axum::serve(listener, app).with_graceful_shutdown(stop).await
+        axum::serve(Places::new(self.listener, CONNECTIONS_MAX), app)
+            .with_graceful_shutdown(stop)
+            .await
     }
 }
 
