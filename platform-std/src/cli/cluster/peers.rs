@@ -64,6 +64,12 @@ pub(crate) struct SizeArgs {
 }
 
 impl SizeArgs {
+    /// Is it what there is without any of them?
+    pub(crate) fn are_usual(&self) -> bool {
+        let Self { log_bytes, map_bytes, frame_bytes } = *self;
+        Sizes { frame_bytes, log_bytes, map_bytes } == Sizes::default()
+    }
+
     /// The cluster's constants, if some file holds them.
     pub(crate) fn limits(&self) -> Result<Limits, String> {
         let Self { log_bytes, map_bytes, frame_bytes } = *self;
