@@ -177,7 +177,10 @@ impl FlashFile {
 /// # Errors
 /// There is one already, or it can't be written.
 pub fn create(path: &Path, image: &[u8]) -> Result<(), FlashFileError> {
-    let new = path.with_extension("new");
+    // Never a name that somebody else's file may have, as one with another ending might.
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".quorate-new");
+    let new = path.with_file_name(name);
     let mut file = File::options()
         .create(true)
         .truncate(false)
@@ -297,5 +300,16 @@ mod tests {
         let names: Vec<_> =
             fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(names, ["node.qfl"]);
+    }
+
+    #[test]
+    fn files_beside_an_image_that_is_made_are_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let other = dir.path().join("copy.new");
+        fs::write(&other, "precious").unwrap();
+        create(&dir.path().join("copy.qfl"), &[0; 4]).unwrap();
+        let error = create(&other, &[0; 4]).unwrap_err();
+        assert!(matches!(&error, FlashFileError::Exists(at) if *at == other), "{error}");
+        assert_eq!(fs::read(&other).unwrap(), b"precious");
     }
 }

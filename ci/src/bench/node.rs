@@ -169,8 +169,15 @@ fn disk(context: &Context, given: Option<&Path>) -> Result<(PathBuf, String), Tr
 
 /// `bench node`.
 pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
+    let (dir, file_system) = disk(context, context.options.bench_node.dir.as_deref())?;
+    let ended = measure_all(context, &dir, &file_system);
+    // Whatever came of it, also if there was nothing to measure with.
+    let _ = fs::remove_dir_all(&dir);
+    ended
+}
+
+fn measure_all(context: &Context, dir: &Path, file_system: &str) -> Result<String, Trouble> {
     let options = &context.options.bench_node;
-    let (dir, file_system) = disk(context, options.dir.as_deref())?;
     if !works(context.command("etcd").arg("--version")) {
         debian_packages(context, &["etcd-server"])?;
     }
@@ -187,17 +194,13 @@ pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
         ["request", "clients", "cluster", "round", "per second", "p50 ms", "p90 ms", "p99 ms"];
     let costs = ["CPU µs", "client's CPU µs", "disk ms"];
     let rows = table(&[&columns[..], &costs[..]].concat());
-    let mut bench = Bench { context, options, dir, rows, seen: BTreeMap::new() };
-    let ended = (1..=options.rounds).try_for_each(|round| {
+    let mut bench = Bench { context, options, dir: dir.to_owned(), rows, seen: BTreeMap::new() };
+    (1..=options.rounds).try_for_each(|round| {
         // Who comes first has what is left of the disk's cache; that goes back and forth.
         let mut systems = SYSTEMS;
         systems.rotate_left((round as usize + 1) % 2);
         systems.into_iter().try_for_each(|system| bench.measure(system, round))
-    });
-    if ended.is_err() {
-        let _ = fs::remove_dir_all(&bench.dir);
-    }
-    ended?;
+    })?;
     println!("\n{}\n", bench.rows);
     let mut syncs = table(&["clients", "cluster", "syncs for each put"]);
     for clients in options.clients.iter().copied() {
@@ -206,7 +209,6 @@ pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
             syncs.add_row([clients.to_string(), system.name().into(), count]);
         }
     }
-    let _ = fs::remove_dir_all(&bench.dir);
     println!(
         "Syncs ({}) of all three nodes, counted by strace in runs of their own:\n\n{syncs}\n",
         cluster::SYNCS.join(", ")

@@ -11,7 +11,7 @@ use quorate::node::Founding;
 use quorate::{ClusterId, NodeId};
 use quorate_std::node::http::Server;
 use quorate_std::node::sizes::Sizes;
-use quorate_std::node::{Joining, Notice, Options, address, found, start};
+use quorate_std::node::{Ended, IMAGE, Joining, Notice, Options, address, found, start};
 
 /// Who and where: the members are numbered from 1 in the order of `--cluster`.
 struct Args {
@@ -56,6 +56,12 @@ fn found_all(cluster: &[(NodeId, SocketAddr)]) -> Result<(), Box<dyn Error>> {
         .iter()
         .map(|(id, at)| Member { address: address::encode(*at), ..Member::new(*id) })
         .collect();
+    if cluster.is_empty() {
+        return Err("--found wants --cluster".into());
+    }
+    if let Some((id, _)) = cluster.iter().find(|(id, _)| data(*id).join(IMAGE).exists()) {
+        return Err(format!("node {id} is there already: a cluster is founded once").into());
+    }
     let drawn = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), cluster) as u32;
     let sizes = Sizes::default();
     for (node, _) in cluster {
@@ -102,7 +108,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let serving = tokio::spawn(server.serve(node.clone(), until));
     tokio::select! {
-        ended = running.ended() => println!("{ended}"),
+        ended = running.ended() => match ended {
+            Ended::Stopped | Ended::Removed => println!("{ended}"),
+            failed => return Err(failed.into()),
+        },
         _ = tokio::signal::ctrl_c() => {
             drop(stop);
             node.stop().await;

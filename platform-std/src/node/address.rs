@@ -26,6 +26,11 @@ pub fn decode(address: &[u8]) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, u16::from_be_bytes(*port)))
 }
 
+/// Is it one at which others could find a node? A port that the system is to choose, or "any address of mine", is none.
+pub fn can_be_dialled(address: &SocketAddr) -> bool {
+    address.port() != 0 && !address.ip().is_unspecified()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,6 +21,13 @@ pub(super) const REQUESTS_MAX: usize = 4096;
 /// How long a node that does nothing is waited for beyond what was asked.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Nobody waits longer, whatever is asked for: a point in time has an end.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+fn after(within: Duration) -> Instant {
+    Instant::now() + within.min(FOR_EVER)
+}
+
 /// A write that took effect, or was not needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
@@ -293,7 +300,7 @@ impl Handle {
 
     async fn write(&self, question: Question, within: Duration) -> Result<Written, ChangeError> {
         let (answer, answered) = oneshot::channel();
-        let deadline = Instant::now() + within;
+        let deadline = after(within);
         let request = Request::Write(Write { question, deadline, answer });
         match self.requests.try_send(request) {
             Ok(()) => {}
@@ -344,7 +351,7 @@ impl Handle {
         within: Duration,
     ) -> Result<Shown, ReadError> {
         let (answer, answered) = oneshot::channel();
-        let deadline = Instant::now() + within;
+        let deadline = after(within);
         let request = Request::Read(Read { query, deadline, answer }, consistency);
         match self.requests.try_send(request) {
             Ok(()) => {}
@@ -447,7 +454,7 @@ impl Handle {
     /// # Errors
     /// It does not lead.
     pub async fn transfer(&self, to: NodeId, within: Duration) -> Result<(), TransferError> {
-        let deadline = Instant::now() + within;
+        let deadline = after(within);
         let (answer, answered) = oneshot::channel();
         let stopped = |_| TransferError::Stopped;
         self.requests

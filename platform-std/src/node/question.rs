@@ -1,6 +1,6 @@
 //! What a follower hands to the leader, and what the leader says.
 
-use quorate::change::{Step, Transition};
+use quorate::change::{Step, Transition, What};
 use quorate::node::{ChangeMembersError, Node, ProposeError};
 use quorate::{EntryId, NodeId};
 use serde::{Deserialize, Serialize};
@@ -53,6 +53,9 @@ impl Question {
                 Err(error) => refused(error),
             },
             Self::Change { steps, force } => {
+                if let Some(why) = steps.iter().find_map(|step| is_mistaken(step, node)) {
+                    return Answer::Refused(why);
+                }
                 match node.change_members(Transition::Auto, steps, *force) {
                     Ok(id) => Answer::Placed(id),
                     Err(ChangeMembersError::Propose(error)) => refused(error),
@@ -60,6 +63,22 @@ impl Question {
                 }
             }
         }
+    }
+}
+
+/// What the core does as it is told, and nobody here means: a vote for a node that nobody knows counts in every quorum from then on, and a
+/// voter that is added once more loses its vote.
+fn is_mistaken(step: &Step, node: &Node) -> Option<String> {
+    let id = step.id;
+    let is_member = node.members().iter().any(|member| member.id == id);
+    match step.what {
+        What::AddVoter if !is_member => {
+            Some(format!("node {id} is no member: it has to be added before"))
+        }
+        What::AddLearner if node.status().membership.voters().contains(id) => {
+            Some(format!("node {id} is a member already, with a vote"))
+        }
+        _ => None,
     }
 }
 
@@ -94,7 +113,6 @@ pub(crate) enum Leader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate::change::What;
     use quorate::{Index, Term};
 
     #[test]

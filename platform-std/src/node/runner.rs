@@ -9,7 +9,7 @@ use std::time::Duration;
 use quorate::event::Event;
 use quorate::membership::Member;
 use quorate::node::{Node, Output};
-use quorate::raft::Role;
+use quorate::raft::{Role, TransferRefused};
 use quorate::typed::{Command, ConfigMap, MapLimits, Outcome, serve};
 use quorate::{EntryId, Instant, NodeId, NodeSet};
 use tokio::sync::{broadcast, mpsc};
@@ -31,6 +31,8 @@ use crate::fit;
 const BATCH: usize = 512;
 /// How often it is looked for what has waited too long.
 const SWEEP_EVERY: Duration = Duration::from_millis(50);
+/// So soon a node that joins has its place, if all is well.
+const PLACE_WITHIN: Duration = Duration::from_secs(5);
 /// Changes that a slow watcher may be behind.
 const NOTICES_MAX: usize = 4096;
 /// Writes and reads that wait for the cluster; what comes then has to wait in front of the door.
@@ -103,6 +105,8 @@ pub(super) struct State {
     fault: Option<String>,
     ended: Option<Ended>,
     swept: std::time::Instant,
+    /// It has said that it waits for its place.
+    told_to_wait: bool,
 }
 
 impl State {
@@ -121,6 +125,7 @@ impl State {
             fault: None,
             ended: None,
             swept: std::time::Instant::now(),
+            told_to_wait: false,
         }
     }
 }
@@ -345,7 +350,13 @@ impl Runner {
                 let _ = answer.send((self.map.revision(), self.state.notices.subscribe()));
             }
             Request::Transfer(to, answer) => {
-                let transferred = self.node.transfer_leader(self.now(), to);
+                // A follower hands the wish on, and would hear of no refusal.
+                let transferred = match self.node.status() {
+                    status if status.running && !status.membership.voters().contains(to) => {
+                        Err(TransferRefused::NotVoter)
+                    }
+                    _ => self.node.transfer_leader(self.now(), to),
+                };
                 let _ = answer.send(transferred.map_err(|error| error.to_string()));
             }
             Request::Status(answer) => {
@@ -422,6 +433,20 @@ impl Runner {
             let now = tokio::time::Instant::now();
             writes.sweep(now, counts);
             reads.sweep(&mut self.node, now);
+            self.tell_who_waits();
+        }
+    }
+
+    /// A node that nobody lets in would be silent for ever.
+    fn tell_who_waits(&mut self) {
+        let status = self.node.status();
+        let waits = !status.running && !status.membership.members().contains(self.own);
+        if waits && !self.state.told_to_wait && self.began.elapsed() > PLACE_WITHIN {
+            self.state.told_to_wait = true;
+            tracing::warn!(
+                "has no place yet: it has to be a member (`quorate member add {} ADDRESS`), and the one that leads has to be in --cluster",
+                self.own
+            );
         }
     }
 

@@ -159,7 +159,8 @@ pub(crate) fn config(
     election_ms: Option<u32>,
 ) -> Config {
     config.heartbeat_ms = heartbeat_ms.unwrap_or(config.heartbeat_ms.max(100));
-    config.election_ms = election_ms.unwrap_or(config.election_ms.max(10 * config.heartbeat_ms));
+    config.election_ms =
+        election_ms.unwrap_or(config.election_ms.max(config.heartbeat_ms.saturating_mul(10)));
     config
 }
 
@@ -224,5 +225,6 @@ mod tests {
         assert_eq!(usual.check(), Ok(()));
         let fast = config(planned(), Some(30), Some(300));
         assert_eq!(fast.check(), Ok(()));
+        assert_eq!(config(planned(), Some(u32::MAX), None).election_ms, u32::MAX);
     }
 }

@@ -143,6 +143,11 @@ pub enum StartError {
         "{}: no node lives here yet: found a cluster with `quorate init`, or get a place in one with --join", .0.display()
     )]
     Nobody(PathBuf),
+    /// There is nothing in its image.
+    #[error(
+        "{}: this image is blank: a node that has lost its flash gets its place back with --join; never found it a second time", .0.display()
+    )]
+    Blank(PathBuf),
     /// It is that of another node.
     #[error("{}: this is the image of node {found}, not of node {wanted}", path.display())]
     OtherNode {
@@ -313,7 +318,7 @@ async fn look(options: &Options, path: &Path, flash: &FlashFile) -> Result<Known
             let log_bytes = joining.limits.log_bytes;
             Ok(Known { cluster, geometry, limits: None, log_bytes, members: Vec::new() })
         }
-        (Err(ImageError::Blank), None) => Err(StartError::Nobody(path.into())),
+        (Err(ImageError::Blank), None) => Err(StartError::Blank(path.into())),
         (Err(source), _) => Err(StartError::Image { path: path.into(), source }),
     }
 }
@@ -468,7 +473,8 @@ mod tests {
         };
         let (node, mut running) = start_again().await;
         for n in 0..20 {
-            node.put(&format!("k{n}"), &Value::Int(n), None, long).await.unwrap();
+            // Who would wait for ever may.
+            node.put(&format!("k{n}"), &Value::Int(n), None, Duration::MAX).await.unwrap();
         }
         disk.fail_syncs(true);
         let refused = node.put("late", &Value::Int(0), None, long).await;
@@ -480,7 +486,8 @@ mod tests {
         disk.lose_power().unwrap();
         disk.fail_syncs(false);
         let (node, _running) = start_again().await;
-        let shown = node.list("k", Consistency::Linearizable, long).await.unwrap();
+        let shown = node.list("k", Consistency::Linearizable, Duration::MAX).await.unwrap();
         assert_eq!(shown.items.len(), 20);
+        node.transfer(id, Duration::MAX).await.unwrap();
     }
 }

@@ -31,12 +31,45 @@ fn the_interface_of_raftexample_answers_with_its_status_codes() {
     assert_eq!(status("PUT", "/k?no-such-thing=1", b"x"), 400);
     assert_eq!(status("PUT", &format!("/{}", "k".repeat(300)), b"x"), 413);
     assert_eq!(status("PUT", "/k", &vec![b'x'; 40_000]), 413);
-    assert_eq!(status("PUT", "/k", &vec![b'x'; 200_000]), 413);
+    assert_eq!(status("PUT", "/k", &vec![b'x'; 1_000_000]), 413);
+    assert_eq!(status("PUT", "/v1/", b"x"), 404);
     assert_eq!(status("GET", "/k", b""), 404);
     assert_eq!(status("GET", "/health", b""), 200);
+    // A member that is added once more stays what it is.
+    let leader = cluster.leader();
+    let (id, at) = (cluster.nodes[leader].id, cluster.nodes[leader].peer.to_string());
+    let told = run(&["member", "list", "--node", &cluster.https()]);
+    assert_eq!(status("POST", &format!("/{id}"), at.as_bytes()), 204);
+    assert_eq!(run(&["member", "list", "--node", &cluster.https()]), told);
+    // Nobody could find these.
+    assert_eq!(status("POST", "/4", b"127.0.0.1:0"), 400);
+    assert_eq!(status("PUT", "/v1/members/4", br#"{"address": "0.0.0.0:7004"}"#), 400);
     let metrics = node.request("GET", "/metrics", b"").unwrap().1;
     assert!(metrics.contains("\nquorate_has_leader 1\n"), "{metrics}");
     assert!(metrics.contains("quorate_peer_connected{peer=\"2\"} 1"), "{metrics}");
+}
+
+#[test]
+fn the_json_api_answers_in_json_whatever_it_is_asked() {
+    let cluster = Cluster::start(1, &[]);
+    let node = &cluster.nodes[0];
+    let long = format!("{{\"value\": \"{}\"}}", "x".repeat(1_000_000));
+    for (method, path, body, status) in [
+        ("PUT", "/v1/keys/k", long.as_bytes(), 413),
+        ("POST", "/v1/keys/k", b"", 405),
+        ("GET", "/v1/nonsense", b"", 404),
+        ("PUT", "/v1/", b"", 404),
+    ] {
+        let (told, error) = node.json(method, path, body).unwrap();
+        assert!(told == status && error["error"].is_string(), "{method} {path}: {error}");
+    }
+    // A body much longer than its value, as JSON may have it, and a key of no bytes.
+    let value = serde_json::json!({ "value": "\u{1}".repeat(7_000) }).to_string();
+    let value = value + &" ".repeat(400_000);
+    assert_eq!(node.json("PUT", "/v1/keys/", value.as_bytes()).unwrap().0, 200);
+    let (status, read) = node.json("GET", "/v1/keys/", b"").unwrap();
+    assert!(status == 200 && read["value"].as_str().unwrap().len() == 7_000, "{read}");
+    assert_eq!(run(&["delete", "", "--node", &cluster.https()]), "revision 2\n");
 }
 
 #[test]
@@ -64,6 +97,8 @@ fn a_person_writes_reads_watches_and_looks() {
     assert_eq!(run(&["get", "--node", &node]), "a/b = true\nb = \"ä b\"\n");
     assert_eq!(run(&["get", "b", "--local", "--node", &all]), "ä b\n");
     assert_eq!(run(&["delete", "a/b", "--expected", "3", "--node", &all]), "revision 4\n");
+    assert_eq!(run(&["put", "n", "-5", "--node", &all]), "revision 5\n");
+    assert_eq!(run(&["get", "n", "--node", &all]), "-5\n");
     let (_, error) = refused(&["get", "a/b", "--node", &all]);
     assert_eq!(error, "error: a/b: there is no such key");
 
@@ -76,6 +111,14 @@ fn a_person_writes_reads_watches_and_looks() {
     watch.kill().unwrap();
     watch.wait().unwrap();
 
+    // Neither is a vote for nobody given, nor does nobody lead, whomever one asks.
+    for node in &cluster.nodes {
+        let node = node.http.to_string();
+        let (_, error) = refused(&["member", "promote", "9", "--force", "--node", &node]);
+        assert_eq!(error, "error: node 9 is no member: it has to be added before");
+        let (_, error) = refused(&["transfer", "9", "--node", &node]);
+        assert_eq!(error, "error: that member has no vote");
+    }
     let leader = cluster.leader();
     let to = cluster.nodes[(leader + 1) % 3].id.to_string();
     assert_eq!(run(&["transfer", &to, "--node", &all]), format!("node {to} leads\n"));
@@ -202,6 +245,25 @@ fn what_makes_no_sense_is_refused_by_name_and_harms_nobody() {
     // Founding once more is refused, also where a member of another cluster lives.
     let (code, error) = refused(&["init", "--cluster", &peers, "--id", "1", "--data", data]);
     assert!(code == 1 && error.contains("there is an image already"), "{error}");
+
+    // All members are founded, or none is.
+    let half = cluster.dir.path().join("half");
+    std::fs::create_dir_all(half.join("2")).unwrap();
+    std::fs::write(half.join("2/node.qfl"), "").unwrap();
+    let half_told = half.to_str().unwrap();
+    let (code, error) = refused(&["init", "--cluster", &peers, "--data", half_told]);
+    assert!(code == 1 && error.contains("there is an image already"), "{error}");
+    assert_eq!(std::fs::read_dir(&half).unwrap().count(), 1);
+    let nowhere = ["init", "--cluster", "1=0.0.0.0:7001", "--data", half_told];
+    let (code, error) = refused(&nowhere);
+    assert!(code == 2 && error.contains("nobody could find node 1 at 0.0.0.0:7001"), "{error}");
+    // What says how much is held, and is not listened to; and a file with nothing in it.
+    let (code, error) = node(&["--log-bytes", "70000"]);
+    assert!(code == 2 && error.contains("are for --join"), "{error}");
+    let of_half = ["node", "--id", "2", "--cluster", &peers, "--data"];
+    let blank = half.join("2");
+    let (code, error) = refused(&[&of_half[..], &[blank.to_str().unwrap()]].concat());
+    assert!(code == 1 && error.contains("this image is blank"), "{error}");
 
     // Garbage on every port, also after a good beginning.
     for node in &cluster.nodes {

@@ -10,7 +10,8 @@ use quorate::{ClusterId, NodeId};
 
 use super::peers::{Peers, SizeArgs, cluster_id, node_id, peers};
 use crate::cli::{Failure, print};
-use crate::node::{address, found};
+use crate::flash_file::FlashFileError;
+use crate::node::{IMAGE, address, found};
 
 /// Found a cluster: the one act that makes nodes voters.
 ///
@@ -54,11 +55,20 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     if !peers.iter().any(|(id, _)| only(id)) {
         return Err(Failure::usage("--id is none of --cluster"));
     }
+    if let Some((id, at)) = peers.iter().find(|(_, at)| !address::can_be_dialled(at)) {
+        return Err(Failure::usage(format!("nobody could find node {id} at {at}")));
+    }
+    let data = |id: &NodeId| match args.id {
+        Some(_) => args.data.clone(),
+        None => args.data.join(id.to_string()),
+    };
+    // All or none: half of them would be members of a cluster that can't be.
+    let images = peers.iter().filter(|(id, _)| only(id)).map(|(id, _)| data(id).join(IMAGE));
+    if let Some(image) = images.into_iter().find(|image| image.exists()) {
+        return Err(Failure::new(FlashFileError::Exists(image)));
+    }
     for (id, at) in peers.iter().filter(|(id, _)| only(id)) {
-        let data = match args.id {
-            Some(_) => args.data.clone(),
-            None => args.data.join(id.to_string()),
-        };
+        let data = data(id);
         let founding =
             Founding { cluster, node: *id, members: &members, limits, erase_anyway: false };
         found(&data, &founding).map_err(Failure::new)?;

@@ -14,6 +14,7 @@ pub(crate) struct Put {
     /// The key
     key: String,
     /// Its value: true, false and numbers are taken for such, all else for text
+    #[arg(allow_negative_numbers = true)]
     value: String,
     /// Take the value for text, whatever it looks like
     #[arg(long)]

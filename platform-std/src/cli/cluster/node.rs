@@ -48,7 +48,7 @@ pub(crate) struct Args {
     /// Listen there for other nodes, if that is not where they find this one
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     listen: Option<SocketAddr>,
-    /// With blank flash, ask for this member's place
+    /// With blank flash, ask for this member's place. The members that --cluster names are asked: it takes the one that leads
     #[arg(long)]
     join: bool,
     /// The cluster to join, if no member can be asked over TCP
@@ -152,6 +152,11 @@ fn options(args: &Args) -> Result<Options, Failure> {
                 return Err(Failure::usage("--config has no [map], which --page asks for"));
             }
             by_page(page, args.data.clone()).map_err(Failure::new)?
+        }
+        (None, Some(_)) if !args.join && !args.sizes.are_usual() => {
+            return Err(Failure::usage(
+                "--log-bytes, --map-bytes and --frame-bytes are for --join: a cluster's are chosen when it is founded",
+            ));
         }
         (None, Some(id)) => Options {
             link: args.link,

@@ -43,7 +43,8 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 pub(crate) fn cluster_id(text: &str) -> Result<ClusterId, String> {
-    let id = u32::from_str_radix(text, 16).ok().filter(|id| text.len() == 8 && *id != 0);
+    let digits = text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let id = u32::from_str_radix(text, 16).ok().filter(|id| digits && *id != 0);
     let id = id.ok_or_else(|| format!("{text:?} is no cluster: eight hexadecimal digits"))?;
     Ok(ClusterId(id.to_be_bytes()))
 }
@@ -63,6 +64,12 @@ pub(crate) struct SizeArgs {
 }
 
 impl SizeArgs {
+    /// Is it what there is without any of them?
+    pub(crate) fn are_usual(&self) -> bool {
+        let Self { log_bytes, map_bytes, frame_bytes } = *self;
+        Sizes { frame_bytes, log_bytes, map_bytes } == Sizes::default()
+    }
+
     /// The cluster's constants, if some file holds them.
     pub(crate) fn limits(&self) -> Result<Limits, String> {
         let Self { log_bytes, map_bytes, frame_bytes } = *self;
@@ -89,7 +96,7 @@ mod tests {
             assert!(error.contains(part), "{error}");
         }
         assert_eq!(cluster_id("0a0B0c0d"), Ok(ClusterId([10, 11, 12, 13])));
-        for bad in ["", "0a0b0c", "00000000", "0a0b0c0dd", "xyzxyzxy"] {
+        for bad in ["", "0a0b0c", "00000000", "0a0b0c0dd", "+a0b0c0d", "xyzxyzxy"] {
             assert!(cluster_id(bad).is_err(), "{bad}");
         }
     }

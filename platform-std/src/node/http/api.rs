@@ -6,31 +6,40 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
 use axum::routing::{get, post, put};
 use quorate::NodeId;
 use serde_json::{Value as Json, json};
 
-use super::example::{change_status, promote_when_caught_up, read_status, write_status};
-use super::{Query, Refusal, decode};
+use super::example::{change_status, read_status, write_status};
+use super::{Query, Refusal, decode, hex_byte, members};
 use crate::content::Value;
 use crate::node::{
-    ChangeError, Consistency, Handle, Item, Notice, TransferError, Watch, WriteError,
+    ChangeError, Consistency, Handle, Item, Notice, TransferError, Watch, WriteError, address,
 };
 
 pub(super) fn routes() -> Router<Handle> {
     Router::new()
         .route("/status", get(status))
         .route("/keys", get(list))
+        .route("/keys/", get(read).put(write).delete(delete))
         .route("/keys/{*key}", get(read).put(write).delete(delete))
         .route("/watch", get(watch))
-        .route("/members", get(members))
+        .route("/members", get(list_members))
         .route("/members/{id}", put(add).delete(remove))
         .route("/members/{id}/promote", post(promote))
         .route("/leader/{id}", post(transfer))
         .route("/snapshot", get(snapshot))
-        .fallback(async || fail(StatusCode::NOT_FOUND, "there is no such thing in /v1"))
+        .fallback(nothing)
+        .method_not_allowed_fallback(async || {
+            fail(StatusCode::METHOD_NOT_ALLOWED, "that can't be done with it: see Allow")
+        })
+}
+
+pub(super) async fn nothing() -> Refusal {
+    fail(StatusCode::NOT_FOUND, "there is no such thing in /v1")
 }
 
 type Answer = Result<Response, Refusal>;
@@ -124,9 +133,13 @@ fn value(body: &Json) -> Result<Value, String> {
         Json::Object(object) if object.len() == 1 => {
             let digits = object.get("bytes").and_then(Json::as_str);
             let digits = digits.filter(|digits| digits.len() % 2 == 0 && digits.is_ascii());
-            let digits = digits.ok_or("bytes are hexadecimal digits: {\"bytes\": \"00ff\"}")?;
-            let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).map_err(|e| e.to_string());
-            (0..digits.len()).step_by(2).map(byte).collect::<Result<_, _>>().map(Value::Bytes)
+            let bytes = digits.and_then(|digits| {
+                (0..digits.len()).step_by(2).map(|at| hex_byte(&digits[at..at + 2])).collect()
+            });
+            let bytes: Option<Vec<u8>> = bytes;
+            bytes
+                .map(Value::Bytes)
+                .ok_or_else(|| "bytes are hexadecimal digits: {\"bytes\": \"00ff\"}".into())
         }
         _ => Err("a value is a string, a number, true, false or {\"bytes\": \"hex\"}".into()),
     }
@@ -158,12 +171,20 @@ fn written(result: Result<crate::node::Written, WriteError>) -> Answer {
     }
 }
 
-async fn write(State(node): State<Handle>, uri: Uri, body: Bytes) -> Answer {
+fn json_of(body: Result<Bytes, BytesRejection>) -> Result<Json, Refusal> {
+    let body = body.map_err(|error| fail(error.status(), error.body_text()))?;
+    serde_json::from_slice(&body).map_err(|error| bad(format!("the body is no JSON: {error}")))
+}
+
+async fn write(
+    State(node): State<Handle>,
+    uri: Uri,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer {
     let (query, within) = query(&uri, &["expected", "timeout_ms"])?;
     let key = rest(&uri, "/keys/")?;
     let expected = query.number("expected").map_err(bad)?;
-    let body: Json = serde_json::from_slice(&body)
-        .map_err(|error| bad(format!("the body is no JSON: {error}")))?;
+    let body = json_of(body)?;
     let object = body.as_object().filter(|object| object.len() == 1);
     let given = object.and_then(|object| object.get("value"));
     let given = given.ok_or_else(|| bad("the body is {\"value\": …}"))?;
@@ -249,7 +270,7 @@ impl axum::body::HttpBody for LinesBody {
     }
 }
 
-async fn members(State(node): State<Handle>) -> Answer {
+async fn list_members(State(node): State<Handle>) -> Answer {
     let report = node.status().await.ok_or_else(stopped)?;
     Ok(ok(&json!({ "leader": report.leader, "members": report.members })))
 }
@@ -275,29 +296,25 @@ fn changed(result: Result<(), ChangeError>) -> Answer {
     }
 }
 
-async fn add(State(node): State<Handle>, uri: Uri, body: Bytes) -> Answer {
+async fn add(State(node): State<Handle>, uri: Uri, body: Result<Bytes, BytesRejection>) -> Answer {
     let (query, within) = query(&uri, &["learner", "timeout_ms"])?;
     let id = member(&uri, "/members/")?;
     let stays_learner = query.flag("learner").map_err(bad)?;
-    let body: Json = serde_json::from_slice(&body)
-        .map_err(|error| bad(format!("the body is no JSON: {error}")))?;
+    let body = json_of(body)?;
     let unknown = || bad("the body is {\"address\": \"IP:PORT\"}, or {} for a member on the wire");
+    let told = |address: &Json| {
+        let address = address.as_str().and_then(|at| at.parse().ok());
+        address.filter(address::can_be_dialled)
+    };
     let address: Option<SocketAddr> = match body.get("address") {
-        Some(address) => Some(address.as_str().and_then(|at| at.parse().ok()).ok_or_else(unknown)?),
+        Some(address) => Some(told(address).ok_or_else(unknown)?),
         None if body.is_object() => None,
         None => return Err(unknown()),
     };
-    let report = node.status().await.ok_or_else(stopped)?;
-    let known = report.members.iter().any(|member| member.id == id);
-    let changing = match address {
-        Some(address) if known => node.move_member(id, address, within).await,
-        None if known => return Ok(ok(&json!({ "changed": false }))),
-        address => node.add_learner(id, address, within).await,
-    };
-    if changing.is_ok() && !known && !stays_learner {
-        tokio::spawn(promote_when_caught_up(node, id));
+    match members::add(node, id, address, stays_learner, within).await {
+        Ok(changed) => Ok(ok(&json!({ "changed": changed }))),
+        Err(error) => changed(Err(error)),
     }
-    changed(changing)
 }
 
 async fn remove(State(node): State<Handle>, uri: Uri) -> Answer {
@@ -355,6 +372,7 @@ mod tests {
             "{}",
             "{\"bytes\": \"0\"}",
             "{\"bytes\": \"zz\"}",
+            "{\"bytes\": \"+f\"}",
             "18446744073709551615",
         ] {
             assert!(of(bad).is_err(), "{bad}");

@@ -1,7 +1,6 @@
 //! The interface of etcd's raftexample: `PUT /KEY`, `GET /KEY`, `POST /ID` with an address, `DELETE /ID`.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -9,12 +8,9 @@ use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use quorate::NodeId;
 
-use super::{Query, Refusal, decode, text};
+use super::{Query, Refusal, decode, members, text};
 use crate::content::Value;
-use crate::node::{ChangeError, Consistency, Handle, ReadError, WriteError};
-
-/// How often a member that was added is asked whether it has caught up.
-const PROMOTE_AGAIN: Duration = Duration::from_millis(500);
+use crate::node::{ChangeError, Consistency, Handle, ReadError, WriteError, address};
 
 pub(super) async fn serve(
     State(node): State<Handle>,
@@ -136,11 +132,8 @@ fn peer_address(body: &[u8]) -> Result<SocketAddr, String> {
     let given = std::str::from_utf8(body).unwrap_or_default().trim();
     let address = given.strip_prefix("http://").unwrap_or(given).trim_end_matches('/');
     let no_address = || format!("{given:?} is no address of a node: HOST:PORT");
-    if let Ok(address) = address.parse() {
-        return Ok(address);
-    }
     let mut found = std::net::ToSocketAddrs::to_socket_addrs(address).map_err(|_| no_address())?;
-    found.next().ok_or_else(no_address)
+    found.next().filter(address::can_be_dialled).ok_or_else(no_address)
 }
 
 async fn add(node: &Handle, key: &str, query: &Query, body: Bytes) -> Result<Response, Refusal> {
@@ -149,26 +142,9 @@ async fn add(node: &Handle, key: &str, query: &Query, body: Bytes) -> Result<Res
     let address = tokio::task::spawn_blocking(move || peer_address(&body)).await;
     let address = address.unwrap_or_else(|error| Err(error.to_string())).map_err(bad)?;
     let within = query.within().map_err(bad)?;
-    let added = node.add_learner(id, Some(address), within).await;
+    let added = members::add(node.clone(), id, Some(address), false, within).await;
     added.map_err(|error| refuse(change_status(&error), error.to_string()))?;
-    tokio::spawn(promote_when_caught_up(node.clone(), id));
     Ok(done())
-}
-
-/// raftexample's members vote from the beginning; here one does once it can.
-pub(super) async fn promote_when_caught_up(node: Handle, id: NodeId) {
-    loop {
-        tokio::time::sleep(PROMOTE_AGAIN).await;
-        let Some(report) = node.status().await else { return };
-        let member = report.members.iter().find(|member| member.id == id);
-        if member.is_none_or(|member| member.voter) {
-            return;
-        }
-        match node.promote(id, false, super::WITHIN).await {
-            Ok(()) => return,
-            Err(error) => tracing::debug!("node {id} has no vote yet: {error}"),
-        }
-    }
 }
 
 async fn remove(node: &Handle, key: &str, query: &Query) -> Result<Response, Refusal> {
@@ -189,7 +165,7 @@ mod tests {
         for body in ["127.0.0.1:7004", "http://127.0.0.1:7004", "http://127.0.0.1:7004/\n"] {
             assert_eq!(peer_address(body.as_bytes()), Ok(at));
         }
-        for body in ["", "7004", "http://", "\u{fffd}:x"] {
+        for body in ["", "7004", "http://", "\u{fffd}:x", "127.0.0.1:0", "0.0.0.0:7004"] {
             assert!(peer_address(body.as_bytes()).is_err(), "{body}");
         }
     }

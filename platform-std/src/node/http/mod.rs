@@ -3,7 +3,9 @@
 
 mod api;
 mod example;
+mod members;
 mod metrics;
+mod places;
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,14 +16,16 @@ use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::serve::ListenerExt;
+use axum::routing::{any, get};
 use tokio::net::TcpListener;
 
 use super::Handle;
+use places::Places;
 
-/// More than any command takes.
-const BODY_BYTES_MAX: usize = 1 << 17;
+/// More than any command takes, also where each of its bytes is six in JSON.
+const BODY_BYTES_MAX: usize = 1 << 19;
+/// Half of the descriptors that a process usually has.
+const CONNECTIONS_MAX: usize = 512;
 /// How long a request waits for the cluster, if it does not say so itself.
 const WITHIN: Duration = Duration::from_secs(5);
 const WITHIN_MAX: Duration = Duration::from_secs(60);
@@ -60,16 +64,15 @@ impl Server {
     ) -> io::Result<()> {
         let app = Router::new()
             .nest("/v1", api::routes())
+            .route("/v1/", any(api::nothing))
             .route("/health", get(metrics::health))
             .route("/metrics", get(metrics::metrics))
             .fallback(example::serve)
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .with_state(node);
-        let listener = self.listener.tap_io(|connection| {
-            // A connection that is slow all the same is as good.
-            let _ = connection.set_nodelay(true);
-        });
-        axum::serve(listener, app).with_graceful_shutdown(stop).await
+        axum::serve(Places::new(self.listener, CONNECTIONS_MAX), app)
+            .with_graceful_shutdown(stop)
+            .await
     }
 }
 
@@ -158,8 +161,7 @@ fn decode(text: &str) -> Result<String, String> {
     let mut at = 0;
     while let Some(byte) = bytes.get(at) {
         if *byte == b'%' {
-            let hex = text.get(at + 1..at + 3);
-            let hex = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
+            let hex = text.get(at + 1..at + 3).and_then(hex_byte);
             out.push(hex.ok_or_else(|| format!("{text:?} has a % that no two digits follow"))?);
             at += 3;
         } else {
@@ -168,6 +170,12 @@ fn decode(text: &str) -> Result<String, String> {
         }
     }
     String::from_utf8(out).map_err(|_| format!("{text:?} is not UTF-8"))
+}
+
+/// Two hexadecimal digits. (A sign, which `from_str_radix` takes, is none.)
+fn hex_byte(digits: &str) -> Option<u8> {
+    let digits = Some(digits).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    u8::from_str_radix(digits?, 16).ok()
 }
 
 #[cfg(test)]
@@ -186,7 +194,7 @@ mod tests {
             query.only(&["expected", "local"]).unwrap_err(),
             "there is no \"a b\" here: expected, local"
         );
-        for bad in ["%", "%4", "%zz", "%ff"] {
+        for bad in ["%", "%4", "%zz", "%+4", "%ff"] {
             assert!(decode(bad).is_err(), "{bad}");
         }
         let query = Query::of(&"/x?timeout_ms=soon".parse().unwrap()).unwrap();
