@@ -28,6 +28,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::rc::Rc;
+use std::task::Poll;
 
 /// What 115,200 baud carry in a millisecond.
 const BYTES_PER_MS: usize = 11;
@@ -481,4 +482,36 @@ fn a_partition_of_another_geometry_than_the_configuration_is_refused() {
     let config = Config::new(plan::serial(115_200), flash, 5, 1);
     let run = bench.boards[0].run.as_mut().unwrap();
     assert_eq!(run.start(&config, Boot::Mount), Err(BootError::Partition));
+}
+
+/// A link that always has another frame, as one that brings them faster than the board takes them in.
+struct Flood(u32, [u8; 20]);
+
+impl quorate_embedded::link::Link for Flood {
+    fn send(&mut self, _: Instant, _: quorate::NodeSet, _: &[u8]) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    fn receive(&mut self, _: Instant) -> Option<&[u8]> {
+        self.0 += 1;
+        assert!(self.0 < 1_000, "the caller never has its turn");
+        Some(&self.1)
+    }
+}
+
+#[test]
+fn a_link_that_always_has_a_frame_leaves_the_caller_its_turn() {
+    let app: &'static mut ConfigMap = Box::leak(Box::new(ConfigMap::<[u8; 600]>::new()));
+    let node: &'static mut Node = Box::leak(Box::new(Node::<[u8; 1200]>::new()));
+    let bytes = Rc::new(RefCell::new(vec![0xff; 2 * START as usize]));
+    let driver = Memory { bytes, erases: Rc::default() };
+    let flash = Partition::new(driver, START, 0..START, &GEOMETRY).unwrap();
+    let count: Timer = Box::new(|| 1_000);
+    let clock = CounterClock::new(count, 24, 16_000_000, 16).unwrap();
+    let (link, frame, buffer) = (Flood(0, [9; 20]), leak(128), leak(256));
+    let mut run =
+        SuperLoop::new(Parts { node, app, link, flash, clock, frame, buffer, power: None });
+    let now = run.now();
+    assert!(matches!(run.poll(), News::Wait { until } if until <= now));
+    assert!(run.link().0 > 1);
 }

@@ -10,6 +10,7 @@ use crate::identity::Page;
 use crate::link::AsyncLink;
 use crate::power::PowerFail;
 use embassy_futures::select::{Either, Either3, Either4, select, select3, select4};
+use embassy_futures::yield_now;
 use embedded_storage_async::nor_flash::NorFlash;
 use quorate::Instant;
 use quorate::config::Config;
@@ -151,7 +152,11 @@ where
             let Parts { node, link, clock, frame, .. } = &mut self.parts;
             let received = link.receive();
             match select3(received, clock.wait_until(until), self.desk.asked()).await {
-                Either3::First(received) => node.handle_frame(clock.now(), received),
+                Either3::First(received) => {
+                    node.handle_frame(clock.now(), received);
+                    // A link may always have another: so that others have their turn.
+                    yield_now().await;
+                }
                 Either3::Second(()) => {}
                 Either3::Third(at) => self.desk.carry_out(at, node, clock.now(), frame),
             }
@@ -216,7 +221,10 @@ where
                     let (received, asked) = (link.receive(), self.desk.asked());
                     match select4(work.as_mut(), received, clock.wait_until(until), asked).await {
                         Either4::First(done) => return done,
-                        Either4::Second(received) => node.handle_frame(clock.now(), received),
+                        Either4::Second(received) => {
+                            node.handle_frame(clock.now(), received);
+                            yield_now().await;
+                        }
                         Either4::Third(()) => {}
                         Either4::Fourth(at) => {
                             self.desk.carry_out(at, node, clock.now(), frame);

@@ -14,6 +14,9 @@ use quorate::flash::FlashOp;
 use quorate::node::{Boot, Node, Outcome, Output, ProposalId, ReadId};
 use quorate::typed::{StateMachine, serve};
 
+/// So many frames are taken in before the caller has its turn.
+const FRAMES_IN_A_TURN: u8 = 16;
+
 /// What came of a [`SuperLoop::poll`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -127,10 +130,12 @@ where
         self.parts.clock.now()
     }
 
-    /// Does all that can be done now, up to the next piece of news; [`News::Wait`] is the last one.
+    /// Does all that can be done now, up to the next piece of news; [`News::Wait`] is the last one. It waits for no longer than now
+    /// where a link goes on bringing frames: the caller has its turn between some of them.
     pub fn poll(&mut self) -> News {
         let now = self.parts.clock.now();
         self.parts.node.handle_timeout(now);
+        let mut frames_left = FRAMES_IN_A_TURN;
         loop {
             let now = self.parts.clock.now();
             let Parts { node, app, link, flash, clock, frame, buffer, power } = &mut self.parts;
@@ -138,10 +143,14 @@ where
             let received = match link.receive(now) {
                 Some(frame) => {
                     node.handle_frame(now, frame);
+                    frames_left = frames_left.wrapping_sub(1);
                     true
                 }
                 None => false,
             };
+            if frames_left == 0 {
+                return News::Wait { until: now };
+            }
             // Until it is sent, the frame's buffer is lent to the link.
             if let Some(Sending { to, len }) = self.sending {
                 if link.send(now, to, frame.get(..len).unwrap_or_default()).is_pending() {
