@@ -35,8 +35,9 @@ impl core::error::Error for ReadError {}
 
 impl<S: Storage> Node<[u8], S> {
     /// Begins a linearizable read, on any member: [`Output::ReadReady`] tells when the application's state serves it. It waits
-    /// for as long as there is no leader with a quorum; [`Node::cancel_read`] ends that. With `lease` a leader that may
-    /// trust its clock (`Config::lease_clock_error_permille`) answers at once; one that may not asks the others.
+    /// for as long as there is no leader with a quorum, and where newer firmware wrote the state; [`Node::cancel_read`]
+    /// ends that. With `lease` a leader that may trust its clock (`Config::lease_clock_error_permille`) answers at once;
+    /// one that may not asks the others.
     ///
     /// # Errors
     /// Typed refusals; nothing has happened then.
@@ -58,6 +59,10 @@ impl<S: Storage> Node<[u8], S> {
     }
 
     pub(super) fn poll_read(&mut self) -> Option<Output> {
+        // A snapshot counts as applied, also where the application could not take it: it has no state that serves anybody.
+        if self.newer_schema.is_some() {
+            return None;
+        }
         self.raft.poll_read().map(|context| Output::ReadReady(ReadId(context)))
     }
 }

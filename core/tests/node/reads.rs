@@ -45,6 +45,35 @@ fn a_read_on_any_member_sees_what_was_committed_before() {
 }
 
 #[test]
+fn a_board_with_older_firmware_than_its_state_answers_no_read() {
+    let (mut cluster, leader) = started(3);
+    let old = (leader + 1) % 3;
+    // Its snapshot comes to cover all that is committed.
+    for i in 0..30u8 {
+        cluster.hosts[leader].node.propose(&[i; 40]).unwrap();
+        cluster.run(200);
+        if cluster.hosts[old].node.status().snapshot.index
+            == cluster.hosts[leader].node.status().commit
+        {
+            break;
+        }
+    }
+    let now = cluster.now;
+    cluster.hosts[old].too_new = Some(9);
+    cluster.hosts[old].restart(now);
+    cluster.run(50);
+    let (there, here) = (cluster.hosts[leader].node.status(), cluster.hosts[old].node.status());
+    assert_eq!((here.newer_schema, there.role), (Some(9), Role::Leader));
+    assert_eq!((here.snapshot.index, here.applied), (there.commit, there.commit));
+    let asked = read(&mut cluster, old);
+    cluster.run(500);
+    assert_eq!(answered(&cluster, old, asked), None, "it has no state to read");
+    let asked = read(&mut cluster, leader);
+    cluster.run(500);
+    assert!(answered(&cluster, leader, asked).is_some());
+}
+
+#[test]
 fn a_leader_that_was_deposed_unknowingly_answers_no_read_and_then_by_the_new_one() {
     let (mut cluster, old) = started(3);
     cut_off(&mut cluster, old);

@@ -73,6 +73,8 @@ pub(crate) struct Host {
     pub(crate) applied: Vec<(EntryId, Vec<u8>)>,
     /// The application's state: all commands, each behind its length.
     pub(crate) state: Vec<u8>,
+    /// Its firmware is older than this schema, in which the state is kept.
+    pub(crate) too_new: Option<u16>,
     pub(crate) events: Vec<Event>,
     /// Reads that may be served, and how many commands were applied by then.
     pub(crate) reads: Vec<(ReadId, usize)>,
@@ -144,6 +146,7 @@ impl Host {
             flash: vec![0; 256],
             applied: vec![],
             state: vec![],
+            too_new: None,
             events: vec![],
             reads: vec![],
             outcomes: vec![],
@@ -239,6 +242,10 @@ impl Host {
                     self.node.handle_snapshot(len);
                 }
                 Output::RestoreSnapshot { offset, at, len, last } => {
+                    if let Some(schema) = self.too_new {
+                        self.node.refuse_apply(schema);
+                        continue;
+                    }
                     if offset == 0 {
                         self.restoring.clear();
                     }

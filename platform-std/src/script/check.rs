@@ -186,7 +186,7 @@ pub fn own(results: &Results) -> Result<Report, Unfit> {
         }
     }
     if report.compared == 0 {
-        return Err(Unfit::Script("nothing in it can be compared: its states are"));
+        return Err(Unfit::Script("without a state file nothing in it can be compared"));
     }
     Ok(report)
 }

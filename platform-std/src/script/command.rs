@@ -2,8 +2,9 @@
 
 use std::str::FromStr;
 
-use quorate::NodeId;
-use quorate::change::{Step, Transition, What};
+use quorate::change::{ChangeError, Step, Transition, What};
+use quorate::membership::MEMBERS_MAX;
+use quorate::{NodeId, NodeSet};
 
 use super::format::{Directive, Misread};
 
@@ -144,13 +145,22 @@ impl Command {
                 to: read.to_node(&read.required::<String>("to")?)?,
             },
             "forget-leader" => Self::ForgetLeader(read.node(0)?),
-            "send-snapshot" => match (read.node(0)?, read.node(1)?) {
-                (from, to) if from == to => return Err(read.wrong("a node sends itself nothing")),
-                (from, to) => Self::SendSnapshot { from, to },
-            },
-            "propose" => Self::Propose(read.node(0)?, read.word(1)?),
+            "send-snapshot" => {
+                read.words(2)?;
+                match (read.node(0)?, read.node(1)?) {
+                    (from, to) if from == to => {
+                        return Err(read.wrong("a node sends itself nothing"));
+                    }
+                    (from, to) => Self::SendSnapshot { from, to },
+                }
+            }
+            "propose" => {
+                read.words(2)?;
+                Self::Propose(read.node(0)?, read.word(1)?)
+            }
             "propose-conf-change" => Self::ProposeChange(read.node(0)?, read.change()?),
             "report-unreachable" => {
+                read.words(2)?;
                 Self::ReportUnreachable { from: read.node(0)?, to: read.node(1)? }
             }
             _ => return Err(directive.misread("no such command")),
@@ -181,6 +191,34 @@ const ADD_NODES: &[&str] = &[
     "disable-conf-change-validation",
     "read-only",
     "step-down-on-removal",
+];
+
+/// All that the original calls a message.
+const MESSAGES: &[&str] = &[
+    "MsgHup",
+    "MsgBeat",
+    "MsgProp",
+    "MsgApp",
+    "MsgAppResp",
+    "MsgVote",
+    "MsgVoteResp",
+    "MsgSnap",
+    "MsgHeartbeat",
+    "MsgHeartbeatResp",
+    "MsgUnreachable",
+    "MsgSnapStatus",
+    "MsgCheckQuorum",
+    "MsgTransferLeader",
+    "MsgTimeoutNow",
+    "MsgReadIndex",
+    "MsgReadIndexResp",
+    "MsgPreVote",
+    "MsgPreVoteResp",
+    "MsgStorageAppend",
+    "MsgStorageAppendResp",
+    "MsgStorageApply",
+    "MsgStorageApplyResp",
+    "MsgForgetLeader",
 ];
 
 /// Takes arguments out of a directive.
@@ -218,6 +256,14 @@ impl Reader<'_> {
         self.to(word.ok_or_else(|| self.wrong(format!("word {} is missing", n + 1)))?)
     }
 
+    /// Refuses more words than the command has.
+    fn words(&self, count: usize) -> Result<(), Misread> {
+        match self.directive.plain().nth(count) {
+            Some(word) => Err(self.wrong(format!("`{word}` is one word too many"))),
+            None => Ok(()),
+        }
+    }
+
     fn node(&self, n: usize) -> Result<NodeId, Misread> {
         self.to_node(&self.word::<String>(n)?)
     }
@@ -243,6 +289,15 @@ impl Reader<'_> {
         }
     }
 
+    /// As the original reads it: also in one letter, and as a number.
+    fn flag(&self, key: &str) -> Result<bool, Misread> {
+        match self.optional::<String>(key)?.as_str() {
+            "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(true),
+            "" | "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(false),
+            other => Err(self.wrong(format!("`{other}` is neither true nor false"))),
+        }
+    }
+
     fn required<T: FromStr + Default>(&self, key: &str) -> Result<T, Misread> {
         if self.list(key).is_empty() {
             return Err(self.wrong(format!("`{key}=` is missing")));
@@ -257,18 +312,26 @@ impl Reader<'_> {
             learners: self.node_list("learners")?,
             index: self.optional("index")?,
             content: self.optional("content")?,
-            async_writes: self.optional("async-storage-writes")?,
-            pre_vote: self.optional("prevote")?,
-            check_quorum: self.optional("checkquorum")?,
+            async_writes: self.flag("async-storage-writes")?,
+            pre_vote: self.flag("prevote")?,
+            check_quorum: self.flag("checkquorum")?,
             committed_bytes_max: self.optional("max-committed-size-per-ready")?,
-            changes_unchecked: self.optional("disable-conf-change-validation")?,
+            changes_unchecked: self.flag("disable-conf-change-validation")?,
             lease_reads: match self.optional::<String>("read-only")?.as_str() {
                 "" | "safe" => false,
                 "lease-based" => true,
                 other => return Err(self.wrong(format!("no reads are `{other}`"))),
             },
-            step_down_on_removal: self.optional("step-down-on-removal")?,
+            step_down_on_removal: self.flag("step-down-on-removal")?,
         };
+        let _: u32 = self.optional("inflight")?;
+        if let Some(both) = nodes.voters.iter().find(|id| nodes.learners.contains(id)) {
+            return Err(self.wrong(format!("{both} can't both vote and learn")));
+        }
+        let members: NodeSet = nodes.voters.iter().chain(&nodes.learners).copied().collect();
+        if members.len() > MEMBERS_MAX {
+            return Err(self.wrong(ChangeError::TooManyMembers { max: MEMBERS_MAX }));
+        }
         let starts_with =
             !nodes.voters.is_empty() || !nodes.learners.is_empty() || !nodes.content.is_empty();
         if nodes.index < 2 && (nodes.index != 0 || starts_with) {
@@ -286,6 +349,9 @@ impl Reader<'_> {
             to.push((id, true));
         }
         let kind = Some(self.optional::<String>("type")?).filter(|kind| !kind.is_empty());
+        if let Some(kind) = kind.as_deref().filter(|kind| !MESSAGES.contains(kind)) {
+            return Err(self.wrong(format!("no message is a `{kind}`")));
+        }
         Ok(Command::Deliver { to, kind })
     }
 
@@ -296,7 +362,7 @@ impl Reader<'_> {
             "explicit" => Transition::Explicit,
             other => return Err(self.wrong(format!("no transition is `{other}`"))),
         };
-        let v1 = self.optional("v1")?;
+        let v1 = self.flag("v1")?;
         let steps = self.steps()?;
         if v1 && (steps.len() != 1 || transition != Transition::Auto) {
             return Err(self.wrong("the first form has one step, and no transition"));
@@ -359,7 +425,7 @@ mod tests {
     fn commands_are_read_with_their_arguments() {
         assert_eq!(
             parse(
-                "add-nodes 3 voters=(1, 2) learners=(3) index=10 prevote=true read-only=lease-based"
+                "add-nodes 3 voters=(1, 2) learners=(3) index=10 prevote=1 inflight=5 read-only=lease-based"
             ),
             Ok(Command::AddNodes(AddNodes {
                 count: 3,
@@ -404,6 +470,13 @@ mod tests {
             "add-nodes 1 voters=(1)",
             "add-nodes 1 voters=(1) index=1",
             "add-nodes 1 prevote=perhaps",
+            "add-nodes 1 inflight=some",
+            "add-nodes 3 voters=(1,2,3) learners=(3) index=2",
+            "add-nodes 9 voters=(1,2,3,4,5) learners=(6,7,8,9) index=2",
+            "propose 1 a b",
+            "send-snapshot 1 2 3",
+            "report-unreachable 1 2 3",
+            "deliver-msgs 1 type=MsgNone",
             "add-nodes 1 read-only=never",
             "deliver-msgs 1 drop=(1)",
             "propose-conf-change 1 v1=true\nv1 v2",

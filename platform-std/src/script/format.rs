@@ -146,12 +146,14 @@ fn arg(word: &str) -> Arg {
     Arg { key: key.to_owned(), values: Some(values) }
 }
 
-/// The lines up to the separator; `None` if there is none.
+/// The lines up to the separator; `None` if there is none before the next command.
 fn input(lines: &mut Lines<'_>) -> Option<String> {
     let mut input = Vec::new();
     loop {
         match lines.next()?.1 {
             SEPARATOR => return Some(input.join("\n")),
+            // Behind an empty line stands another command: it must not be taken for input.
+            line if !line.is_empty() && input.last() == Some(&"") => return None,
             line => input.push(line),
         }
     }
@@ -236,6 +238,7 @@ mod tests {
     fn what_makes_no_sense_is_told_with_its_line() {
         for (text, line) in [
             ("a\n----\nok\n\nb\n", 5),
+            ("a\nin\n\nb\n----\nok\n", 1),
             ("\na (1\n----\n", 2),
             ("a 1)\n----\n", 1),
             ("a=1\n----\n", 1),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use quorate::membership::{Membership, VoteResult};
+use quorate::membership::{MEMBERS_MAX, Membership, VoteResult};
 use quorate::{Index, NodeId, NodeSet};
 use serde::{Serialize, Serializer};
 
@@ -65,7 +65,10 @@ pub(super) fn answer(directive: &Directive) -> Result<Outcome, Misread> {
         u8::try_from(place + 1).ok().and_then(NodeId::new)
     };
     let set = |half: &[u64]| -> Option<NodeSet> { half.iter().map(number).collect() };
-    let too_many = || wrong(format!("there are {} voters at most", NodeId::MAX));
+    let too_many = || wrong(format!("there are {MEMBERS_MAX} voters at most"));
+    if halves.iter().any(|half| half.len() > MEMBERS_MAX) {
+        return Err(too_many());
+    }
     let membership = Membership {
         outgoing: set(&halves[1]).ok_or_else(too_many)?,
         ..Membership::of_voters(set(&halves[0]).ok_or_else(too_many)?)
@@ -146,6 +149,7 @@ mod tests {
             "committed cfg=(1) idx=(y)",
             "simple",
             "vote who=(1)",
+            "committed cfg=(1,2,3,4,5,6,7,8,9) idx=(1,1,1,1,1,1,1,1,1)",
         ] {
             assert!(one(text).is_err(), "{text}");
         }

@@ -49,6 +49,12 @@ impl Disk {
         Self { base, entries: Vec::new(), ..self }
     }
 
+    /// Up to here it holds the same entries as the log, as far as they are not compacted (Log Matching).
+    pub(super) fn agrees_up_to(&self, log: &mut Log) -> Index {
+        let same = self.entries.iter().rfind(|record| log.holds(record.id));
+        same.map_or(self.base.index, |record| record.id.index)
+    }
+
     /// An entry in a line, as scripts have it.
     pub(super) fn text(&self) -> Vec<String> {
         if self.entries.is_empty() {

@@ -13,8 +13,6 @@ pub(super) struct Write {
     pub(super) disk: Disk,
     /// A leader's snapshot that takes the place of everything.
     snapshot: Option<Snapshot>,
-    /// The log knows of this write: what it holds is durable when it ends.
-    marked: bool,
 }
 
 impl Node {
@@ -33,7 +31,7 @@ impl Node {
         if self.writes.iter().any(|write| write.snapshot.is_some()) {
             return false;
         }
-        // The log does not know of a write that began while another was on its way: it is repeated.
+        // What a write held that another one was to overwrite is written again.
         let untold = self.writes.is_empty() && self.log.durable() < self.log.last().index;
         let image = self.image();
         self.received.is_some() || untold || self.told != image
@@ -89,18 +87,16 @@ impl Node {
 
     fn begin_writes(&mut self) -> Vec<InFlight> {
         if self.has_to_write() {
-            // The log knows of one write at a time, as a flash log does.
-            let marked = self.writes.is_empty() && self.received.is_none();
-            if marked {
-                self.log.write_begins(self.log.last().index);
-            }
             let snapshot = self.received.take();
             let disk = match &snapshot {
                 Some(snapshot) => self.image().restored(snapshot.id),
                 None => self.image(),
             };
             self.told = disk.clone();
-            self.writes.push_back(Write { disk, snapshot, marked });
+            self.writes.push_back(Write { disk, snapshot });
+            if self.writes.len() == 1 {
+                self.begin_oldest();
+            }
         }
         let applies = self.next_to_apply();
         if !applies.is_empty() {
@@ -109,18 +105,30 @@ impl Node {
         std::mem::take(&mut self.outbox)
     }
 
+    /// The log knows of one write at a time, as a flash log does: the oldest is on its way. What it holds, and none of
+    /// those behind it takes away again, is durable when it ends (AS2).
+    fn begin_oldest(&mut self) {
+        let mut kept = self.log.last().index;
+        for write in &self.writes {
+            kept = kept.min(match write.snapshot {
+                None => write.disk.agrees_up_to(&mut self.log),
+                Some(_) => self.log.durable(),
+            });
+        }
+        self.log.write_begins(kept);
+    }
+
     /// The oldest write is done: what was waiting for it is said. `None` if there is none.
     pub(in crate::script) fn process_append(&mut self) -> Option<Vec<InFlight>> {
         let write = self.writes.pop_front()?;
-        if write.marked {
-            self.log.write_ends();
-        }
+        self.log.write_ends();
         if let Some(snapshot) = write.snapshot
             && snapshot.id.index > self.raft.commit()
         {
             self.install(snapshot);
         }
         self.stored = write.disk;
+        self.begin_oldest();
         let said = self.outbox.len();
         self.set_durable(self.stored.term, self.stored.vote);
         self.poll();
