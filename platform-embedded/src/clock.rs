@@ -40,6 +40,9 @@ impl<T: AsyncClock + ?Sized> AsyncClock for &mut T {
     }
 }
 
+/// A counter is read twice in a turn, by who counts in milliseconds.
+const TURN_MS_MIN: u32 = 4;
+
 /// A free-running hardware counter of 8 to 32 bits, extended to 64.
 ///
 /// It loses count if it is not read once in each turn of the counter: see [`CounterClock::turn_ms`]. Reading takes 32-bit
@@ -72,7 +75,7 @@ impl<F: FnMut() -> u32> CounterClock<F> {
     /// `hz` divided by `prescaler`.
     ///
     /// # Errors
-    /// No such counter, or its rate can't be reckoned with in 32 bits.
+    /// No such counter, or its rate can't be reckoned with in 32 bits, or it turns too fast for a clock of milliseconds.
     pub fn new(mut count: F, bits: u8, hz: u32, prescaler: u32) -> Result<Self, RateError> {
         let mask = match bits {
             8..32 => 1u32.wrapping_shl(bits.into()).wrapping_sub(1),
@@ -89,7 +92,11 @@ impl<F: FnMut() -> u32> CounterClock<F> {
             return Err(RateError::Rate);
         }
         let last = count() & mask;
-        Ok(Self { count, mask, ticks, ms, last, rest: 0, now_ms: 0 })
+        let clock = Self { count, mask, ticks, ms, last, rest: 0, now_ms: 0 };
+        if clock.turn_ms() < TURN_MS_MIN {
+            return Err(RateError::Turn);
+        }
+        Ok(clock)
     }
 
     /// How long one turn of the counter takes, in ms: it has to be read more often than that. A runner reads it twice in a turn.
@@ -135,8 +142,11 @@ pub enum RateError {
         /// Bits.
         given: u8,
     },
-    /// It counts nothing, or at a rate above 4.29 MHz that is no whole number of kHz.
+    /// It counts nothing, or its counts in a millisecond are a fraction that takes more than 32 bits: so are most rates above 4.29 MHz that are no whole
+    /// number of kHz.
     Rate,
+    /// It turns over in less than 4 ms, and could not be read in time.
+    Turn,
 }
 
 impl fmt::Display for RateError {
@@ -144,6 +154,7 @@ impl fmt::Display for RateError {
         match self {
             Self::Bits { given } => write!(f, "a counter of {given} bits: 8 to 32 can be"),
             Self::Rate => f.write_str("that rate can't be reckoned with in 32 bits"),
+            Self::Turn => write!(f, "the counter turns over in less than {TURN_MS_MIN} ms"),
         }
     }
 }

@@ -34,6 +34,8 @@ proptest! {
         steps in prop::collection::vec(0.0f64..1.0, 1..300),
     ) {
         let (hz, prescaler) = RATES[rate];
+        // A turn of 4 ms at least.
+        let bits = bits.max(if hz / prescaler > 1_000_000 { 16 } else { 12 });
         let ticks = Cell::new(u64::from(start));
         let mask = u64::MAX >> (64 - u32::from(bits));
         let mut clock =
@@ -71,6 +73,10 @@ fn counters_that_cannot_be_reckoned_with_are_refused() {
     assert_eq!(new(32, 1000, 0), Err(RateError::Rate));
     assert_eq!(new(32, 16_000_001, 1), Err(RateError::Rate));
     assert_eq!(new(32, 1000, u32::MAX), Err(RateError::Rate));
+    // 256 us, and a little less and no less than 4 ms.
+    assert_eq!(new(8, 1_000_000, 1), Err(RateError::Turn));
+    assert_eq!(new(12, 1_048_576, 1), Err(RateError::Turn));
+    assert_eq!(new(12, 1_000_000, 1), Ok(()));
     assert_eq!(new(32, 4_290_000, 1), Ok(()));
     assert_eq!(new(32, 480_000_000, 1), Ok(()));
 }
