@@ -9,6 +9,7 @@ mod places;
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::Router;
@@ -17,6 +18,10 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 
 use super::Handle;
@@ -26,6 +31,8 @@ use places::Places;
 const BODY_BYTES_MAX: usize = 1 << 19;
 /// Half of the descriptors that a process usually has.
 const CONNECTIONS_MAX: usize = 512;
+/// How long the head of a request may take, from the end of the request before it: whoever is silent for longer gives its place to others.
+const HEAD_MAX: Duration = Duration::from_secs(30);
 /// How long a request waits for the cluster, if it does not say so itself.
 const WITHIN: Duration = Duration::from_secs(5);
 const WITHIN_MAX: Duration = Duration::from_secs(60);
@@ -34,6 +41,8 @@ const WITHIN_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
+    connections_max: usize,
+    head_max: Duration,
 }
 
 impl Server {
@@ -42,7 +51,8 @@ impl Server {
     /// # Errors
     /// The address is in use, or none of this machine's.
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await? })
+        let listener = TcpListener::bind(address).await?;
+        Ok(Self { listener, connections_max: CONNECTIONS_MAX, head_max: HEAD_MAX })
     }
 
     /// Where it listens.
@@ -54,14 +64,7 @@ impl Server {
     }
 
     /// Serves the node until `stop` is done, and what is under way then to its end.
-    ///
-    /// # Errors
-    /// The system's.
-    pub async fn serve(
-        self,
-        node: Handle,
-        stop: impl Future<Output = ()> + Send + 'static,
-    ) -> io::Result<()> {
+    pub async fn serve(self, node: Handle, stop: impl Future<Output = ()> + Send + 'static) {
         let app = Router::new()
             .nest("/v1", api::routes())
             .route("/v1/", any(api::nothing))
@@ -70,9 +73,28 @@ impl Server {
             .fallback(example::serve)
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .with_state(node);
-        axum::serve(Places::new(self.listener, CONNECTIONS_MAX), app)
-            .with_graceful_shutdown(stop)
-            .await
+        let app = TowerToHyperService::new(app);
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(self.head_max);
+        let mut places = Places::new(self.listener, self.connections_max);
+        let connections = GracefulShutdown::new();
+        let mut stop = pin!(stop);
+        loop {
+            let seated = tokio::select! {
+                seated = places.accept() => seated,
+                () = &mut stop => break,
+            };
+            let connection = http.serve_connection(TokioIo::new(seated), app.clone());
+            let connection = connections.watch(connection);
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!("an HTTP connection ended: {error}");
+                }
+            });
+        }
+        // Who comes now is turned away, and waits for nobody.
+        drop(places);
+        connections.shutdown().await;
     }
 }
 
@@ -181,6 +203,90 @@ fn hex_byte(digits: &str) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use std::sync::{Arc, RwLock};
+
+    use quorate::typed::MapLimits;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::sync::{broadcast, mpsc};
+    use tokio::time::timeout;
+
+    use crate::node::Notice;
+    use crate::node::handle::Request;
+
+    /// Far longer than anything takes that works.
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// A server of two places, of a node that knows nothing but how to be watched, and when it is to stop.
+    async fn serving(
+        head_max: Duration,
+    ) -> (SocketAddr, broadcast::Sender<Notice>, tokio::task::JoinHandle<()>, mpsc::Sender<()>)
+    {
+        let (requests, mut asked) = mpsc::channel(4);
+        let longest = Arc::new(RwLock::new(MapLimits::default()));
+        let node = Handle { requests, longest, schema: 1 };
+        let (notices, _) = broadcast::channel(4);
+        let told = notices.clone();
+        tokio::spawn(async move {
+            while let Some(request) = asked.recv().await {
+                if let Request::Watch(answer) = request {
+                    let _ = answer.send((0, told.subscribe()));
+                }
+            }
+        });
+        let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let at = server.address().unwrap();
+        let server = Server { connections_max: 2, head_max, ..server };
+        let (stop, mut stopped) = mpsc::channel(1);
+        let stopped = async move {
+            stopped.recv().await;
+        };
+        (at, notices, tokio::spawn(server.serve(node, stopped)), stop)
+    }
+
+    async fn dial(at: SocketAddr, sent: &[u8]) -> TcpStream {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        stream.write_all(sent).await.unwrap();
+        stream
+    }
+
+    /// What comes until it holds that, or the end.
+    async fn read_until(stream: &mut TcpStream, part: &str) -> String {
+        let mut text = Vec::new();
+        while !String::from_utf8_lossy(&text).contains(part) {
+            let read = timeout(LONG, stream.read_buf(&mut text)).await;
+            if read.expect("something comes, or the end").unwrap_or(0) == 0 {
+                break;
+            }
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    const HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n";
+
+    #[tokio::test]
+    async fn who_is_silent_or_slow_with_a_head_gives_its_place_to_others() {
+        let (at, _notices, _serving, _stop) = serving(Duration::from_millis(200)).await;
+        for slow in [&b""[..], b"GET /hea", HEALTH] {
+            let _slow = [dial(at, slow).await, dial(at, slow).await];
+            let answer = read_until(&mut dial(at, HEALTH).await, "stopped").await;
+            assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_watches_may_be_silent() {
+        let head_max = Duration::from_millis(50);
+        let (at, notices, _serving, _stop) = serving(head_max).await;
+        let mut watching = dial(at, b"GET /v1/watch HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        read_until(&mut watching, "watching").await;
+        tokio::time::sleep(10 * head_max).await;
+        let deleted = Notice::Deleted { key: "a".into(), revision: 7 };
+        assert_eq!(notices.send(deleted).unwrap(), 1);
+        let told = read_until(&mut watching, "deleted").await;
+        assert!(told.contains("\"revision\":7"), "{told}");
+    }
 
     #[test]
     fn a_query_is_decoded_and_what_is_not_known_is_refused() {
