@@ -12,17 +12,18 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use super::Handle;
 use places::Places;
@@ -63,8 +64,9 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Serves the node until `stop` is done, and what is under way then to its end.
+    /// Serves the node until `stop` is done, and what is under way then to its end. Watches end at once: they have no end of their own.
     pub async fn serve(self, node: Handle, stop: impl Future<Output = ()> + Send + 'static) {
+        let (serves, stopping) = watch::channel(());
         let app = Router::new()
             .nest("/v1", api::routes())
             .route("/v1/", any(api::nothing))
@@ -72,6 +74,7 @@ impl Server {
             .route("/metrics", get(metrics::metrics))
             .fallback(example::serve)
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+            .layer(Extension(Stopping(stopping)))
             .with_state(node);
         let app = TowerToHyperService::new(app);
         let mut http = http1::Builder::new();
@@ -94,7 +97,19 @@ impl Server {
         }
         // Who comes now is turned away, and waits for nobody.
         drop(places);
+        drop(serves);
         connections.shutdown().await;
+    }
+}
+
+/// When the server is to stop.
+#[derive(Clone)]
+struct Stopping(watch::Receiver<()>);
+
+impl Stopping {
+    async fn begins(&mut self) {
+        // Nothing is ever sent: the sender goes.
+        let _ = self.0.changed().await;
     }
 }
 
@@ -286,6 +301,19 @@ mod tests {
         assert_eq!(notices.send(deleted).unwrap(), 1);
         let told = read_until(&mut watching, "deleted").await;
         assert!(told.contains("\"revision\":7"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn who_watches_does_not_hold_up_the_end() {
+        let (at, notices, serving, stop) = serving(LONG).await;
+        let mut watching = dial(at, b"GET /v1/watch HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        read_until(&mut watching, "watching").await;
+        stop.send(()).await.unwrap();
+        timeout(LONG, serving).await.expect("it ends").unwrap();
+        // The node itself is not at its end.
+        assert_eq!(notices.receiver_count(), 0);
+        let rest = read_until(&mut watching, "\r\n0\r\n").await;
+        assert!(rest.ends_with("0\r\n\r\n"), "a whole body: {rest:?}");
     }
 
     #[test]
