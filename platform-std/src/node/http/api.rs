@@ -92,7 +92,8 @@ fn item(item: &Item) -> Json {
     })
 }
 
-async fn status(State(node): State<Handle>) -> Answer {
+async fn status(State(node): State<Handle>, uri: Uri) -> Answer {
+    query(&uri, &["timeout_ms"])?;
     let report = node.status().await.ok_or_else(stopped)?;
     Ok(ok(&json!(report)))
 }
@@ -279,7 +280,8 @@ impl axum::body::HttpBody for LinesBody {
     }
 }
 
-async fn list_members(State(node): State<Handle>) -> Answer {
+async fn list_members(State(node): State<Handle>, uri: Uri) -> Answer {
+    query(&uri, &["timeout_ms"])?;
     let report = node.status().await.ok_or_else(stopped)?;
     Ok(ok(&json!({ "leader": report.leader, "members": report.members })))
 }
@@ -354,7 +356,8 @@ async fn transfer(State(node): State<Handle>, uri: Uri) -> Answer {
     }
 }
 
-async fn snapshot(State(node): State<Handle>) -> Answer {
+async fn snapshot(State(node): State<Handle>, uri: Uri) -> Answer {
+    query(&uri, &[])?;
     let image = node.image().await;
     let image = image.map_err(|error| fail(StatusCode::INTERNAL_SERVER_ERROR, error))?;
     let mut response = Response::new(Body::from(image));

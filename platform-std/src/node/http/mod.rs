@@ -161,10 +161,12 @@ impl Query {
     /// Nothing is ignored: whoever mistypes a condition must not do without it.
     fn only(&self, known: &[&str]) -> Result<(), String> {
         let unknown = self.0.iter().find(|(name, _)| !known.contains(&name.as_str()));
-        match unknown {
-            Some((name, _)) => Err(format!("there is no {name:?} here: {}", known.join(", "))),
-            None => Ok(()),
-        }
+        let Some((name, _)) = unknown else { return Ok(()) };
+        let known = match known {
+            [] => "nothing is asked in a query".into(),
+            known => known.join(", "),
+        };
+        Err(format!("there is no {name:?} here: {known}"))
     }
 
     fn get(&self, name: &str) -> Option<&str> {
@@ -316,6 +318,19 @@ mod tests {
         assert!(rest.ends_with("0\r\n\r\n"), "a whole body: {rest:?}");
     }
 
+    #[tokio::test]
+    async fn what_no_request_of_that_kind_has_is_refused() {
+        let (at, _notices, _serving, _stop) = serving(LONG).await;
+        for path in
+            ["/v1/status?pretty", "/v1/members?all=1", "/v1/snapshot?x", "/v1/watch?prefx=a"]
+        {
+            let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+            let answer =
+                read_until(&mut dial(at, head.as_bytes()).await, "no end but its end").await;
+            assert!(answer.starts_with("HTTP/1.1 400"), "{path}: {answer}");
+        }
+    }
+
     #[test]
     fn a_query_is_decoded_and_what_is_not_known_is_refused() {
         let query = Query::of(&"/x?expected=7&a%20b=%C3%A4&local".parse().unwrap()).unwrap();
@@ -333,5 +348,7 @@ mod tests {
         }
         let query = Query::of(&"/x?timeout_ms=soon".parse().unwrap()).unwrap();
         assert_eq!(query.within().unwrap_err(), "timeout_ms is no number: \"soon\"");
+        let none = Query::of(&"/x?y".parse().unwrap()).unwrap().only(&[]);
+        assert_eq!(none.unwrap_err(), "there is no \"y\" here: nothing is asked in a query");
     }
 }
