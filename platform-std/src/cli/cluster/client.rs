@@ -20,7 +20,7 @@ pub(crate) struct NodeArgs {
         value_delimiter = ','
     )]
     pub(crate) nodes: Vec<String>,
-    /// How long to wait for the cluster
+    /// How long to wait for the cluster; a node waits for 60000 at most
     #[arg(long, value_name = "MS", default_value_t = 5000)]
     pub(crate) timeout_ms: u64,
 }

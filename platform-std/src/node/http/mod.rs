@@ -188,8 +188,12 @@ impl Query {
     }
 
     fn within(&self) -> Result<Duration, String> {
-        let ms = self.number("timeout_ms")?;
-        Ok(ms.map_or(WITHIN, Duration::from_millis).min(WITHIN_MAX))
+        let max = WITHIN_MAX.as_millis();
+        match self.number("timeout_ms")? {
+            None => Ok(WITHIN),
+            Some(ms) if u128::from(ms) <= max => Ok(Duration::from_millis(ms)),
+            Some(ms) => Err(format!("timeout_ms is {max} at most, not {ms}")),
+        }
     }
 }
 
@@ -321,9 +325,14 @@ mod tests {
     #[tokio::test]
     async fn what_no_request_of_that_kind_has_is_refused() {
         let (at, _notices, _serving, _stop) = serving(LONG).await;
-        for path in
-            ["/v1/status?pretty", "/v1/members?all=1", "/v1/snapshot?x", "/v1/watch?prefx=a"]
-        {
+        for path in [
+            "/v1/status?pretty",
+            "/v1/members?all=1",
+            "/v1/snapshot?x",
+            "/v1/watch?prefx=a",
+            "/v1/keys/k?timeout_ms=60001",
+            "/k?timeout_ms=60001",
+        ] {
             let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
             let answer =
                 read_until(&mut dial(at, head.as_bytes()).await, "no end but its end").await;
@@ -348,6 +357,9 @@ mod tests {
         }
         let query = Query::of(&"/x?timeout_ms=soon".parse().unwrap()).unwrap();
         assert_eq!(query.within().unwrap_err(), "timeout_ms is no number: \"soon\"");
+        let within = |ms: u32| Query::of(&format!("/x?timeout_ms={ms}").parse().unwrap())?.within();
+        assert_eq!(within(60_000), Ok(WITHIN_MAX));
+        assert_eq!(within(60_001).unwrap_err(), "timeout_ms is 60000 at most, not 60001");
         let none = Query::of(&"/x?y".parse().unwrap()).unwrap().only(&[]);
         assert_eq!(none.unwrap_err(), "there is no \"y\" here: nothing is asked in a query");
     }
