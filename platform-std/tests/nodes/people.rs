@@ -260,6 +260,10 @@ fn what_makes_no_sense_is_refused_by_name_and_harms_nobody() {
     // What says how much is held, and is not listened to; and a file with nothing in it.
     let (code, error) = node(&["--log-bytes", "70000"]);
     assert!(code == 2 && error.contains("are for --join"), "{error}");
+    let config = cluster.dir.path().join("config.toml");
+    std::fs::write(&config, "[sizes]\nlog_bytes = 70000\n").unwrap();
+    let (code, error) = node(&["--config", config.to_str().unwrap()]);
+    assert!(code == 2 && error.contains("[sizes] of --config, are for --join"), "{error}");
     let of_half = ["node", "--id", "2", "--cluster", &peers, "--data"];
     let blank = half.join("2");
     let (code, error) = refused(&[&of_half[..], &[blank.to_str().unwrap()]].concat());
@@ -304,6 +308,27 @@ fn what_makes_no_sense_is_refused_by_name_and_harms_nobody() {
     std::fs::write(&path, &sound).unwrap();
     cluster.start_node(0);
     cluster.agree();
+}
+
+#[test]
+fn what_a_cluster_holds_is_said_by_the_command_line_or_by_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.toml");
+    std::fs::write(&config, "[sizes]\nlog_bytes = 4194304\nmap_bytes = 4194304\n").unwrap();
+    let config = config.to_str().unwrap();
+    let bytes_with = |name: &str, args: &[&str]| {
+        let data = dir.path().join(name);
+        let told = data.to_str().unwrap();
+        let founding = ["init", "--cluster", "1=127.0.0.1:7001", "--id", "1", "--data", told];
+        run(&[&founding[..], args].concat());
+        std::fs::metadata(data.join("node.qfl")).unwrap().len()
+    };
+    let large = ["--log-bytes", "4194304", "--map-bytes", "4194304"];
+    let by_line = bytes_with("line", &large);
+    assert_eq!(bytes_with("file", &["--config", config]), by_line);
+    let both = bytes_with("both", &["--config", config, "--log-bytes", "131072"]);
+    assert_eq!(both, bytes_with("small", &["--log-bytes", "131072", "--map-bytes", "4194304"]));
+    assert!(both < by_line && bytes_with("usual", &[]) < by_line);
 }
 
 #[test]
