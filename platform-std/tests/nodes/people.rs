@@ -1,13 +1,13 @@
 //! What a person does with a cluster, by the program and over HTTP.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use quorate_std::image::{self, ImageError};
 
-use crate::process::{Cluster, Process, SIZES, quorate, refused, run};
+use crate::process::{Cluster, LONG, Process, SIZES, quorate, refused, run};
 
 #[test]
 fn the_interface_of_raftexample_answers_with_its_status_codes() {
@@ -308,6 +308,21 @@ fn what_makes_no_sense_is_refused_by_name_and_harms_nobody() {
     std::fs::write(&path, &sound).unwrap();
     cluster.start_node(0);
     cluster.agree();
+}
+
+#[test]
+fn who_is_refused_again_and_again_is_told_of_once() {
+    let cluster = Cluster::start(1, &[]);
+    let node = &cluster.nodes[0];
+    for _ in 0..5 {
+        let mut stream = TcpStream::connect(node.peer).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream.write_all(&[b'x'; 64]).unwrap();
+        // It is closed, in one way or the other, once it is refused.
+        let _ = stream.read(&mut [0; 64]);
+    }
+    let log = node.log();
+    assert_eq!(log.matches("refused a connection: ").count(), 1, "{log}");
 }
 
 #[test]
