@@ -26,7 +26,7 @@ pub struct Place {
 
 impl Place {
     /// The place of byte `at`.
-    fn of(text: &str, at: usize) -> Self {
+    pub(crate) fn of(text: &str, at: usize) -> Self {
         let before = text.get(..at).unwrap_or(text);
         let line_start = before.rfind('\n').map_or(0, |end| end + 1);
         let column = before[line_start..].chars().count() + 1;
@@ -66,20 +66,7 @@ impl ConfigFile {
     /// # Errors
     /// It can't be read, is not TOML, or holds what a board can't: an array, a date, an empty key.
     pub fn read(path: &Path) -> Result<Self, ConfigFileError> {
-        let name = path.display().to_string();
-        let error = |place, what: String| ConfigFileError { file: name.clone(), place, what };
-        let mut bytes = Vec::new();
-        File::open(path)
-            .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
-            .map_err(|e| error(None, format!("can't be read: {e}")))?;
-        if bytes.len() as u64 > FILE_BYTES_MAX {
-            return Err(error(None, format!("is longer than {FILE_BYTES_MAX} bytes")));
-        }
-        let text = String::from_utf8(bytes).map_err(|e| {
-            let valid = String::from_utf8_lossy(&e.as_bytes()[..e.utf8_error().valid_up_to()]);
-            error(Some(Place::of(&valid, valid.len())), "is not TOML: not UTF-8 text".into())
-        })?;
-        Self::parse(&name, &text)
+        Self::parse(&path.display().to_string(), &text(path)?)
     }
 
     /// Parses the text of a file.
@@ -147,6 +134,23 @@ impl ConfigFile {
         }
         Ok(())
     }
+}
+
+/// The text of a file that is to be TOML.
+pub(crate) fn text(path: &Path) -> Result<String, ConfigFileError> {
+    let error =
+        |place, what: String| ConfigFileError { file: path.display().to_string(), place, what };
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(|e| error(None, format!("can't be read: {e}")))?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(error(None, format!("is longer than {FILE_BYTES_MAX} bytes")));
+    }
+    String::from_utf8(bytes).map_err(|e| {
+        let valid = String::from_utf8_lossy(&e.as_bytes()[..e.utf8_error().valid_up_to()]);
+        error(Some(Place::of(&valid, valid.len())), "is not TOML: not UTF-8 text".into())
+    })
 }
 
 /// The value, or what is wrong with it.

@@ -142,6 +142,11 @@ fn the_program_prints_states_and_compares_them() {
     assert_eq!(quorate(&[&script, check, &states]).status.code(), Some(0));
     assert_eq!(quorate(&[check, &script]).status.code(), Some(0));
 
+    // As some editors write them.
+    let marked = |name| file(name, &format!("\u{feff}{}", read(&name.replace("marked", "single"))));
+    let checked = quorate(&[check, &marked("marked.jsonl"), &marked("marked.txt")]);
+    assert_eq!(checked.status.code(), Some(0), "{}", String::from_utf8_lossy(&checked.stderr));
+
     let wrong = altered(&read("single.jsonl"), "\"commit\":7", "\"commit\":6");
     let checked = quorate(&[check, &file("altered.jsonl", &wrong), &script]);
     assert_eq!(checked.status.code(), Some(1));

@@ -111,3 +111,28 @@ fn a_sweep_of_runs_too_short_to_tell_anything_is_inconclusive() {
         sim(&["sweep", "--seeds", "0..3", "--boards", "3", "--virtual-seconds", "1", "--json"]);
     assert_eq!(code(&output), 2, "{}", String::from_utf8_lossy(&output.stdout));
 }
+
+#[test]
+fn events_that_end_before_the_run_say_so_beside_the_file_too() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("events");
+    let mut seen = [false; 2];
+    for seed in ["1", "2"] {
+        let output = run(seed, &["--ndjson", text(&path)]);
+        assert_eq!(code(&output), 0);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let events = std::fs::read_to_string(&path).expect("the events were written");
+        let last: serde_json::Value =
+            serde_json::from_str(events.lines().last().unwrap_or_default()).expect("JSON");
+        let ends_early = last["tag"] == "end";
+        seen[usize::from(ends_early)] = true;
+        match last["why"].as_str() {
+            Some(why) if ends_early => {
+                let (ms, path) = (&last["ms"], text(&path));
+                assert_eq!(told, format!("{path}: ends early, at {ms} ms: {why}\n"));
+            }
+            _ => assert_eq!(told, ""),
+        }
+    }
+    assert_eq!(seen, [true, true], "other seeds show both");
+}

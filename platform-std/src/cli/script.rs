@@ -92,6 +92,8 @@ fn tell(file: &Path, report: &Report) -> Result<ExitCode, Failure> {
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
-    fs::read_to_string(path)
-        .map_err(|error| Failure::usage(format!("{}: can't be read: {error}", path.display())))
+    let text = fs::read_to_string(path)
+        .map_err(|error| Failure::usage(format!("{}: can't be read: {error}", path.display())))?;
+    // Some editors put a byte-order mark before it.
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }

@@ -153,6 +153,9 @@ fn run_one(args: &Run) -> Result<ExitCode, Failure> {
         let written = events.lines().try_for_each(|line| writeln!(file, "{line}"));
         let failed = |e| Failure::new(format!("{}: can't be written: {e}", path.display()));
         written.and_then(|()| file.flush()).map_err(failed)?;
+        if let Some((ms, why)) = events.ends_early() {
+            eprintln!("{}: ends early, at {ms} ms: {why}", path.display());
+        }
     }
     finish_run(&report, args.world.json)
 }

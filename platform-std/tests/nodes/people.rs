@@ -1,13 +1,13 @@
 //! What a person does with a cluster, by the program and over HTTP.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use quorate_std::image::{self, ImageError};
 
-use crate::process::{Cluster, Process, SIZES, quorate, refused, run};
+use crate::process::{Cluster, LONG, Process, SIZES, quorate, refused, run};
 
 #[test]
 fn the_interface_of_raftexample_answers_with_its_status_codes() {
@@ -260,6 +260,10 @@ fn what_makes_no_sense_is_refused_by_name_and_harms_nobody() {
     // What says how much is held, and is not listened to; and a file with nothing in it.
     let (code, error) = node(&["--log-bytes", "70000"]);
     assert!(code == 2 && error.contains("are for --join"), "{error}");
+    let config = cluster.dir.path().join("config.toml");
+    std::fs::write(&config, "[sizes]\nlog_bytes = 70000\n").unwrap();
+    let (code, error) = node(&["--config", config.to_str().unwrap()]);
+    assert!(code == 2 && error.contains("[sizes] of --config, are for --join"), "{error}");
     let of_half = ["node", "--id", "2", "--cluster", &peers, "--data"];
     let blank = half.join("2");
     let (code, error) = refused(&[&of_half[..], &[blank.to_str().unwrap()]].concat());
@@ -304,6 +308,42 @@ fn what_makes_no_sense_is_refused_by_name_and_harms_nobody() {
     std::fs::write(&path, &sound).unwrap();
     cluster.start_node(0);
     cluster.agree();
+}
+
+#[test]
+fn who_is_refused_again_and_again_is_told_of_once() {
+    let cluster = Cluster::start(1, &[]);
+    let node = &cluster.nodes[0];
+    for _ in 0..5 {
+        let mut stream = TcpStream::connect(node.peer).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream.write_all(&[b'x'; 64]).unwrap();
+        // It is closed, in one way or the other, once it is refused.
+        let _ = stream.read(&mut [0; 64]);
+    }
+    let log = node.log();
+    assert_eq!(log.matches("refused a connection: ").count(), 1, "{log}");
+}
+
+#[test]
+fn what_a_cluster_holds_is_said_by_the_command_line_or_by_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.toml");
+    std::fs::write(&config, "[sizes]\nlog_bytes = 4194304\nmap_bytes = 4194304\n").unwrap();
+    let config = config.to_str().unwrap();
+    let bytes_with = |name: &str, args: &[&str]| {
+        let data = dir.path().join(name);
+        let told = data.to_str().unwrap();
+        let founding = ["init", "--cluster", "1=127.0.0.1:7001", "--id", "1", "--data", told];
+        run(&[&founding[..], args].concat());
+        std::fs::metadata(data.join("node.qfl")).unwrap().len()
+    };
+    let large = ["--log-bytes", "4194304", "--map-bytes", "4194304"];
+    let by_line = bytes_with("line", &large);
+    assert_eq!(bytes_with("file", &["--config", config]), by_line);
+    let both = bytes_with("both", &["--config", config, "--log-bytes", "131072"]);
+    assert_eq!(both, bytes_with("small", &["--log-bytes", "131072", "--map-bytes", "4194304"]));
+    assert!(both < by_line && bytes_with("usual", &[]) < by_line);
 }
 
 #[test]

@@ -20,13 +20,15 @@ pub(crate) struct NodeArgs {
         value_delimiter = ','
     )]
     pub(crate) nodes: Vec<String>,
-    /// How long to wait for the cluster
+    /// How long to wait for the cluster; a node waits for 60000 at most
     #[arg(long, value_name = "MS", default_value_t = 5000)]
     pub(crate) timeout_ms: u64,
 }
 
 /// Beyond what the cluster is given.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// A node that does not even let itself be reached is not there. Less than what a request has at least, so that it is known for that.
+const CONNECT_MAX: Duration = Duration::from_secs(2);
 
 /// What a node answered.
 pub(crate) struct Answered {
@@ -59,12 +61,28 @@ pub(crate) fn encode(text: &str) -> String {
     out
 }
 
+/// Is it certain that the node was not reached? Then another one can be asked, also for a write.
+fn was_not_sent(error: &ureq::Error) -> bool {
+    use std::io::ErrorKind;
+    match error {
+        ureq::Error::Timeout(ureq::Timeout::Connect) => true,
+        // Of a connection that stands the system says so only long after any request has been given up.
+        ureq::Error::Io(error) => matches!(
+            error.kind(),
+            ErrorKind::ConnectionRefused
+                | ErrorKind::HostUnreachable
+                | ErrorKind::NetworkUnreachable
+        ),
+        _ => false,
+    }
+}
+
 impl NodeArgs {
     fn agent(&self, whole: bool) -> ureq::Agent {
         let within = Duration::from_millis(self.timeout_ms) + PATIENCE;
         ureq::Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_connect(Some(PATIENCE))
+            .timeout_connect(Some(CONNECT_MAX))
             .timeout_global(whole.then_some(within))
             .build()
             .new_agent()
@@ -93,11 +111,7 @@ impl NodeArgs {
                 .map_err(Failure::new)?;
             match agent.run(request) {
                 Ok(response) => return Ok(response),
-                Err(ureq::Error::Io(error))
-                    if error.kind() == std::io::ErrorKind::ConnectionRefused =>
-                {
-                    refused += &format!("; {at}: {error}");
-                }
+                Err(error) if was_not_sent(&error) => refused += &format!("; {at}: {error}"),
                 Err(error) => {
                     let unknown = if method == "GET" { "" } else { "unknown: " };
                     return Err(Failure::new(format!("{unknown}{at}: {error}")));
@@ -144,6 +158,55 @@ impl NodeArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use std::io::Write;
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+
+    /// A host that answers no connection: as many as it queues are made, and nobody takes them.
+    #[cfg(target_os = "linux")]
+    fn silent_host() -> (tokio::net::TcpListener, Vec<TcpStream>) {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let at = listener.local_addr().unwrap();
+        let mut queued = Vec::new();
+        while let Ok(stream) = TcpStream::connect_timeout(&at, Duration::from_millis(500)) {
+            queued.push(stream);
+            assert!(queued.len() < 64, "it takes them all");
+        }
+        (listener, queued)
+    }
+
+    /// A node that gives that answer to whoever asks, once.
+    fn node_that_says(answer: &'static [u8]) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let head = BufReader::new(stream.try_clone().unwrap()).lines();
+            head.map_while(Result::ok).find(String::is_empty);
+            stream.write_all(answer).unwrap();
+        });
+        at
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_host_that_answers_no_connection_is_passed_over_and_one_that_hangs_up_is_not() {
+        let (silent, _queued) = silent_host();
+        let silent = silent.local_addr().unwrap();
+        let good = node_that_says(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}");
+        let asks = |nodes: [SocketAddr; 2]| NodeArgs {
+            nodes: nodes.map(|at| at.to_string()).to_vec(),
+            timeout_ms: 20_000,
+        };
+        let answered = asks([silent, good]).json("PUT", "/keys/k", None);
+        assert_eq!(answered.map(|answered| answered.status).map_err(|e| e.to_string()), Ok(200));
+        let hangs_up = node_that_says(b"");
+        let good = node_that_says(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}");
+        let unknown = asks([hangs_up, good]).json("PUT", "/keys/k", None).err().unwrap();
+        assert!(unknown.to_string().starts_with("unknown: "), "{unknown}");
+    }
 
     #[test]
     fn what_has_a_meaning_in_a_path_is_encoded() {

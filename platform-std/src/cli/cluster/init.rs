@@ -9,6 +9,7 @@ use quorate::node::Founding;
 use quorate::{ClusterId, NodeId};
 
 use super::peers::{Peers, SizeArgs, cluster_id, node_id, peers};
+use super::settings::Settings;
 use crate::cli::{Failure, print};
 use crate::flash_file::FlashFileError;
 use crate::node::{IMAGE, address, found};
@@ -32,6 +33,9 @@ pub(crate) struct Args {
     /// The identity that was drawn for the first member: eight hexadecimal digits
     #[arg(long, value_name = "HEX", value_parser = cluster_id, requires = "id")]
     cluster_id: Option<ClusterId>,
+    /// A file with [sizes]: log_bytes, map_bytes and frame_bytes, as the options of these names, which go before
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     sizes: SizeArgs,
 }
@@ -49,7 +53,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         .iter()
         .map(|(id, at)| Member { address: address::encode(*at), ..Member::new(*id) })
         .collect();
-    let limits = args.sizes.limits().map_err(Failure::usage)?;
+    let settings = Settings::of(args.config.as_deref())?;
+    let limits = args.sizes.or(settings.sizes).limits().map_err(Failure::usage)?;
     let mut told = format!("cluster {cluster:?}\n");
     let only = |id: &NodeId| args.id.is_none_or(|only| only == *id);
     if !peers.iter().any(|(id, _)| only(id)) {

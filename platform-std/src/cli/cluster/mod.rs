@@ -6,6 +6,7 @@ mod keys;
 mod members;
 mod node;
 mod peers;
+mod settings;
 
 use std::process::ExitCode;
 

@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use quorate::config::Link;
-use quorate::typed::MapLimits;
 use quorate::{ClusterId, NodeId, plan};
-use serde::Deserialize;
 
 use super::peers::{Peers, SizeArgs, address, cluster_id, node_id, peers};
+use super::settings::{MapSettings, Settings};
 use crate::cli::Failure;
 use crate::node::http::Server;
 use crate::node::link::WireAddress;
@@ -69,7 +68,8 @@ pub(crate) struct Args {
     /// How long a leader may be silent [default: ten heartbeats]
     #[arg(long, value_name = "MS")]
     election_ms: Option<u32>,
-    /// More settings, in TOML: [map] keys, key_bytes, value_bytes, bytes and schema, as they are on a wire of boards
+    /// More settings, in TOML: [map] keys, key_bytes, value_bytes, bytes and schema, as they are on a wire of boards; [sizes]
+    /// log_bytes, map_bytes and frame_bytes, as the options of these names, which go before
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// What to tell on standard error
@@ -98,23 +98,6 @@ fn link(name: &str) -> Result<Link, String> {
     plan::link(name).ok_or_else(|| format!("there is no link {name:?}: see `quorate plan --help`"))
 }
 
-/// The file of --config.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Settings {
-    map: Option<MapSettings>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct MapSettings {
-    keys: u16,
-    key_bytes: u8,
-    value_bytes: u16,
-    bytes: u32,
-    schema: Option<u16>,
-}
-
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let level = match args.log {
         LogLevel::Error => tracing::Level::ERROR,
@@ -137,32 +120,29 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
 }
 
 fn options(args: &Args) -> Result<Options, Failure> {
-    let settings = match &args.config {
-        Some(path) => {
-            let failed = |what: String| Failure::usage(format!("{}: {what}", path.display()));
-            let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
-            toml::from_str(&text).map_err(|e| failed(e.to_string()))?
-        }
-        None => Settings::default(),
-    };
+    let settings = Settings::of(args.config.as_deref())?;
+    let sizes = args.sizes.or(settings.sizes);
     let peers = args.cluster.as_ref().map(|Peers(peers)| peers.clone()).unwrap_or_default();
     let options = match (&args.page, args.id) {
         (Some(page), _) => {
             if settings.map.is_none() {
                 return Err(Failure::usage("--config has no [map], which --page asks for"));
             }
+            if sizes.are_said() {
+                return Err(Failure::usage("--config has [sizes], which the page says already"));
+            }
             by_page(page, args.data.clone()).map_err(Failure::new)?
         }
-        (None, Some(_)) if !args.join && !args.sizes.are_usual() => {
+        (None, Some(_)) if !args.join && sizes.are_said() => {
             return Err(Failure::usage(
-                "--log-bytes, --map-bytes and --frame-bytes are for --join: a cluster's are chosen when it is founded",
+                "--log-bytes, --map-bytes and --frame-bytes, or [sizes] of --config, are for --join: a cluster's are chosen when it is founded",
             ));
         }
         (None, Some(id)) => Options {
             link: args.link,
             join: match args.join {
                 true => {
-                    let limits = args.sizes.limits().map_err(Failure::usage)?;
+                    let limits = sizes.limits().map_err(Failure::usage)?;
                     Some(Joining { cluster: args.cluster_id, limits })
                 }
                 false => None,
@@ -182,12 +162,7 @@ fn options(args: &Args) -> Result<Options, Failure> {
         },
         wire: args.wire.clone(),
         schema: settings.map.as_ref().and_then(|map| map.schema).unwrap_or(options.schema),
-        map: settings.map.map(|map| MapLimits {
-            keys: map.keys,
-            key_bytes: map.key_bytes,
-            value_bytes: map.value_bytes,
-            bytes: map.bytes,
-        }),
+        map: settings.map.as_ref().map(MapSettings::limits),
         ..options
     })
 }

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use quorate::node::Limits;
 use quorate::{ClusterId, NodeId};
+use serde::Deserialize;
 
 use crate::node::sizes::Sizes;
 
@@ -49,31 +50,44 @@ pub(crate) fn cluster_id(text: &str) -> Result<ClusterId, String> {
     Ok(ClusterId(id.to_be_bytes()))
 }
 
-/// What a cluster's nodes hold. Constants of the cluster: they are chosen when it is founded.
-#[derive(Clone, Copy, Debug, clap::Args)]
+/// What a cluster's nodes hold, by the command line or by `[sizes]` of a file. Constants of the cluster: they are chosen when it is founded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct SizeArgs {
-    /// Bytes of the log: it is compacted into a snapshot when half of it is applied
-    #[arg(long, value_name = "BYTES", default_value_t = Sizes::default().log_bytes)]
-    log_bytes: u32,
-    /// Bytes of all keys and values, with 10 for each: the largest snapshot
-    #[arg(long, value_name = "BYTES", default_value_t = Sizes::default().map_bytes)]
-    map_bytes: u32,
-    /// The largest frame between two nodes; a key and its value have to fit one
-    #[arg(long, value_name = "BYTES", default_value_t = Sizes::default().frame_bytes)]
-    frame_bytes: u16,
+    /// Bytes of the log: it is compacted into a snapshot when half of it is applied [default: 1048576]
+    #[arg(long, value_name = "BYTES")]
+    log_bytes: Option<u32>,
+    /// Bytes of all keys and values, with 10 for each: the largest snapshot [default: 1048576]
+    #[arg(long, value_name = "BYTES")]
+    map_bytes: Option<u32>,
+    /// The largest frame between two nodes; a key and its value have to fit one [default: 32768]
+    #[arg(long, value_name = "BYTES")]
+    frame_bytes: Option<u16>,
 }
 
 impl SizeArgs {
-    /// Is it what there is without any of them?
-    pub(crate) fn are_usual(&self) -> bool {
-        let Self { log_bytes, map_bytes, frame_bytes } = *self;
-        Sizes { frame_bytes, log_bytes, map_bytes } == Sizes::default()
+    /// Is any of them said?
+    pub(crate) fn are_said(&self) -> bool {
+        *self != Self::default()
+    }
+
+    /// These, and what they don't say by others.
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self {
+            log_bytes: self.log_bytes.or(other.log_bytes),
+            map_bytes: self.map_bytes.or(other.map_bytes),
+            frame_bytes: self.frame_bytes.or(other.frame_bytes),
+        }
     }
 
     /// The cluster's constants, if some file holds them.
     pub(crate) fn limits(&self) -> Result<Limits, String> {
-        let Self { log_bytes, map_bytes, frame_bytes } = *self;
-        let sizes = Sizes { frame_bytes, log_bytes, map_bytes };
+        let usual = Sizes::default();
+        let sizes = Sizes {
+            frame_bytes: self.frame_bytes.unwrap_or(usual.frame_bytes),
+            log_bytes: self.log_bytes.unwrap_or(usual.log_bytes),
+            map_bytes: self.map_bytes.unwrap_or(usual.map_bytes),
+        };
         sizes.geometry().map(|_| sizes.limits())
     }
 }

@@ -3,18 +3,18 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
 use axum::routing::{get, post, put};
+use axum::{Extension, Router};
 use quorate::NodeId;
 use serde_json::{Value as Json, json};
 
 use super::example::{change_status, read_status, write_status};
-use super::{Query, Refusal, decode, hex_byte, members};
+use super::{Query, Refusal, Stopping, decode, hex_byte, members};
 use crate::content::Value;
 use crate::node::{
     ChangeError, Consistency, Handle, Item, Notice, TransferError, Watch, WriteError, address,
@@ -92,7 +92,8 @@ fn item(item: &Item) -> Json {
     })
 }
 
-async fn status(State(node): State<Handle>) -> Answer {
+async fn status(State(node): State<Handle>, uri: Uri) -> Answer {
+    query(&uri, &["timeout_ms"])?;
     let report = node.status().await.ok_or_else(stopped)?;
     Ok(ok(&json!(report)))
 }
@@ -199,20 +200,33 @@ async fn delete(State(node): State<Handle>, uri: Uri) -> Answer {
     written(node.delete(&key, expected, within).await)
 }
 
-async fn watch(State(node): State<Handle>, uri: Uri) -> Answer {
+async fn watch(
+    State(node): State<Handle>,
+    Extension(stopping): Extension<Stopping>,
+    uri: Uri,
+) -> Answer {
     let (query, _) = query(&uri, &["prefix"])?;
     let prefix = query.get("prefix").unwrap_or_default().to_owned();
     let watch = node.watch().await.ok_or_else(stopped)?;
     let (lines, body) = Lines::new();
-    tokio::spawn(feed(watch, prefix, lines));
+    tokio::spawn(feed(watch, prefix, lines, stopping));
     let mut response = Response::new(body);
     let kind = HeaderValue::from_static("application/x-ndjson");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     Ok(response)
 }
 
-/// Tells changes, a line each, until the client or the node is gone.
-async fn feed(mut watch: Watch, prefix: String, lines: Lines) {
+/// Tells changes until the client or the node is gone, or the server is to stop.
+async fn feed(watch: Watch, prefix: String, lines: Lines, mut stopping: Stopping) {
+    tokio::select! {
+        () = tell(watch, prefix, &lines) => {}
+        () = lines.gone() => {}
+        () = stopping.begins() => {}
+    }
+}
+
+/// Tells changes, a line each.
+async fn tell(mut watch: Watch, prefix: String, lines: &Lines) {
     let mut next = Some(json!({ "watching": true, "revision": watch.revision }));
     loop {
         if let Some(line) = next.take()
@@ -220,11 +234,7 @@ async fn feed(mut watch: Watch, prefix: String, lines: Lines) {
         {
             return;
         }
-        let notice = tokio::select! {
-            notice = watch.next() => notice,
-            () = lines.gone() => return,
-        };
-        next = match notice {
+        next = match watch.next().await {
             None => return,
             Some(Notice::Set(set)) if set.key.starts_with(&prefix) => Some(item(&set)),
             Some(Notice::Deleted { key, revision }) if key.starts_with(&prefix) => {
@@ -270,7 +280,8 @@ impl axum::body::HttpBody for LinesBody {
     }
 }
 
-async fn list_members(State(node): State<Handle>) -> Answer {
+async fn list_members(State(node): State<Handle>, uri: Uri) -> Answer {
+    query(&uri, &["timeout_ms"])?;
     let report = node.status().await.ok_or_else(stopped)?;
     Ok(ok(&json!({ "leader": report.leader, "members": report.members })))
 }
@@ -345,7 +356,8 @@ async fn transfer(State(node): State<Handle>, uri: Uri) -> Answer {
     }
 }
 
-async fn snapshot(State(node): State<Handle>) -> Answer {
+async fn snapshot(State(node): State<Handle>, uri: Uri) -> Answer {
+    query(&uri, &[])?;
     let image = node.image().await;
     let image = image.map_err(|error| fail(StatusCode::INTERNAL_SERVER_ERROR, error))?;
     let mut response = Response::new(Body::from(image));

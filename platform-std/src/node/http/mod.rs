@@ -9,15 +9,21 @@ mod places;
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
+use axum::{Extension, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use super::Handle;
 use places::Places;
@@ -26,6 +32,8 @@ use places::Places;
 const BODY_BYTES_MAX: usize = 1 << 19;
 /// Half of the descriptors that a process usually has.
 const CONNECTIONS_MAX: usize = 512;
+/// How long the head of a request may take, from the end of the request before it: whoever is silent for longer gives its place to others.
+const HEAD_MAX: Duration = Duration::from_secs(30);
 /// How long a request waits for the cluster, if it does not say so itself.
 const WITHIN: Duration = Duration::from_secs(5);
 const WITHIN_MAX: Duration = Duration::from_secs(60);
@@ -34,6 +42,8 @@ const WITHIN_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
+    connections_max: usize,
+    head_max: Duration,
 }
 
 impl Server {
@@ -42,7 +52,8 @@ impl Server {
     /// # Errors
     /// The address is in use, or none of this machine's.
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await? })
+        let listener = TcpListener::bind(address).await?;
+        Ok(Self { listener, connections_max: CONNECTIONS_MAX, head_max: HEAD_MAX })
     }
 
     /// Where it listens.
@@ -53,15 +64,9 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Serves the node until `stop` is done, and what is under way then to its end.
-    ///
-    /// # Errors
-    /// The system's.
-    pub async fn serve(
-        self,
-        node: Handle,
-        stop: impl Future<Output = ()> + Send + 'static,
-    ) -> io::Result<()> {
+    /// Serves the node until `stop` is done, and what is under way then to its end. Watches end at once: they have no end of their own.
+    pub async fn serve(self, node: Handle, stop: impl Future<Output = ()> + Send + 'static) {
+        let (serves, stopping) = watch::channel(());
         let app = Router::new()
             .nest("/v1", api::routes())
             .route("/v1/", any(api::nothing))
@@ -69,10 +74,42 @@ impl Server {
             .route("/metrics", get(metrics::metrics))
             .fallback(example::serve)
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+            .layer(Extension(Stopping(stopping)))
             .with_state(node);
-        axum::serve(Places::new(self.listener, CONNECTIONS_MAX), app)
-            .with_graceful_shutdown(stop)
-            .await
+        let app = TowerToHyperService::new(app);
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(self.head_max);
+        let mut places = Places::new(self.listener, self.connections_max);
+        let connections = GracefulShutdown::new();
+        let mut stop = pin!(stop);
+        loop {
+            let seated = tokio::select! {
+                seated = places.accept() => seated,
+                () = &mut stop => break,
+            };
+            let connection = http.serve_connection(TokioIo::new(seated), app.clone());
+            let connection = connections.watch(connection);
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!("an HTTP connection ended: {error}");
+                }
+            });
+        }
+        // Who comes now is turned away, and waits for nobody.
+        drop(places);
+        drop(serves);
+        connections.shutdown().await;
+    }
+}
+
+/// When the server is to stop.
+#[derive(Clone)]
+struct Stopping(watch::Receiver<()>);
+
+impl Stopping {
+    async fn begins(&mut self) {
+        // Nothing is ever sent: the sender goes.
+        let _ = self.0.changed().await;
     }
 }
 
@@ -124,10 +161,12 @@ impl Query {
     /// Nothing is ignored: whoever mistypes a condition must not do without it.
     fn only(&self, known: &[&str]) -> Result<(), String> {
         let unknown = self.0.iter().find(|(name, _)| !known.contains(&name.as_str()));
-        match unknown {
-            Some((name, _)) => Err(format!("there is no {name:?} here: {}", known.join(", "))),
-            None => Ok(()),
-        }
+        let Some((name, _)) = unknown else { return Ok(()) };
+        let known = match known {
+            [] => "nothing is asked in a query".into(),
+            known => known.join(", "),
+        };
+        Err(format!("there is no {name:?} here: {known}"))
     }
 
     fn get(&self, name: &str) -> Option<&str> {
@@ -149,8 +188,12 @@ impl Query {
     }
 
     fn within(&self) -> Result<Duration, String> {
-        let ms = self.number("timeout_ms")?;
-        Ok(ms.map_or(WITHIN, Duration::from_millis).min(WITHIN_MAX))
+        let max = WITHIN_MAX.as_millis();
+        match self.number("timeout_ms")? {
+            None => Ok(WITHIN),
+            Some(ms) if u128::from(ms) <= max => Ok(Duration::from_millis(ms)),
+            Some(ms) => Err(format!("timeout_ms is {max} at most, not {ms}")),
+        }
     }
 }
 
@@ -182,6 +225,121 @@ fn hex_byte(digits: &str) -> Option<u8> {
 mod tests {
     use super::*;
 
+    use std::sync::{Arc, RwLock};
+
+    use quorate::typed::MapLimits;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::sync::{broadcast, mpsc};
+    use tokio::time::timeout;
+
+    use crate::node::Notice;
+    use crate::node::handle::Request;
+
+    /// Far longer than anything takes that works.
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// A server of two places, of a node that knows nothing but how to be watched, and when it is to stop.
+    async fn serving(
+        head_max: Duration,
+    ) -> (SocketAddr, broadcast::Sender<Notice>, tokio::task::JoinHandle<()>, mpsc::Sender<()>)
+    {
+        let (requests, mut asked) = mpsc::channel(4);
+        let longest = Arc::new(RwLock::new(MapLimits::default()));
+        let node = Handle { requests, longest, schema: 1 };
+        let (notices, _) = broadcast::channel(4);
+        let told = notices.clone();
+        tokio::spawn(async move {
+            while let Some(request) = asked.recv().await {
+                if let Request::Watch(answer) = request {
+                    let _ = answer.send((0, told.subscribe()));
+                }
+            }
+        });
+        let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let at = server.address().unwrap();
+        let server = Server { connections_max: 2, head_max, ..server };
+        let (stop, mut stopped) = mpsc::channel(1);
+        let stopped = async move {
+            stopped.recv().await;
+        };
+        (at, notices, tokio::spawn(server.serve(node, stopped)), stop)
+    }
+
+    async fn dial(at: SocketAddr, sent: &[u8]) -> TcpStream {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        stream.write_all(sent).await.unwrap();
+        stream
+    }
+
+    /// What comes until it holds that, or the end.
+    async fn read_until(stream: &mut TcpStream, part: &str) -> String {
+        let mut text = Vec::new();
+        while !String::from_utf8_lossy(&text).contains(part) {
+            let read = timeout(LONG, stream.read_buf(&mut text)).await;
+            if read.expect("something comes, or the end").unwrap_or(0) == 0 {
+                break;
+            }
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    const HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n";
+
+    #[tokio::test]
+    async fn who_is_silent_or_slow_with_a_head_gives_its_place_to_others() {
+        let (at, _notices, _serving, _stop) = serving(Duration::from_millis(200)).await;
+        for slow in [&b""[..], b"GET /hea", HEALTH] {
+            let _slow = [dial(at, slow).await, dial(at, slow).await];
+            let answer = read_until(&mut dial(at, HEALTH).await, "stopped").await;
+            assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_watches_may_be_silent() {
+        let head_max = Duration::from_millis(50);
+        let (at, notices, _serving, _stop) = serving(head_max).await;
+        let mut watching = dial(at, b"GET /v1/watch HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        read_until(&mut watching, "watching").await;
+        tokio::time::sleep(10 * head_max).await;
+        let deleted = Notice::Deleted { key: "a".into(), revision: 7 };
+        assert_eq!(notices.send(deleted).unwrap(), 1);
+        let told = read_until(&mut watching, "deleted").await;
+        assert!(told.contains("\"revision\":7"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn who_watches_does_not_hold_up_the_end() {
+        let (at, notices, serving, stop) = serving(LONG).await;
+        let mut watching = dial(at, b"GET /v1/watch HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        read_until(&mut watching, "watching").await;
+        stop.send(()).await.unwrap();
+        timeout(LONG, serving).await.expect("it ends").unwrap();
+        // The node itself is not at its end.
+        assert_eq!(notices.receiver_count(), 0);
+        let rest = read_until(&mut watching, "\r\n0\r\n").await;
+        assert!(rest.ends_with("0\r\n\r\n"), "a whole body: {rest:?}");
+    }
+
+    #[tokio::test]
+    async fn what_no_request_of_that_kind_has_is_refused() {
+        let (at, _notices, _serving, _stop) = serving(LONG).await;
+        for path in [
+            "/v1/status?pretty",
+            "/v1/members?all=1",
+            "/v1/snapshot?x",
+            "/v1/watch?prefx=a",
+            "/v1/keys/k?timeout_ms=60001",
+            "/k?timeout_ms=60001",
+        ] {
+            let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+            let answer =
+                read_until(&mut dial(at, head.as_bytes()).await, "no end but its end").await;
+            assert!(answer.starts_with("HTTP/1.1 400"), "{path}: {answer}");
+        }
+    }
+
     #[test]
     fn a_query_is_decoded_and_what_is_not_known_is_refused() {
         let query = Query::of(&"/x?expected=7&a%20b=%C3%A4&local".parse().unwrap()).unwrap();
@@ -199,5 +357,10 @@ mod tests {
         }
         let query = Query::of(&"/x?timeout_ms=soon".parse().unwrap()).unwrap();
         assert_eq!(query.within().unwrap_err(), "timeout_ms is no number: \"soon\"");
+        let within = |ms: u32| Query::of(&format!("/x?timeout_ms={ms}").parse().unwrap())?.within();
+        assert_eq!(within(60_000), Ok(WITHIN_MAX));
+        assert_eq!(within(60_001).unwrap_err(), "timeout_ms is 60000 at most, not 60001");
+        let none = Query::of(&"/x?y".parse().unwrap()).unwrap().only(&[]);
+        assert_eq!(none.unwrap_err(), "there is no \"y\" here: nothing is asked in a query");
     }
 }

@@ -2,15 +2,17 @@
 //! that the links to other nodes need.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// After a failed accept (no descriptors left) it is not tried at once again.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Accepts a connection when there is a place for it; until then it waits in front of the door.
 pub(super) struct Places {
@@ -28,23 +30,23 @@ impl Places {
     pub(super) fn new(listener: TcpListener, places: usize) -> Self {
         Self { listener, places: Arc::new(Semaphore::new(places)) }
     }
-}
 
-impl Listener for Places {
-    type Io = Seated;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Seated, SocketAddr) {
+    /// The next connection that there is a place for. Dropping the future loses none.
+    pub(super) async fn accept(&mut self) -> Seated {
         // Nobody closes the semaphore.
         let place = self.places.clone().acquire_owned().await.ok();
-        let (stream, address) = Listener::accept(&mut self.listener).await;
+        let stream = loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => break stream,
+                Err(error) => {
+                    tracing::debug!("can't accept an HTTP connection: {error}");
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                }
+            }
+        };
         // A connection that is slow all the same is as good.
         let _ = stream.set_nodelay(true);
-        (Seated { stream, _place: place }, address)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        Seated { stream, _place: place }
     }
 }
 
@@ -91,7 +93,6 @@ impl AsyncWrite for Seated {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
     use tokio::time::timeout;
 
     #[tokio::test]
@@ -103,8 +104,8 @@ mod tests {
         for _ in 0..3 {
             clients.push(TcpStream::connect(at).await.unwrap());
         }
-        let (first, _) = places.accept().await;
-        let (_second, _) = places.accept().await;
+        let first = places.accept().await;
+        let _second = places.accept().await;
         assert!(timeout(Duration::from_millis(50), places.accept()).await.is_err());
         drop(first);
         timeout(Duration::from_secs(20), places.accept()).await.unwrap();

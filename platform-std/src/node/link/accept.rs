@@ -1,6 +1,8 @@
 //! The connections that peers make: they bring frames and questions, and take answers.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -41,9 +43,40 @@ impl Own {
     }
 }
 
+/// So many peers and reasons are told apart.
+const REFUSALS_MAX: usize = 256;
+
+/// Whom a connection was refused, why and how often. Whoever is refused dials again and again: that is told once.
+#[derive(Default)]
+struct Refusals(Mutex<BTreeMap<(IpAddr, String), u64>>);
+
+impl Refusals {
+    fn tell(&self, address: Option<IpAddr>, reason: &str) {
+        let times = address.and_then(|from| self.count(from, reason));
+        if times == Some(1) {
+            tracing::warn!(?address, "refused a connection: {reason} (told once)");
+        } else {
+            tracing::debug!(?address, ?times, "refused a connection: {reason}");
+        }
+    }
+
+    /// The how manieth time it is; `None` where that is not kept any more.
+    fn count(&self, from: IpAddr, reason: &str) -> Option<u64> {
+        let mut refusals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (from, reason.to_owned());
+        if refusals.len() >= REFUSALS_MAX && !refusals.contains_key(&key) {
+            return None;
+        }
+        let times = refusals.entry(key).or_default();
+        *times += 1;
+        Some(*times)
+    }
+}
+
 /// Accepts connections, for ever.
 pub(super) async fn run(listener: TcpListener, own: Own, arrived: mpsc::Sender<Arrived>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let refusals = Arc::new(Refusals::default());
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -61,9 +94,9 @@ pub(super) async fn run(listener: TcpListener, own: Own, arrived: mpsc::Sender<A
         let Ok(place) = places.clone().try_acquire_owned() else {
             continue;
         };
-        let (own, arrived) = (own.clone(), arrived.clone());
+        let (own, refusals, arrived) = (own.clone(), refusals.clone(), arrived.clone());
         connections.spawn(async move {
-            if let Err(error) = serve(stream, own, arrived).await {
+            if let Err(error) = serve(stream, own, &refusals, arrived).await {
                 tracing::debug!(%address, "connection ended: {error}");
             }
             drop(place);
@@ -71,19 +104,25 @@ pub(super) async fn run(listener: TcpListener, own: Own, arrived: mpsc::Sender<A
     }
 }
 
-async fn serve(mut stream: TcpStream, own: Own, arrived: mpsc::Sender<Arrived>) -> io::Result<()> {
+async fn serve(
+    mut stream: TcpStream,
+    own: Own,
+    refusals: &Refusals,
+    arrived: mpsc::Sender<Arrived>,
+) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    let address = stream.peer_addr().ok().map(|at| at.ip());
     let hello = timeout(HELLO_MAX, Hello::read(&mut stream));
     let hello = match hello.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok(hello) => hello,
         Err(error) => {
-            tracing::warn!(address = ?stream.peer_addr().ok(), "refused a connection: {error}");
+            refusals.tell(address, &error.to_string());
             return Err(error);
         }
     };
     let (verdict, reason) = judge(&own, hello);
     if verdict == Verdict::Refused {
-        tracing::warn!(address = ?stream.peer_addr().ok(), "refused a connection: {reason}");
+        refusals.tell(address, &reason);
     }
     Welcome { cluster: own.cluster, verdict, reason }.write(&mut stream).await?;
     let (Verdict::Welcome, false, Some(from)) =
@@ -172,6 +211,21 @@ async fn answer(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn refusals_are_counted_by_peer_and_reason_and_no_more_than_so_many_are_kept() {
+        let refusals = Refusals::default();
+        let [one, other] = [[127, 0, 0, 1], [127, 0, 0, 2]].map(IpAddr::from);
+        assert_eq!(refusals.count(one, "a"), Some(1));
+        assert_eq!(refusals.count(one, "a"), Some(2));
+        assert_eq!(refusals.count(one, "b"), Some(1));
+        assert_eq!(refusals.count(other, "a"), Some(1));
+        for n in 3..REFUSALS_MAX {
+            assert_eq!(refusals.count(other, &n.to_string()), Some(1));
+        }
+        assert_eq!(refusals.count(other, "one too many"), None);
+        assert_eq!(refusals.count(one, "a"), Some(3));
+    }
 
     #[test]
     fn each_mismatch_is_refused_with_what_is_here_and_what_was_said() {

@@ -153,6 +153,14 @@ impl Line {
         Self { place: (place, false), ms, what: What::End(why) }
     }
 
+    /// When and why the trace ends with it, if so.
+    pub(super) fn why(&self) -> Option<(u64, &str)> {
+        match &self.what {
+            What::Event(_) => None,
+            What::End(why) => Some((self.ms, why)),
+        }
+    }
+
     /// This line once more, behind itself.
     pub(super) fn again(&self) -> Self {
         Self { place: (self.place.0, true), ..self.clone() }

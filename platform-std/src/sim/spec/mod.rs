@@ -59,6 +59,11 @@ impl SpecEvents {
         lines.into_iter().enumerate().map(|(number, line)| line.to_json(number))
     }
 
+    /// At which millisecond, and why, the lines end before the run does, if so.
+    pub fn ends_early(&self) -> Option<(u64, &str)> {
+        self.lines.iter().find_map(Line::why)
+    }
+
     /// What happens from here on is nothing that the specification has.
     fn end(&mut self, ms: u64, why: String) {
         if !self.ended {
