@@ -257,13 +257,13 @@ fn what_makes_no_sense_is_refused_by_name_and_harms_nobody() {
     let nowhere = ["init", "--cluster", "1=0.0.0.0:7001", "--data", half_told];
     let (code, error) = refused(&nowhere);
     assert!(code == 2 && error.contains("nobody could find node 1 at 0.0.0.0:7001"), "{error}");
-    // What says how much is held, and is not listened to; and a file with nothing in it.
+    // What says how much is held, and would not be listened to; a file may say it for others. And an image with nothing in it.
     let (code, error) = node(&["--log-bytes", "70000"]);
     assert!(code == 2 && error.contains("are for --join"), "{error}");
     let config = cluster.dir.path().join("config.toml");
     std::fs::write(&config, "[sizes]\nlog_bytes = 70000\n").unwrap();
     let (code, error) = node(&["--config", config.to_str().unwrap()]);
-    assert!(code == 2 && error.contains("[sizes] of --config, are for --join"), "{error}");
+    assert!(code == 1 && error.contains("another process is using this image"), "{error}");
     let of_half = ["node", "--id", "2", "--cluster", &peers, "--data"];
     let blank = half.join("2");
     let (code, error) = refused(&[&of_half[..], &[blank.to_str().unwrap()]].concat());

@@ -69,7 +69,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "MS")]
     election_ms: Option<u32>,
     /// More settings, in TOML: [map] keys, key_bytes, value_bytes, bytes and schema, as they are on a wire of boards; [sizes]
-    /// log_bytes, map_bytes and frame_bytes, as the options of these names, which go before
+    /// log_bytes, map_bytes and frame_bytes, as the options of these names, which go before, for --join alone
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// What to tell on standard error
@@ -133,9 +133,10 @@ fn options(args: &Args) -> Result<Options, Failure> {
             }
             by_page(page, args.data.clone()).map_err(Failure::new)?
         }
-        (None, Some(_)) if !args.join && sizes.are_said() => {
+        // In a file they may stand for `init` and for nodes that join, which share it.
+        (None, Some(_)) if !args.join && args.sizes.are_said() => {
             return Err(Failure::usage(
-                "--log-bytes, --map-bytes and --frame-bytes, or [sizes] of --config, are for --join: a cluster's are chosen when it is founded",
+                "--log-bytes, --map-bytes and --frame-bytes are for --join: a cluster's are chosen when it is founded",
             ));
         }
         (None, Some(id)) => Options {
