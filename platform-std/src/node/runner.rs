@@ -31,6 +31,9 @@ use crate::fit;
 const BATCH: usize = 512;
 /// How often it is looked for what has waited too long.
 const SWEEP_EVERY: Duration = Duration::from_millis(50);
+const MEMBERS_AGAIN: Duration = Duration::from_millis(500);
+/// The number of the empty question, where the members are: no write has it.
+const MEMBERS_QUESTION: u64 = u64::MAX;
 /// So soon a node that joins has its place, if all is well.
 const PLACE_WITHIN: Duration = Duration::from_secs(5);
 /// Changes that a slow watcher may be behind.
@@ -107,6 +110,7 @@ pub(super) struct State {
     swept: std::time::Instant,
     /// It has said that it waits for its place.
     told_to_wait: bool,
+    asked_for_members: std::time::Instant,
 }
 
 impl State {
@@ -126,6 +130,7 @@ impl State {
             ended: None,
             swept: std::time::Instant::now(),
             told_to_wait: false,
+            asked_for_members: std::time::Instant::now(),
         }
     }
 }
@@ -298,6 +303,10 @@ impl Runner {
                 self.state.counts.frames_received += 1;
                 self.node.handle_frame(self.now(), &frame);
             }
+            Arrived::Asked(asked) if asked.body.is_empty() => {
+                let members = self.members_with_addresses();
+                asked.answer(postcard::to_allocvec(&members).unwrap_or_default());
+            }
             Arrived::Asked(asked) => {
                 let answer = match Question::decode(&asked.body) {
                     Some(question) => question.place(&mut self.node),
@@ -305,6 +314,7 @@ impl Runner {
                 };
                 asked.answer(answer.encode());
             }
+            Arrived::Answered(MEMBERS_QUESTION, body) => self.members_told(&body),
             Arrived::Answered(number, body) => {
                 let answer = Answer::decode(&body);
                 let answer = answer.unwrap_or(Answer::Refused("the answer can't be read".into()));
@@ -318,6 +328,30 @@ impl Runner {
             }
             Arrived::Removed(by) => self.removed_by(by),
         }
+    }
+
+    /// A node that has no place yet asks those that it knows where the others are: the one that leads may be among them.
+    fn look_for_members(&mut self) {
+        if self.node.status().running || self.state.asked_for_members.elapsed() < MEMBERS_AGAIN {
+            return;
+        }
+        self.state.asked_for_members = std::time::Instant::now();
+        for (id, _) in &self.static_peers {
+            self.links.ask(*id, MEMBERS_QUESTION, Vec::new());
+        }
+    }
+
+    fn members_told(&mut self, body: &[u8]) {
+        let members: Vec<(NodeId, SocketAddr)> = postcard::from_bytes(body).unwrap_or_default();
+        if self.node.status().running {
+            return;
+        }
+        for (id, address) in members {
+            if id != self.own && self.static_peers.iter().all(|(known, _)| *known != id) {
+                self.static_peers.push((id, address));
+            }
+        }
+        self.set_peers();
     }
 
     /// A follower that is taken out often never hears of it from the core: the leader has stopped talking to it. One member may
@@ -434,6 +468,7 @@ impl Runner {
             writes.sweep(now, counts);
             reads.sweep(&mut self.node, now);
             self.tell_who_waits();
+            self.look_for_members();
         }
     }
 
@@ -444,19 +479,21 @@ impl Runner {
         if waits && !self.state.told_to_wait && self.began.elapsed() > PLACE_WITHIN {
             self.state.told_to_wait = true;
             tracing::warn!(
-                "has no place yet: it has to be a member (`quorate member add {} ADDRESS`), and the one that leads has to be in --cluster",
+                "has no place yet: it has to be a member (`quorate member add {} ADDRESS`), and a node of --cluster has to be there",
                 self.own
             );
         }
     }
 
+    fn members_with_addresses(&self) -> Vec<(NodeId, SocketAddr)> {
+        let members = self.node.members().iter();
+        members.filter_map(|m| Some((m.id, address::decode(&m.address)?))).collect()
+    }
+
     /// The membership says where members are; the command line, where that says nothing, and until it is known.
     fn set_peers(&mut self) {
         let members = self.node.members();
-        let mut peers: Vec<_> = members
-            .iter()
-            .filter_map(|member| Some((member.id, address::decode(&member.address)?)))
-            .collect();
+        let mut peers = self.members_with_addresses();
         for (id, address) in &self.static_peers {
             let is_member = members.is_empty() || members.iter().any(|member| member.id == *id);
             if is_member && peers.iter().all(|(known, _)| known != id) {

@@ -134,6 +134,23 @@ fn a_person_writes_reads_watches_and_looks() {
 }
 
 #[test]
+fn a_node_that_joins_finds_the_leader_by_whichever_member_it_knows() {
+    let mut cluster = Cluster::start(3, &[]);
+    let fourth = Process::new(cluster.dir.path(), 4, &[&["--join"], &SIZES[..]].concat());
+    let follower = (cluster.leader() + 1) % 3;
+    let added = cluster.nodes[0].request("POST", "/4", fourth.peer.to_string().as_bytes());
+    assert_eq!(added.unwrap().0, 204);
+    let Process { id, peer, .. } = cluster.nodes[follower];
+    let known = format!("{id}={peer},4={}", fourth.peer);
+    cluster.nodes.push(fourth);
+    cluster.nodes[3].start(&known);
+    cluster.wait("the fourth has its place", || {
+        let status = cluster.nodes[3].status()?;
+        (status["members"].as_array()?.len() == 4).then_some(())
+    });
+}
+
+#[test]
 fn a_member_is_added_a_node_is_replaced_and_a_member_is_removed() {
     let mut cluster = Cluster::start(3, &[]);
     let all = cluster.https();

@@ -47,7 +47,7 @@ pub(crate) struct Args {
     /// Listen there for other nodes, if that is not where they find this one
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     listen: Option<SocketAddr>,
-    /// With blank flash, ask for this member's place. The members that --cluster names are asked: it takes the one that leads
+    /// With blank flash, ask for this member's place. The members that --cluster names are asked: one is enough, by UDP it has to be the one that leads
     #[arg(long)]
     join: bool,
     /// The cluster to join, if no member can be asked over TCP
