@@ -28,8 +28,9 @@ use tokio::sync::watch;
 use super::Handle;
 use places::Places;
 
-/// More than any command takes, also where each of its bytes is six in JSON.
-const BODY_BYTES_MAX: usize = 1 << 19;
+/// More than any command takes, also where each of its bytes is six in JSON, and as much again: a body that is not read to its end may cost
+/// its sender the answer, which is a reset then.
+const BODY_BYTES_MAX: usize = 1 << 20;
 /// Half of the descriptors that a process usually has.
 const CONNECTIONS_MAX: usize = 512;
 /// How long the head of a request may take, from the end of the request before it: whoever is silent for longer gives its place to others.
