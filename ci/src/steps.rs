@@ -69,7 +69,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "parts",
-        about: "firmware for parts that many own links, and clippy finds nothing: nRF52840 and RP2040, in a full run STM32G4 and ESP32-C3 too",
+        about: "firmware for parts that many own links: nRF52840 and RP2040, in a full run STM32G4 and ESP32-C3 too; clippy finds nothing in the micro:bit's, in a full run in any",
         when: When::Always,
         run: parts::step,
     },

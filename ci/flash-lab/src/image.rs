@@ -63,6 +63,15 @@ pub struct Shown {
     pub log: Held,
 }
 
+impl Shown {
+    /// Is all there that is not in `sound`'s snapshot?
+    pub(crate) fn reaches_all_of(&self, sound: &Self) -> bool {
+        let behind = |index: &u64| *index > sound.snapshot.index.0;
+        let log = self.log.iter().filter(|(index, _)| behind(index));
+        log.eq(&sound.log) && self.hard_state == sound.hard_state
+    }
+}
+
 /// Mounts this flash.
 ///
 /// # Errors
@@ -135,13 +144,8 @@ pub fn flips(before: &Flash, after: &Flash, step: usize) -> Flips {
             Ok(cut) if (first..end).contains(&(bit / 8)) && cut == without_last => {
                 tally.last_record += 1;
             }
-            Ok(mut older) if older.snapshot != sound.snapshot => {
-                older.log.retain(|i, _| *i > sound.snapshot.index.0);
-                if (older.log, older.hard_state) == (sound.log.clone(), sound.hard_state) {
-                    tally.older += 1;
-                } else {
-                    tally.silent.push(bit);
-                }
+            Ok(older) if older.snapshot != sound.snapshot && older.reaches_all_of(&sound) => {
+                tally.older += 1;
             }
             _ => tally.silent.push(bit),
         }

@@ -247,11 +247,9 @@ fn brief(shown: &Shown) -> String {
 
 /// Only the newest snapshot is gone, or what it holds, and an older one reaches the log.
 fn is_older(found: &Shown, sound: &Shown, installed: Index) -> bool {
-    let mut log = found.log.clone();
-    log.retain(|index, _| *index > sound.snapshot.index.0);
-    let rest = log == sound.log && found.hard_state == sound.hard_state;
     let is_same = found.snapshot == sound.snapshot;
-    rest && (is_same || (found.snapshot.index >= installed && found.content.is_some()))
+    found.reaches_all_of(sound)
+        && (is_same || (found.snapshot.index >= installed && found.content.is_some()))
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::Handle;
-use places::Places;
+use places::{Places, Seated};
 
 /// More than any command takes, also where each of its bytes is six in JSON, and as much again: a body that is not read to its end may cost
 /// its sender the answer, which is a reset then.
@@ -84,16 +84,17 @@ impl Server {
         let connections = GracefulShutdown::new();
         let mut stop = pin!(stop);
         loop {
-            let seated = tokio::select! {
+            let Seated { stream, place } = tokio::select! {
                 seated = places.accept() => seated,
                 () = &mut stop => break,
             };
-            let connection = http.serve_connection(TokioIo::new(seated), app.clone());
+            let connection = http.serve_connection(TokioIo::new(stream), app.clone());
             let connection = connections.watch(connection);
             tokio::spawn(async move {
                 if let Err(error) = connection.await {
                     tracing::debug!("an HTTP connection ended: {error}");
                 }
+                drop(place);
             });
         }
         // Who comes now is turned away, and waits for nobody.

@@ -1,13 +1,9 @@
 //! So many connections at a time, and no more: whoever opens thousands of them, and is slow or silent on each, must not take the descriptors
 //! that the links to other nodes need.
 
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -20,10 +16,10 @@ pub(super) struct Places {
     places: Arc<Semaphore>,
 }
 
-/// A connection, which gives its place back at its end.
+/// A connection, and its place: whoever serves the one drops the other with it.
 pub(super) struct Seated {
-    stream: TcpStream,
-    _place: Option<OwnedSemaphorePermit>,
+    pub(super) stream: TcpStream,
+    pub(super) place: Option<OwnedSemaphorePermit>,
 }
 
 impl Places {
@@ -46,47 +42,7 @@ impl Places {
         };
         // A connection that is slow all the same is as good.
         let _ = stream.set_nodelay(true);
-        Seated { stream, _place: place }
-    }
-}
-
-impl AsyncRead for Seated {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, bytes)
-    }
-}
-
-impl AsyncWrite for Seated {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Seated { stream, place }
     }
 }
 
