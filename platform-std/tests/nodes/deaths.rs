@@ -22,6 +22,8 @@ pub(crate) enum Drive {
     Clients,
     /// The node that is to die has to lead.
     Lead,
+    /// The node that is to die has to follow: another one leads.
+    Follow,
     /// Others lead by turns.
     Elections,
     /// Much is written, so that snapshots are taken and what they cover is erased.
@@ -41,7 +43,7 @@ pub(crate) const POINTS: [(&str, u32, Drive); 15] = [
     ("BeforeCheckpoint", 1, Drive::Fill),
     ("AfterSaveSnapshot", 1, Drive::Away),
     ("BeforeLeaderSend", 40, Drive::Lead),
-    ("BeforeFollowerSend", 20, Drive::Clients),
+    ("BeforeFollowerSend", 20, Drive::Follow),
     ("BeforeRestore", 1, Drive::Away),
     ("AfterRestore", 1, Drive::Away),
     ("AfterRelease", 1, Drive::Fill),
@@ -121,6 +123,7 @@ impl Bench {
             }
             let to = match drive {
                 Drive::Lead => Some(victim),
+                Drive::Follow => Some((victim + 1) % self.cluster.nodes.len()),
                 Drive::Elections => Some(turn % self.cluster.nodes.len()),
                 Drive::Fill => {
                     fill(&self.cluster, 4);
