@@ -168,8 +168,8 @@ pub(crate) fn layout(erased: u8, word_bytes: u8, segment_bytes: u32, segments: u
     Geometry {
         word_bytes,
         erased,
-        // Words of one byte are those of SPI NOR, which programs pages.
-        page_bytes: if word_bytes == 1 { 256 } else { word_bytes.into() },
+        // The board's is not told. The smallest takes the shortest segments and the longest records.
+        page_bytes: word_bytes.into(),
         block_bytes: segment_bytes,
         blocks_per_segment: 1,
         segments,

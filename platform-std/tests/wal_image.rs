@@ -71,6 +71,21 @@ fn flash_that_is_blanked_to_zeros_is_read_as_well() {
     assert!(erased >= 2, "{:?}", image.segments);
 }
 
+/// An image does not tell what its flash programs at once. Bytes one by one leave room for shorter segments, and for longer records.
+#[test]
+fn flash_that_programs_byte_by_byte_is_read_as_well_as_one_with_pages() {
+    for (page_bytes, blocks_per_segment) in [(1, 5), (1, 8), (64, 8), (256, 8)] {
+        let geometry =
+            Geometry { page_bytes, block_bytes: 256, blocks_per_segment, ..geometry(1, 4) };
+        let mut board = Board::new(Flash::new(geometry, Faults::MILD), 2048, 1);
+        board.format(false).unwrap();
+        board.append(1, b"an entry");
+        board.settle().unwrap();
+        let image = read(&board.flash.bytes);
+        assert_eq!((&image.verdict, entries_told(&image)), (&Verdict::Sound, vec![1]));
+    }
+}
+
 /// A log of zeros in flash that is blanked to ones, and the other way round; then segments that an erase, which begins by
 /// programming them, has left full of the same.
 #[test]
