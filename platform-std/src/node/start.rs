@@ -232,6 +232,7 @@ struct Known {
 /// # Errors
 /// There is one already, the disk is full, or the limits do not go together.
 pub fn found(data: &Path, founding: &Founding<'_>) -> Result<(), StartError> {
+    sizes::log_is_enough(&founding.limits).map_err(StartError::Settings)?;
     let geometry = sizes::geometry_for(&founding.limits).map_err(StartError::Settings)?;
     let flash = sizes::flash(geometry);
     let config = Config::new(sizes::socket_link(FRAME_BYTES_MAX), flash, MEMBERS_MAX as u8, 0);

@@ -391,3 +391,17 @@ fn a_disk_that_is_full_when_a_cluster_is_founded_leaves_nothing_behind() {
     ]);
     assert!(again.status.success());
 }
+
+#[test]
+fn a_founding_that_fails_half_way_leaves_no_member_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().to_str().unwrap();
+    // No directory can be made there.
+    std::fs::write(dir.path().join("2"), "").unwrap();
+    let cluster = ["init", "--cluster", "1=127.0.0.1:7001,2=127.0.0.1:7002", "--data", data];
+    let (code, error) = refused(&cluster);
+    assert!(code == 1 && error.contains("can't make this directory"), "{error}");
+    assert!(!dir.path().join("1/node.qfl").exists());
+    std::fs::remove_file(dir.path().join("2")).unwrap();
+    assert!(run(&cluster).contains("node 2 at 127.0.0.1:7002"));
+}
