@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use super::flash_thread::FlashThread;
 use super::handle::{Handle, REQUESTS_MAX};
-use super::link::{Arrived, Links, Tcp, Udp, Wire, WireAddress, arrivals, ask_for_cluster};
+use super::link::{Arrived, Links, Map, Tcp, Udp, Wire, WireAddress, arrivals, ask_for_cluster};
 use super::points::Points;
 use super::runner::{Ended, Runner, State};
 use super::{address, sizes};
@@ -431,7 +431,9 @@ async fn open_links(
     let listen = |source| StartError::Listen { address, source };
     match options.transport {
         Transport::Tcp => {
-            let tcp = Tcp::listen(address, known.cluster, options.id, arrived.clone());
+            let usual = known.limits.as_ref().map(sizes::map_limits);
+            let map = Map { told: options.map, usual };
+            let tcp = Tcp::listen(address, known.cluster, options.id, map, arrived.clone());
             links.tcp = Some(tcp.await.map_err(listen)?);
         }
         Transport::Udp => {

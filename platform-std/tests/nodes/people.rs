@@ -328,6 +328,33 @@ fn what_makes_no_sense_is_refused_by_name_and_harms_nobody() {
 }
 
 #[test]
+fn a_node_whose_map_holds_something_else_is_refused_and_comes_back_with_the_right_one() {
+    let mut cluster = Cluster::start(3, &[]);
+    let config = cluster.dir.path().join("config.toml");
+    std::fs::write(&config, "[map]\nkeys = 2\nkey_bytes = 12\nvalue_bytes = 10\nbytes = 300\n")
+        .unwrap();
+    cluster.nodes[2].kill();
+    cluster.nodes[2].extra = vec!["--config".into(), config.to_str().unwrap().into()];
+    cluster.start_node(2);
+    let why = "refused: all maps have to hold the same: this node's [map] is ";
+    cluster.wait("both others have refused it, and it them", || {
+        let refused = |node: &Process| node.log_of_life().matches(why).count();
+        let told = cluster.nodes.iter().map(refused).collect::<Vec<_>>();
+        (told == [1, 1, 2]).then_some(())
+    });
+    for n in 0..3 {
+        let key = format!("/key-{n}");
+        assert_eq!(cluster.nodes[n % 2].request("PUT", &key, b"x").unwrap().0, 204);
+    }
+    assert_eq!(cluster.nodes[2].status().unwrap()["keys"], 0);
+    cluster.nodes[2].kill();
+    cluster.nodes[2].extra.clear();
+    cluster.start_node(2);
+    cluster.agree();
+    assert_eq!(cluster.nodes[2].status().unwrap()["keys"], 3);
+}
+
+#[test]
 fn who_is_refused_again_and_again_is_told_of_once() {
     let cluster = Cluster::start(1, &[]);
     let node = &cluster.nodes[0];
