@@ -41,9 +41,23 @@ fn the_interface_of_raftexample_answers_with_its_status_codes() {
     let told = run(&["member", "list", "--node", &cluster.https()]);
     assert_eq!(status("POST", &format!("/{id}"), at.as_bytes()), 204);
     assert_eq!(run(&["member", "list", "--node", &cluster.https()]), told);
+    // What stands behind the first slash, whatever it is.
+    assert_eq!(status("PUT", "//key-0", b"other"), 204);
+    assert_eq!(node.request("GET", "/key-0", b"").unwrap(), (200, "hello".into()));
+    assert_eq!(node.request("GET", "/v1/keys//key-0", b"").unwrap().0, 200);
     // Nobody could find these.
     assert_eq!(status("POST", "/4", b"127.0.0.1:0"), 400);
-    assert_eq!(status("PUT", "/v1/members/4", br#"{"address": "0.0.0.0:7004"}"#), 400);
+    for body in [
+        r#"{"address": "0.0.0.0:7004"}"#,
+        r#"{"adress": "127.0.0.1:7004"}"#,
+        r#"{"address": "127.0.0.1:7004", "learner": true}"#,
+    ] {
+        assert_eq!(status("PUT", "/v1/members/4", body.as_bytes()), 400, "{body}");
+    }
+    // What is refused has no effect: a member that is put in its own place stays.
+    let promote = |id: u8| format!("/v1/members/{id}/promote?in_place_of={id}&force=true");
+    assert_eq!(status("POST", &promote(id), b""), 409);
+    assert_eq!(run(&["member", "list", "--node", &cluster.https()]), told);
     let metrics = node.request("GET", "/metrics", b"").unwrap().1;
     assert!(metrics.contains("\nquorate_has_leader 1\n"), "{metrics}");
     assert!(metrics.contains("quorate_peer_connected{peer=\"2\"} 1"), "{metrics}");
