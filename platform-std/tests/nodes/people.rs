@@ -334,6 +334,7 @@ fn what_makes_no_sense_is_refused_by_name_and_harms_nobody() {
     std::fs::write(&path, &damaged).unwrap();
     let (code, error) = node(&[]);
     assert!(code == 1 && error.contains("damaged at byte"), "{error}");
+    assert!(error.ends_with("a blank one gets its place back"), "{error}");
     assert_eq!(std::fs::read(&path).unwrap(), damaged, "it was changed");
     assert_eq!(cluster.nodes[1].request("PUT", "/k3", b"v").unwrap().0, 204);
     std::fs::write(&path, &sound).unwrap();
