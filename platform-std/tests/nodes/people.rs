@@ -385,6 +385,24 @@ fn who_is_refused_again_and_again_is_told_of_once() {
 }
 
 #[test]
+fn who_asks_for_a_place_again_and_again_is_told_of_once() {
+    let mut cluster = Cluster::start(1, &[]);
+    let stranger = Process::new(cluster.dir.path(), 2, &[&["--join"], &SIZES[..]].concat());
+    cluster.nodes.push(stranger);
+    cluster.start_node(1);
+    // By then it has asked some times.
+    cluster.wait("it says that it waits", || {
+        cluster.nodes[1].log().contains("has no place yet").then_some(())
+    });
+    let told = || cluster.nodes[0].log().matches("node 2 asks for a place").count();
+    assert_eq!(told(), 1);
+    // Whether it was a member meanwhile or not: it is told anew when the members change.
+    let https = cluster.nodes[0].http.to_string();
+    run(&["member", "add", "3", "--node", &https]);
+    cluster.wait("it is told again", || (told() == 2).then_some(()));
+}
+
+#[test]
 fn what_a_cluster_holds_is_said_by_the_command_line_or_by_a_file() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("config.toml");
