@@ -25,12 +25,22 @@ const PARTS: &[Part] = &[
     Part { name: "esp32c3", target: "riscv32imc-unknown-none-elf", always: false },
 ];
 
+/// What runs on a Cortex-M0 in steps of its own.
+const MEASURED: &[&str] = &["probe", "size", "trio-board"];
+
 /// `parts`.
 pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
     // What it tells by defmt is a part of it.
     let variables = [("DEFMT_LOG", "info")];
     let arguments = ["--locked", "--manifest-path", qemu::MANIFEST, "--all-features"];
     Toolchain::find(context)?.lint(context, &arguments, &variables)?;
+    if context.options.full {
+        for name in MEASURED {
+            let manifest = format!("ci/{name}/Cargo.toml");
+            let arguments = ["--locked", "--manifest-path", &manifest];
+            Toolchain::find(context)?.lint(context, &arguments, &[])?;
+        }
+    }
     let mut sizes = Vec::new();
     for part in PARTS.iter().filter(|part| part.always || context.options.full) {
         let toolchain = Toolchain::find_for(context, part.target)?;

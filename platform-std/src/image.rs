@@ -14,7 +14,7 @@ use quorate::{Instant, NodeId};
 
 use crate::boxed::{self, BYTES_MAX};
 use crate::content::{Content, Value};
-use crate::fit;
+use crate::{fit, wal_image};
 
 /// A log in RAM that holds whatever a board's could, unless its flash is larger.
 pub(crate) const LOG_BYTES: usize = 256 * 1024;
@@ -119,7 +119,8 @@ pub fn read(image: &[u8]) -> Result<BoardImage, ImageError> {
         return Err(ImageError::Blank);
     }
     let mut error = ImageError::Length { bytes: image.len() };
-    for geometry in layouts(image) {
+    let found = wal_image::find_layout(image).ok();
+    for geometry in found.into_iter().chain(layouts(image)) {
         match mount(image, geometry) {
             Ok(board) => return Ok(board),
             Err(Fault::Mount(MountError::OtherGeometry {
@@ -171,8 +172,8 @@ pub(crate) fn layout(erased: u8, word_bytes: u8, segment_bytes: u32, segments: u
     Geometry {
         word_bytes,
         erased,
-        // Words of one byte are those of SPI NOR, which programs pages.
-        page_bytes: if word_bytes == 1 { 256 } else { word_bytes.into() },
+        // The board's is not told. The smallest takes the shortest segments and the longest records.
+        page_bytes: word_bytes.into(),
         block_bytes: segment_bytes,
         blocks_per_segment: 1,
         segments,

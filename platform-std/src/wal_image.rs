@@ -267,13 +267,10 @@ fn newest_order(told: &Option<Sections>) -> u32 {
 }
 
 /// How the log in the image is laid out, as the first records of its segments tell it.
-fn find_layout(image: &[u8]) -> Result<Geometry, ImageError> {
-    let zeros = image.iter().filter(|byte| **byte == 0).count();
-    let ones = image.iter().filter(|byte| **byte == 0xff).count();
-    let erased = if ones >= zeros { 0xff } else { 0x00 };
+pub(crate) fn find_layout(image: &[u8]) -> Result<Geometry, ImageError> {
     let mut candidates: Vec<((u8, u32, u8), u32)> = vec![];
     let (mut other_version, mut other_length) = (None, None);
-    let bytewise = layout(erased, 1, image.len() as u32, 1);
+    let bytewise = layout(0xff, 1, image.len() as u32, 1);
     for at in (0..image.len()).step_by(BLOCK_UNIT) {
         let end = image.len().min(at + RECORD_BYTES_MAX);
         let Some(first) = Records::new(&bytewise, &image[at..end]).next() else { continue };
@@ -302,9 +299,10 @@ fn find_layout(image: &[u8]) -> Result<Geometry, ImageError> {
     if let Some(((word, segment_bytes, segments), _)) =
         candidates.into_iter().max_by_key(|(_, count)| *count)
     {
-        return Ok(layout(erased, word, segment_bytes, segments));
+        let geometry = layout(0xff, word, segment_bytes, segments);
+        return Ok(Geometry { erased: blank_value(image, &geometry), ..geometry });
     }
-    let blank = ones == image.len() || zeros == image.len();
+    let blank = [0x00, 0xff].iter().any(|blank| image.iter().all(|byte| byte == blank));
     Err(match (other_version, other_length) {
         _ if image.is_empty() => ImageError::Length { bytes: 0 },
         _ if blank => ImageError::Blank,
@@ -314,6 +312,29 @@ fn find_layout(image: &[u8]) -> Result<Geometry, ImageError> {
         }
         (None, None) => ImageError::NotALog(MountError::Foreign),
     })
+}
+
+/// What an erased byte reads as: what records are padded with, and what is left of their segments. A log may be full of the
+/// other value, and so may be what an erase that was cut short has left.
+fn blank_value(image: &[u8], geometry: &Geometry) -> u8 {
+    let (mut ones, mut zeros) = (0, 0);
+    let mut count = |bytes: &[u8]| {
+        ones += bytes.iter().filter(|byte| **byte == 0xff).count();
+        zeros += bytes.iter().filter(|byte| **byte == 0).count();
+    };
+    for segment in image.chunks(geometry.segment_bytes() as usize) {
+        let mut end = segment.len();
+        for record in Records::new(geometry, segment) {
+            let from = (record.offset + record.bytes) as usize;
+            end = geometry.padded(from as u32) as usize;
+            count(segment.get(from..end).unwrap_or_default());
+        }
+        // What was torn there does not reach the end.
+        let rest = segment.get(end..).unwrap_or_default();
+        let blank = rest.iter().rev().take_while(|byte| Some(*byte) == rest.last()).count();
+        count(&rest[rest.len() - blank..]);
+    }
+    if ones >= zeros { 0xff } else { 0x00 }
 }
 
 /// A log that the core has mounted.

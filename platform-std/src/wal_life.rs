@@ -66,7 +66,9 @@ pub enum LifeError {
     #[error("{0}")]
     Geometry(#[from] GeometryError),
     /// The log in RAM can't hold a batch.
-    #[error("half of a log of {log_bytes} bytes must hold a batch of {batch_bytes} bytes")]
+    #[error(
+        "half of a log of {log_bytes} bytes must hold a batch of {batch_bytes} bytes, and the log has less than {LOG_BYTES}"
+    )]
     Log {
         /// Bytes of the log.
         log_bytes: usize,

@@ -71,6 +71,44 @@ fn flash_that_is_blanked_to_zeros_is_read_as_well() {
     assert!(erased >= 2, "{:?}", image.segments);
 }
 
+/// An image does not tell what its flash programs at once. Bytes one by one leave room for shorter segments, and for longer records.
+#[test]
+fn flash_that_programs_byte_by_byte_is_read_as_well_as_one_with_pages() {
+    for (page_bytes, blocks_per_segment) in [(1, 5), (1, 8), (64, 8), (256, 8)] {
+        let geometry =
+            Geometry { page_bytes, block_bytes: 256, blocks_per_segment, ..geometry(1, 4) };
+        let mut board = Board::new(Flash::new(geometry, Faults::MILD), 2048, 1);
+        board.format(false).unwrap();
+        board.append(1, b"an entry");
+        board.settle().unwrap();
+        let image = read(&board.flash.bytes);
+        assert_eq!((&image.verdict, entries_told(&image)), (&Verdict::Sound, vec![1]));
+    }
+}
+
+/// A log of zeros in flash that is blanked to ones, and the other way round; then segments that an erase, which begins by
+/// programming them, has left full of the same.
+#[test]
+fn what_is_blank_is_told_by_where_it_stands_and_not_by_how_much_of_it_there_is() {
+    for (word, erased) in WORDS.into_iter().flat_map(|word| [(word, 0xff), (word, 0)]) {
+        let geometry = Geometry { erased, ..geometry(word, 4) };
+        let mut board = Board::new(Flash::new(geometry, Faults::MILD), 512, 1);
+        board.format(false).unwrap();
+        for _ in 0..8 {
+            board.append(1, &[!erased; 100]);
+            board.settle().unwrap();
+        }
+        let mut bytes = board.flash.bytes.clone();
+        for segment in [0, 2, 3] {
+            bytes[segment * 2048..][..2048].fill(!erased);
+            let image = read(&bytes);
+            assert_eq!((image.geometry.erased, &image.verdict), (erased, &Verdict::Sound));
+        }
+        let blank = bytes.iter().filter(|byte| **byte == erased).count();
+        assert!(blank < bytes.len() / 4, "{blank}");
+    }
+}
+
 /// Records that a boot has made void: how many, none of them called live.
 fn void_ranges(image: &WalImage) -> usize {
     let live = |it: &&Found| it.state == RecordState::Live;

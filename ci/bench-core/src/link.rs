@@ -63,7 +63,7 @@ const NUMBER_BYTES: usize = 8;
 
 impl Commands {
     pub(crate) fn new(bytes: usize) -> Self {
-        Self { next: (0..bytes).map(|at| (at * 131 >> 3) as u8).collect() }
+        Self { next: (0..bytes).map(|at| ((at * 131) >> 3) as u8).collect() }
     }
 
     /// The command of this number.

@@ -227,7 +227,7 @@ fn change_calls(bytes: &mut [u8]) {
     match Change::decode(some(bytes)) {
         Ok(change) => {
             show((change.transition, change.leaves(), change.apply(&membership())));
-            change.steps().for_each(|step| show(step));
+            change.steps().for_each(show);
         }
         Err(error) => show(error),
     }

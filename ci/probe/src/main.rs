@@ -3,6 +3,10 @@
 
 #![no_std]
 #![no_main]
+#![expect(
+    clippy::deref_addrof,
+    reason = "a reference to a `static mut` is made this way, and on purpose"
+)]
 
 mod drive;
 mod layers;

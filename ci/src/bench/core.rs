@@ -101,6 +101,10 @@ impl<'a> Bench<'a> {
     fn new(context: &'a Context) -> Result<Self, Trouble> {
         debian_packages(context, &["valgrind"])?;
         run(&mut context.cargo(&["build", "--release", "--manifest-path", MANIFEST]))?;
+        if context.options.full {
+            let clippy = ["clippy", "--release", "--all-targets", "--manifest-path", MANIFEST];
+            run(&mut context.cargo(&[&clippy[..], &["--", "-D", "warnings"]].concat()))?;
+        }
         let program = context.target.join("release/bench-core").to_string_lossy().into_owned();
         Ok(Self { context, program })
     }

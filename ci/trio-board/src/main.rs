@@ -136,7 +136,7 @@ fn main() -> ! {
     let order = order();
     let chip = Peripherals::take().expect("nobody has it");
     // SAFETY: the only reference to it, made once, on the only thread.
-    let trio = unsafe { &mut *(&raw mut TRIO) };
+    let trio = unsafe { &mut *ptr::addr_of_mut!(TRIO) };
     match order {
         Order::Hash(seed) => hash(trio, &mut Chip::new(chip, true), seed),
         Order::Cost(seeds) => costs(trio, &mut Chip::new(chip, false), seeds),

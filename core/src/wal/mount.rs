@@ -313,7 +313,8 @@ impl Wal {
         }
         self.mount.last_try = !self.mount.last_try;
         self.mount.step = Step::Suspects;
-        Ok(())
+        // Was it followed? Then its first record reads well now.
+        if self.mount.walk.pending.is_none() { Ok(()) } else { Err(Halt::Unstable) }
     }
 
     fn begin_order(&mut self) {

@@ -272,8 +272,9 @@ impl Wal {
             return Ok(Header::Open);
         }
         // Of a page that is programmed at once, any word may still read as blank.
-        let readable = self.fetch(io, &place, TRACE_BYTES)?;
-        let blank = readable && self.is_blank(io.bytes(TRACE_BYTES));
+        let blank = self.fetch(io, &place, TRACE_BYTES)? && self.is_blank(io.bytes(TRACE_BYTES));
+        // What could not be read may be read once more.
+        self.window.forget();
         Ok(if blank { Header::Blank } else { Header::Other })
     }
 

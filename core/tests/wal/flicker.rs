@@ -1,9 +1,11 @@
-//! Torn words that read as noise at one boot and as they were meant to at a later one.
+//! Torn words that read as noise at one boot and as they were meant to at a later one, and reads that fail once.
 
-use crate::board::{Board, Stop};
+use crate::board::{Board, Held, Stop};
 use crate::flash::{Faults, Flash, Fuse, Leaves, Pattern};
-use crate::image::{founded, geometry};
+use crate::image::{founded, geometry, last_record, shown};
 use quorate::Index;
+use quorate::flash::{FlashDone, FlashOp};
+use quorate::wal::Progress;
 
 /// The write after the next `after` writes and erases is to be cut short in its last word, which reads as the opposite of what
 /// it was meant to be.
@@ -73,5 +75,53 @@ fn a_torn_mark_of_a_founding_that_reads_well_later_is_not_the_newest() {
         board.append(1, b"it works");
         board.settle().unwrap();
         assert_eq!(board.log.durable(), Index(1), "{word}");
+    }
+}
+
+/// A mount one read of which fails, or has a byte wrong; how many reads there were, and what it leaves in flash.
+fn mounted_with_a_bad_read(flash: &Flash, bad: u32, fails: bool) -> (u32, Flash) {
+    let mut board = Board::new(flash.clone(), 512, 3);
+    board.wal.mount(board.geometry(), 512).unwrap();
+    let mut reads = 0;
+    loop {
+        match board.wal.poll(&board.want, &mut board.log, &mut board.buf) {
+            Progress::Op(op) => {
+                let mut done = board.flash.run(op, &mut board.buf, &mut board.random).unwrap();
+                if matches!(op, FlashOp::Read { .. }) {
+                    if reads == bad {
+                        board.buf[4] ^= 0x10;
+                        done = if fails { FlashDone::Failed } else { done };
+                    }
+                    reads += 1;
+                }
+                board.wal.handle(done);
+            }
+            Progress::Mounted(_) | Progress::Refused(_) => return (reads, board.flash),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The newest segment's first record is the one that must not be missed: the segment would be erased.
+#[test]
+fn a_read_that_fails_once_costs_nothing_but_a_last_record_that_is_not_sealed() {
+    for (word, is_sealed) in [1, 4, 8, 32].into_iter().flat_map(|w| [(w, true), (w, false)]) {
+        let (before, after) = last_record(word, is_sealed);
+        let (cut, sound) = (shown(before).unwrap(), shown(after.clone()).unwrap());
+        let (reads, _) = mounted_with_a_bad_read(&after, u32::MAX, true);
+        assert!(reads > 10);
+        for bad in 0..reads {
+            for fails in [true, false] {
+                let (_, left) = mounted_with_a_bad_read(&after, bad, fails);
+                let shown = shown(left).unwrap();
+                let same = shown.log.iter().filter(|(i, _)| **i > sound.snapshot.index.0);
+                let log: Held = same.map(|(i, entry)| (*i, entry.clone())).collect();
+                let place = format!("word {word}, sealed: {is_sealed}, read {bad} of {reads}");
+                assert_eq!(shown.hard_state, sound.hard_state, "{place}");
+                // An older snapshot does as well.
+                assert!(shown.content.is_some(), "{place}");
+                assert!(log == sound.log || (!is_sealed && log == cut.log), "{place}");
+            }
+        }
     }
 }

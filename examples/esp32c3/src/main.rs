@@ -17,9 +17,9 @@ use esp_backtrace as _;
 use esp_bootloader_esp_idf::partitions::{PARTITION_TABLE_MAX_LEN, read_partition_table};
 use esp_hal::interrupt::software::SoftwareInterruptControl;
 use esp_hal::rng::Rng;
-use esp_hal::rtc_cntl::SocResetReason;
+use esp_hal::rtc_cntl::{Rtc, RwdtStage, SocResetReason};
 use esp_hal::system::reset_reason;
-use esp_hal::time::Instant;
+use esp_hal::time::{Duration, Instant};
 use esp_hal::timer::timg::TimerGroup;
 use esp_storage::FlashStorage;
 use panel::Pins;
@@ -49,6 +49,8 @@ const GEOMETRY: Geometry = Geometry {
 const FLASH: Flash = Flash { geometry: GEOMETRY, word_us: 400, erase_ms_max: 400, stalls: true };
 /// As long as a packet of the radio.
 const FRAME_BYTES: usize = air::PACKET_BYTES;
+/// Founding a cluster, the longest that a board does at once, erases eight blocks.
+const WATCHDOG: Duration = Duration::from_secs(8);
 
 static NODE: ConstStaticCell<Node<[u8; 4096]>> = ConstStaticCell::new(Node::new());
 static MAP: ConstStaticCell<ConfigMap<[u8; MAP_BYTES]>> = ConstStaticCell::new(ConfigMap::new());
@@ -84,6 +86,9 @@ fn why_reset() -> u16 {
 #[esp_hal::main]
 fn main() -> ! {
     let chip = esp_hal::init(esp_hal::Config::default());
+    let mut watchdog = Rtc::new(chip.LPWR).rwdt;
+    watchdog.set_timeout(RwdtStage::Stage0, WATCHDOG);
+    watchdog.enable();
     // What the radio's driver needs: a heap, and tasks.
     esp_alloc::heap_allocator!(size: 72 * 1024);
     let interrupts = SoftwareInterruptControl::new(chip.SW_INTERRUPT);
@@ -123,5 +128,6 @@ fn main() -> ! {
     board.node().remember(why_reset());
     loop {
         turn(&mut board, &mut pins);
+        watchdog.feed();
     }
 }

@@ -12,12 +12,13 @@ use defmt_rtt as _;
 use embassy_embedded_hal::adapter::BlockingAsync;
 use embassy_embedded_hal::flash::partition::BlockingPartition;
 use embassy_executor::Spawner;
-use embassy_futures::join::join5;
+use embassy_futures::join::{join, join5};
 use embassy_nrf::config::HfclkSource;
 use embassy_nrf::gpio::{Input, Level, Output, OutputDrive, Pull};
 use embassy_nrf::nvmc::{FLASH_SIZE, Nvmc};
 use embassy_nrf::radio::ieee802154::Radio;
 use embassy_nrf::rng::Rng;
+use embassy_nrf::wdt::{self, HaltConfig, Watchdog};
 use embassy_nrf::{bind_interrupts, peripherals};
 use embassy_sync::blocking_mutex::{Mutex, NoopMutex};
 use embassy_time::Timer;
@@ -52,6 +53,8 @@ const GEOMETRY: Geometry = Geometry {
 const FLASH: Flash = Flash { geometry: GEOMETRY, word_us: 41, erase_ms_max: 90, stalls: true };
 /// As long as a packet of the radio.
 const FRAME_BYTES: usize = radio::PACKET_BYTES;
+/// 8 s, of 1/32768 s. Founding a cluster, the longest that a board does at once, erases eight pages.
+const WATCHDOG_TICKS: u32 = 8 * 32768;
 
 static NODE: ConstStaticCell<Node<[u8; 4096]>> = ConstStaticCell::new(Node::new());
 static MAP: ConstStaticCell<ConfigMap<[u8; MAP_BYTES]>> = ConstStaticCell::new(ConfigMap::new());
@@ -67,6 +70,12 @@ async fn main(_spawner: Spawner) {
     let mut clocks = embassy_nrf::config::Config::default();
     clocks.hfclk_source = HfclkSource::ExternalXtal;
     let chip = embassy_nrf::init(clocks);
+    let mut patience = wdt::Config::default();
+    patience.timeout_ticks = WATCHDOG_TICKS;
+    patience.action_during_debug_halt = HaltConfig::Pause;
+    let Ok((_, [mut watchdog])) = Watchdog::try_new(chip.WDT, patience) else {
+        defmt::panic!("the watchdog runs, and otherwise");
+    };
     let mut random = Rng::new_blocking(chip.RNG);
     power::watch();
     let nvmc = &*NVMC.init(Mutex::new(RefCell::new(Nvmc::new(chip.NVMC))));
@@ -107,6 +116,15 @@ async fn main(_spawner: Spawner) {
             Timer::after_millis(30).await;
         }
     };
+    // Whoever runs the board answers, or the watchdog barks.
+    let lives = async {
+        loop {
+            desk.handle().status().await;
+            watchdog.pet();
+            Timer::after_secs(1).await;
+        }
+    };
     let runs = board.run(|event| info!("{}", event));
-    join5(runs, air.run(Radio::new(chip.RADIO, Irqs)), shows, asks, power::recover()).await;
+    join5(runs, air.run(Radio::new(chip.RADIO, Irqs)), join(shows, lives), asks, power::recover())
+        .await;
 }

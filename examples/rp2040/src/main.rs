@@ -13,11 +13,12 @@ use embassy_embedded_hal::flash::partition::BlockingPartition;
 use embassy_executor::Spawner;
 use embassy_rp::clocks::RoscRng;
 use embassy_rp::flash::{Blocking, Flash as Qspi};
-use embassy_rp::pac::{VREG_AND_CHIP_RESET, WATCHDOG};
+use embassy_rp::pac;
 use embassy_rp::uart::{BufferedInterruptHandler, BufferedUart, Config as Baud};
+use embassy_rp::watchdog::Watchdog;
 use embassy_rp::{bind_interrupts, peripherals};
 use embassy_sync::blocking_mutex::{Mutex, NoopMutex};
-use embassy_time::Timer;
+use embassy_time::{Duration, Timer};
 use panel::Pins;
 use panic_probe as _;
 use quorate::config::Flash;
@@ -56,6 +57,8 @@ const FLASH: Flash = Flash { geometry: GEOMETRY, word_us: 400, erase_ms_max: 400
 const FRAME_BYTES: usize = 128;
 /// The wire and the button are looked at so often, in ms.
 const LOOK_MS: u64 = 1;
+/// Founding a cluster, the longest that a board does at once, erases eight blocks; the watchdog counts to 8.3 s.
+const WATCHDOG: Duration = Duration::from_secs(8);
 
 type Chip = Qspi<'static, peripherals::FLASH, Blocking, FLASH_BYTES>;
 
@@ -72,7 +75,8 @@ static CHIP: StaticCell<NoopMutex<RefCell<Chip>>> = StaticCell::new();
 
 /// Why the chip was reset. The supply's detector resets it without a warning, and that looks as if power had just come.
 fn reset_reason() -> u16 {
-    let (chip, watchdog) = (VREG_AND_CHIP_RESET.chip_reset().read(), WATCHDOG.reason().read());
+    let (chip, watchdog) =
+        (pac::VREG_AND_CHIP_RESET.chip_reset().read(), pac::WATCHDOG.reason().read());
     reset::first([
         (watchdog.timer(), reset::WATCHDOG),
         (watchdog.force(), reset::SOFTWARE),
@@ -84,6 +88,9 @@ fn reset_reason() -> u16 {
 #[embassy_executor::main]
 async fn main(_spawner: Spawner) {
     let chip = embassy_rp::init(Default::default());
+    let mut watchdog = Watchdog::new(chip.WATCHDOG);
+    watchdog.pause_on_debug(true);
+    watchdog.start(WATCHDOG);
     let mut pins = Pins::new(chip.PIN_25, chip.PIN_15);
     let qspi = &*CHIP.init(Mutex::new(RefCell::new(Qspi::new_blocking(chip.FLASH))));
     let flash = || BlockingPartition::new(qspi, 0, FLASH_BYTES as u32);
@@ -110,6 +117,7 @@ async fn main(_spawner: Spawner) {
     board.node().remember(reset_reason());
     loop {
         let until = turn(&mut board, &mut pins);
+        watchdog.feed(WATCHDOG);
         let wait = until.since(board.now()).min(LOOK_MS);
         Timer::after_millis(wait).await;
     }

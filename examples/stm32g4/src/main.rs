@@ -15,7 +15,7 @@ use ecc::Ecc;
 use embassy_embedded_hal::adapter::BlockingAsync;
 use embassy_embedded_hal::flash::partition::BlockingPartition;
 use embassy_executor::Spawner;
-use embassy_futures::join::join3;
+use embassy_futures::join::join4;
 use embassy_stm32::can::{
     CanConfigurator, IT0InterruptHandler, IT1InterruptHandler, RxFdBuf, TxFdBuf,
 };
@@ -24,6 +24,7 @@ use embassy_stm32::gpio::{Input, Level, Output, Pull, Speed};
 use embassy_stm32::rcc::{Hse, HseMode, Sysclk, mux};
 use embassy_stm32::rng::Rng;
 use embassy_stm32::time::Hertz;
+use embassy_stm32::wdg::IndependentWatchdog;
 use embassy_stm32::{bind_interrupts, peripherals};
 use embassy_sync::blocking_mutex::{Mutex, NoopMutex};
 use embassy_time::Timer;
@@ -64,6 +65,8 @@ const FRAME_BYTES: usize = 240;
 /// The packets of the bus, and how many boards are heard at a time.
 const PACKET_BYTES: usize = 63;
 const SENDERS: usize = 6;
+/// Founding a cluster, the longest that a board does at once, erases sixteen pages: 0.4 s.
+const WATCHDOG_US: u32 = 8_000_000;
 
 static NODE: ConstStaticCell<Node<[u8; 4096]>> = ConstStaticCell::new(Node::new());
 static MAP: ConstStaticCell<ConfigMap<[u8; MAP_BYTES]>> = ConstStaticCell::new(ConfigMap::new());
@@ -86,6 +89,10 @@ async fn main(_spawner: Spawner) {
     clocks.rcc.mux.fdcansel = mux::Fdcansel::HSE;
     let chip = embassy_stm32::init(clocks);
     power::watch();
+    let mut watchdog = IndependentWatchdog::new(chip.IWDG, WATCHDOG_US);
+    // A debugger that halts the chip halts it, too.
+    embassy_stm32::pac::DBGMCU.apb1lfzr().modify(|w| w.set_iwdg(true));
+    watchdog.unleash();
     let mut random = Rng::new(chip.RNG, Irqs);
     let bank = &*CHIP.init(Mutex::new(RefCell::new(Ecc(Chip::new_blocking(chip.FLASH)))));
     let flash = || BlockingPartition::new(bank, 0, FLASH_SIZE as u32);
@@ -132,5 +139,13 @@ async fn main(_spawner: Spawner) {
             }
         }
     };
-    join3(board.run(|event| info!("{}", event)), shows, asks).await;
+    // Whoever runs the board answers, or the watchdog barks.
+    let lives = async {
+        loop {
+            desk.handle().status().await;
+            watchdog.pet();
+            Timer::after_secs(1).await;
+        }
+    };
+    join4(board.run(|event| info!("{}", event)), shows, asks, lives).await;
 }

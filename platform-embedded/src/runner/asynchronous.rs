@@ -150,15 +150,15 @@ where
                 Next::Wait(until) => self.parts.until(now, until).max(now.after(1)),
             };
             let Parts { node, link, clock, frame, .. } = &mut self.parts;
-            let received = link.receive();
-            match select3(received, clock.wait_until(until), self.desk.asked()).await {
-                Either3::First(received) => {
+            // A link may always have another frame: whoever asks comes first, and nobody can ask again meanwhile.
+            match select3(self.desk.asked(), link.receive(), clock.wait_until(until)).await {
+                Either3::First(at) => self.desk.carry_out(at, node, clock.now(), frame),
+                Either3::Second(received) => {
                     node.handle_frame(clock.now(), received);
-                    // A link may always have another: so that others have their turn.
+                    // So that others have their turn.
                     yield_now().await;
                 }
-                Either3::Second(()) => {}
-                Either3::Third(at) => self.desk.carry_out(at, node, clock.now(), frame),
+                Either3::Third(()) => {}
             }
         }
     }
@@ -218,17 +218,17 @@ where
                 Next::Wait(until) => {
                     let soon = if waits() { POWER_AGAIN_MS } else { clock.read_every_ms() };
                     let until = until.min(now.after(soon)).max(now.after(1));
-                    let (received, asked) = (link.receive(), self.desk.asked());
-                    match select4(work.as_mut(), received, clock.wait_until(until), asked).await {
+                    let (asked, received) = (self.desk.asked(), link.receive());
+                    match select4(work.as_mut(), asked, received, clock.wait_until(until)).await {
                         Either4::First(done) => return done,
-                        Either4::Second(received) => {
+                        Either4::Second(at) => {
+                            self.desk.carry_out(at, node, clock.now(), frame);
+                        }
+                        Either4::Third(received) => {
                             node.handle_frame(clock.now(), received);
                             yield_now().await;
                         }
-                        Either4::Third(()) => {}
-                        Either4::Fourth(at) => {
-                            self.desk.carry_out(at, node, clock.now(), frame);
-                        }
+                        Either4::Fourth(()) => {}
                     }
                 }
             }

@@ -493,7 +493,7 @@ impl Handle<'_> {
         }
     }
 
-    /// A look at the node.
+    /// A look at the node. Its runner answers, even of a node that has stopped: where this returns, a watchdog may be fed.
     pub async fn status(&self) -> Status {
         loop {
             self.ask(Request::Status, &[]).await;

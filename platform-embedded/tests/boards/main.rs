@@ -9,5 +9,6 @@
 
 mod cancel;
 mod flash;
+mod flood;
 mod radio;
 mod support;

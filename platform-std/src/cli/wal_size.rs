@@ -107,7 +107,10 @@ fn ring(args: &Args, usual: Geometry) -> Result<Geometry, String> {
         Some(bytes) => (bytes.is_multiple_of(block))
             .then_some(bytes / block)
             .and_then(|blocks| u16::try_from(blocks).ok())
-            .ok_or(format!("--segment-bytes {bytes}: an erase block has {block} bytes"))?,
+            .ok_or(format!(
+                "--segment-bytes {bytes}: an erase block has {block} bytes, and a segment {} of them at most",
+                u16::MAX
+            ))?,
     };
     let mut geometry = Geometry { blocks_per_segment: blocks, ..usual };
     let Some(bytes) = args.ring_bytes else {

@@ -157,14 +157,13 @@ impl Changed {
     }
 }
 
-/// Reads `2: StateProbe match=0 next=1 learner`.
+/// Reads `2: StateProbe match=0 next=1 learner`, and what else may stand between.
 fn member(line: &str) -> Option<(u8, String, u64, bool)> {
     let (id, rest) = line.split_once(':')?;
-    let mut words = rest.split_whitespace();
-    let state = words.next()?.to_owned();
-    let matched = words.next()?.strip_prefix("match=")?.parse().ok()?;
-    words.next()?.strip_prefix("next=")?;
-    Some((id.parse().ok()?, state, matched, words.next() == Some("learner")))
+    let words: Vec<&str> = rest.split_whitespace().collect();
+    let state = (*words.first()?).to_owned();
+    let matched = words.iter().find_map(|word| word.strip_prefix("match="))?.parse().ok()?;
+    Some((id.parse().ok()?, state, matched, words.contains(&"learner")))
 }
 
 #[cfg(test)]
@@ -197,6 +196,9 @@ mod tests {
         assert!(!got[1].agrees("no") && got[2].agrees("any words") && !got[2].agrees(joint));
         let left = "voters=(5 6) learners=(4)\n4: StateProbe match=0 next=1 learner\n\
             5: StateProbe match=0 next=1\n6: StateProbe match=0 next=1";
+        // Some versions of the original tell more of a member.
+        assert!(got[3].agrees(&left.replace("next", "commit=3 next")));
+        assert!(!got[3].agrees(&left.replace("match=0 ", "")));
         assert!(got[3].agrees(left) && !got[3].agrees(&left.replace(" learner\n", "\n")));
     }
 }

@@ -38,6 +38,8 @@ pub(super) enum Command {
     TickElection(NodeId),
     /// A heartbeat interval passes on a node.
     TickHeartbeat(NodeId),
+    /// So many ticks pass on a node.
+    Tick(NodeId, u16),
     /// A node is asked to have another one lead.
     TransferLeadership {
         /// Who is asked.
@@ -100,7 +102,17 @@ pub(super) struct AddNodes {
     pub lease_reads: bool,
     /// A leader that is no member any more steps down.
     pub step_down_on_removal: bool,
+    /// With writes of their own: what is committed is applied even where it is not written yet.
+    pub applies_unwritten: bool,
+    /// Ticks of a heartbeat interval.
+    pub heartbeat_ticks: u16,
+    /// Ticks of an election timeout.
+    pub election_ticks: u16,
 }
+
+/// What the original's scripts have where they don't say.
+const HEARTBEAT_TICKS: u16 = 1;
+const ELECTION_TICKS: u16 = 3;
 
 /// A change of membership, as a script writes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -114,6 +126,24 @@ pub(super) struct ConfChange {
 }
 
 impl Command {
+    /// Reads a command and those that stand below it, where it takes no other input.
+    ///
+    /// # Errors
+    /// One is not known, or its arguments make no sense.
+    pub(super) fn parse_all(directive: &Directive) -> Result<Vec<(Directive, Self)>, Misread> {
+        let all = match directive.name.as_str() {
+            "propose-conf-change" => vec![directive.clone()],
+            _ => directive.commands()?,
+        };
+        let read = |one: Directive| Self::parse(&one).map(|command| (one, command));
+        all.into_iter().map(read).collect()
+    }
+
+    /// Does a script tell what it answers, and nothing else?
+    pub(super) const fn is_answered(&self) -> bool {
+        matches!(self, Self::Look | Self::RaftState | Self::RaftLog(_))
+    }
+
     /// Reads one command.
     ///
     /// # Errors
@@ -140,6 +170,10 @@ impl Command {
             }
             "tick-election" => Self::TickElection(read.node(0)?),
             "tick-heartbeat" => Self::TickHeartbeat(read.node(0)?),
+            "tick" => {
+                read.words(2)?;
+                Self::Tick(read.node(0)?, read.word(1)?)
+            }
             "transfer-leadership" => Self::TransferLeadership {
                 from: read.to_node(&read.required::<String>("from")?)?,
                 to: read.to_node(&read.required::<String>("to")?)?,
@@ -191,6 +225,9 @@ const ADD_NODES: &[&str] = &[
     "disable-conf-change-validation",
     "read-only",
     "step-down-on-removal",
+    "async-storage-writes-nonlocal-quorum",
+    "heartbeat-tick",
+    "election-tick",
 ];
 
 /// All that the original calls a message.
@@ -298,6 +335,11 @@ impl Reader<'_> {
         }
     }
 
+    /// A number of ticks.
+    fn ticks(&self, key: &str, otherwise: u16) -> Result<u16, Misread> {
+        if self.list(key).is_empty() { Ok(otherwise) } else { self.optional(key) }
+    }
+
     fn required<T: FromStr + Default>(&self, key: &str) -> Result<T, Misread> {
         if self.list(key).is_empty() {
             return Err(self.wrong(format!("`{key}=` is missing")));
@@ -323,7 +365,13 @@ impl Reader<'_> {
                 other => return Err(self.wrong(format!("no reads are `{other}`"))),
             },
             step_down_on_removal: self.flag("step-down-on-removal")?,
+            applies_unwritten: self.flag("async-storage-writes-nonlocal-quorum")?,
+            heartbeat_ticks: self.ticks("heartbeat-tick", HEARTBEAT_TICKS)?,
+            election_ticks: self.ticks("election-tick", ELECTION_TICKS)?,
         };
+        if nodes.heartbeat_ticks == 0 || nodes.election_ticks <= nodes.heartbeat_ticks {
+            return Err(self.wrong("an election timeout is longer than a heartbeat interval"));
+        }
         let _: u32 = self.optional("inflight")?;
         if let Some(both) = nodes.voters.iter().find(|id| nodes.learners.contains(id)) {
             return Err(self.wrong(format!("{both} can't both vote and learn")));
@@ -434,6 +482,8 @@ mod tests {
                 index: 10,
                 pre_vote: true,
                 lease_reads: true,
+                heartbeat_ticks: 1,
+                election_ticks: 3,
                 ..AddNodes::default()
             }))
         );
@@ -446,6 +496,25 @@ mod tests {
         );
         assert_eq!(parse("propose 1 \"foo\""), Ok(Command::Propose(id(1), "\"foo\"".into())));
         assert_eq!(parse("stabilize log-level=none"), Ok(Command::Stabilize(Vec::new())));
+        assert_eq!(parse("tick 2 7"), Ok(Command::Tick(id(2), 7)));
+        let Ok(Command::AddNodes(made)) = parse("add-nodes 1 heartbeat-tick=2 election-tick=7")
+        else {
+            panic!("not read");
+        };
+        assert_eq!((made.heartbeat_ticks, made.election_ticks), (2, 7));
+    }
+
+    #[test]
+    fn a_command_can_have_others_below_it() {
+        let all =
+            |text: &str| Command::parse_all(&format::parse(&format!("{text}\n----\n")).unwrap()[0]);
+        let got = all("campaign 1\nprocess-ready 1\nraft-state").unwrap();
+        let got: Vec<_> = got.into_iter().map(|(_, command)| command).collect();
+        let ready = Command::ProcessReady(vec![id(1)]);
+        assert_eq!(got, [Command::Campaign(id(1)), ready, Command::RaftState]);
+        assert_eq!(all("log-level none\nraft-log 1\nfly 2").map_err(|wrong| wrong.line), Err(3));
+        // The steps of a change are none.
+        assert_eq!(all("propose-conf-change 1\nv1\nl2").unwrap().len(), 1);
     }
 
     #[test]
@@ -482,6 +551,11 @@ mod tests {
             "propose-conf-change 1 v1=true\nv1 v2",
             "propose-conf-change 1\nx1",
             "set-randomized-election-timeout 1",
+            "add-nodes 1 election-tick=1",
+            "add-nodes 1 heartbeat-tick=3",
+            "add-nodes 1 heartbeat-tick=0",
+            "tick 1",
+            "tick 1 2 3",
             "send-snapshot 1 1",
         ] {
             assert_eq!(parse(text).map_err(|e| e.line), Err(1), "{text}");

@@ -27,6 +27,8 @@ pub(super) struct Directive {
     pub args: Vec<Arg>,
     /// The lines below it, up to the separator.
     pub input: String,
+    /// The line that these begin on.
+    pub input_line: usize,
     /// The lines behind the separator.
     pub expected: String,
 }
@@ -91,25 +93,31 @@ pub(super) fn parse(text: &str) -> Result<Vec<Directive>, Misread> {
         if text.is_empty() || text.starts_with('#') {
             continue;
         }
-        let mut head = text.to_owned();
+        let (mut head, mut input_line) = (text.to_owned(), line + 1);
         while let Some(begun) = head.strip_suffix('\\') {
             let (_, next) = lines.next().ok_or_else(|| {
                 Misread::new(line, "the command goes on in a line that is missing")
             })?;
             head = format!("{begun} {}", next.trim_start());
+            input_line += 1;
         }
-        let mut words = words(&head).map_err(|what| Misread::new(line, what))?.into_iter();
-        let first = words.next().filter(|arg| arg.values.is_none());
-        let name = first.ok_or_else(|| Misread::new(line, "a command was expected"))?.key;
+        let (name, args) = head_words(&head).map_err(|what| Misread::new(line, what))?;
         let input = input(&mut lines).ok_or_else(|| {
             Misread::new(line, format!("`{name}` is not followed by a line of `{SEPARATOR}`"))
         })?;
         let expected = expected(&mut lines).ok_or_else(|| {
             Misread::new(line, format!("what is expected of `{name}` has no end"))
         })?;
-        directives.push(Directive { line, name, args: words.collect(), input, expected });
+        directives.push(Directive { line, name, args, input, input_line, expected });
     }
     Ok(directives)
+}
+
+/// A command and its other words.
+fn head_words(head: &str) -> Result<(String, Vec<Arg>), String> {
+    let mut words = words(head)?.into_iter();
+    let first = words.next().filter(|arg| arg.values.is_none());
+    Ok((first.ok_or("a command was expected")?.key, words.collect()))
 }
 
 /// The words of a command; blanks within parentheses separate none.
@@ -185,6 +193,25 @@ impl Directive {
         self.args.iter().filter(|arg| arg.values.is_none()).map(|arg| arg.key.as_str())
     }
 
+    /// This one, and each line of its input, as commands without input.
+    pub(super) fn commands(&self) -> Result<Vec<Self>, Misread> {
+        let bare = |line, name, args| Self {
+            line,
+            name,
+            args,
+            input: String::new(),
+            input_line: line + 1,
+            expected: String::new(),
+        };
+        let mut all = vec![bare(self.line, self.name.clone(), self.args.clone())];
+        let below = (self.input_line..).zip(self.input.lines());
+        for (line, text) in below.filter(|(_, text)| !text.trim().is_empty()) {
+            let (name, args) = head_words(text).map_err(|what| Misread::new(line, what))?;
+            all.push(bare(line, name, args));
+        }
+        Ok(all)
+    }
+
     /// This directive makes no sense.
     pub(super) fn misread(&self, what: impl fmt::Display) -> Misread {
         Misread::new(self.line, format!("`{}`: {what}", self.name))
@@ -217,6 +244,17 @@ mod tests {
             [("3", None), ("of", some("1+2")), ("as", some("one")), ("none", some(""))]
         );
         assert_eq!(got.args[3].values, Some(Vec::new()));
+    }
+
+    #[test]
+    fn each_line_of_the_input_can_be_a_command_too() {
+        let got = one("\nset 1 \\\n2\nget a=b\nput\n\n----\nok\n").commands().unwrap();
+        let names: Vec<_> = got.iter().map(|one| (one.line, one.name.as_str())).collect();
+        assert_eq!(names, [(2, "set"), (4, "get"), (5, "put")]);
+        assert_eq!(got[0].plain().collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!(got[1].args, [Arg { key: "a".into(), values: Some(vec!["b".into()]) }]);
+        let wrong = one("set 1\nget (\n----\n").commands().map_err(|wrong| wrong.line);
+        assert_eq!(wrong, Err(2));
     }
 
     #[test]

@@ -105,17 +105,23 @@ impl Script {
 
     fn interact(&self) -> Result<Vec<Line>, Misread> {
         // All of it is read before anything is done.
-        let commands: Vec<Command> =
-            self.directives.iter().map(Command::parse).collect::<Result<_, _>>()?;
+        let blocks: Vec<Vec<(Directive, Command)>> =
+            self.directives.iter().map(Command::parse_all).collect::<Result<_, _>>()?;
         let mut world = World::default();
         let mut lines = Vec::new();
-        for (directive, command) in self.directives.iter().zip(&commands) {
-            let result = world.follow(command).map_err(|what| directive.misread(what))?;
+        for (directive, block) in self.directives.iter().zip(&blocks) {
+            let mut result = Vec::new();
+            for (directive, command) in block {
+                result.extend(world.follow(command).map_err(|what| directive.misread(what))?);
+            }
+            // The rest of what the original says is in its own words.
+            let answers = block.iter().all(|(_, command)| command.is_answered())
+                && block.iter().any(|(_, command)| *command != Command::Look);
             let quiescent = world.is_quiescent();
             let nodes = world.nodes.iter_mut().map(State::of).collect();
             let (line, cmd, expected) =
                 (directive.line, directive.name.clone(), directive.expected.clone());
-            lines.push(Line { line, cmd, result, quiescent, nodes, expected });
+            lines.push(Line { line, cmd, result, answers, quiescent, nodes, expected });
         }
         Ok(lines)
     }

@@ -17,6 +17,9 @@ pub struct Line {
     /// What came of it, where there is more to say than that it was done.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub result: Vec<String>,
+    /// It asks for logs or states, and for nothing else: the file has the same answer.
+    #[serde(skip)]
+    pub answers: bool,
     /// Nothing is on its way to a node that is there, and none has anything left to do.
     pub quiescent: bool,
     /// All nodes.

@@ -5,7 +5,7 @@ use quorate::{Index, NodeId};
 
 use super::command::{AddNodes, Command};
 use super::message::InFlight;
-use super::node::{ELECTION_TICKS, Node};
+use super::node::Node;
 use super::storage;
 
 /// Rounds after which nodes that nobody disturbs have to be quiet.
@@ -61,8 +61,9 @@ impl World {
             }
             Command::SetElectionTimeout(id, ticks) => self.node(*id)?.set_election_timeout(*ticks),
             Command::Stabilize(ids) => self.stabilize(ids, &mut said)?,
-            Command::TickElection(id) => self.node(*id)?.tick(ELECTION_TICKS),
-            Command::TickHeartbeat(id) => self.node(*id)?.tick(1),
+            Command::TickElection(id) => self.node(*id)?.tick_election(),
+            Command::TickHeartbeat(id) => self.node(*id)?.tick_heartbeat(),
+            Command::Tick(id, ticks) => self.node(*id)?.tick(*ticks),
             Command::TransferLeadership { from, to } => {
                 said.extend(self.node(*from)?.transfer_leadership(*to).err());
             }

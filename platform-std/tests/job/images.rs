@@ -9,6 +9,7 @@ use quorate_std::config_file::ConfigFile;
 use quorate_std::content::{Change, Content, changes};
 use quorate_std::image::{self, ImageError};
 use quorate_std::sim::{Dice, World};
+use quorate_std::wal_image::{self, SegmentState};
 use quorate_std::{fit, replicate};
 
 fn content(text: &str) -> Content {
@@ -58,6 +59,22 @@ fn a_flipped_byte_is_found_or_does_not_matter_and_never_makes_up_content() {
         }
     }
     assert!(damaged > 300 && torn < 40, "{damaged} damaged, {torn} torn, {harmless} harmless");
+}
+
+/// An erase that was cut short may leave a segment full of zeros, and there may be more of these than of blank bytes.
+#[test]
+fn what_a_cut_erase_leaves_is_not_what_blank_flash_reads_as() {
+    let images = replicate::run(&lamps(40, 1), None, 5, &mut |_| {}).unwrap().images;
+    let (sound, log) = (image::read(&images[0]).unwrap(), wal_image::read(&images[0]).unwrap());
+    let mut cut = images[0].clone();
+    let segment = sound.geometry.segment_bytes() as usize;
+    for it in log.segments.iter().filter(|it| it.state != SegmentState::Live) {
+        cut[usize::from(it.number) * segment..][..segment].fill(0);
+    }
+    assert!(cut.iter().filter(|byte| **byte == 0).count() > cut.len() / 2);
+    let board = image::read(&cut).unwrap();
+    assert_eq!((board.geometry, board.torn), (sound.geometry, false));
+    assert_eq!(board.content, sound.content);
 }
 
 #[test]

@@ -197,6 +197,8 @@ fn size_knows_every_part_that_wears_and_refuses_what_can_not_be() {
             "3 to 32 segments of 4096 bytes are 12288 to 131072",
         ),
         ("--part nrf52840 --segment-bytes 5000", "an erase block has 4096 bytes"),
+        ("--part nrf52840 --segment-bytes 268435456", "and a segment 65535 of them at most"),
+        ("--part nrf52840 --log-bytes 262144", "and the log has less than 262144"),
         ("--part nrf52840 --ring-bytes 32768 --years 3", "cannot be used with"),
         ("--part nrf52840 --years 0", "more than 0"),
         ("--part nrf52840 --ring-bytes 12288 --snapshot-bytes 8000", "segments"),

@@ -55,7 +55,13 @@ impl Tally {
 }
 
 /// The part of a tally that a runner owns.
-pub(crate) struct App(pub(crate) Rc<Tally>, Vec<u8>);
+pub(crate) struct App(Rc<Tally>, Vec<u8>);
+
+impl App {
+    pub(crate) fn new(tally: Rc<Tally>) -> Self {
+        Self(tally, vec![])
+    }
+}
 
 impl StateMachine for App {
     fn apply(&mut self, _id: EntryId, command: &[u8]) -> Result<(), NewerSchema> {
@@ -247,7 +253,7 @@ impl Cluster {
             Partition::new_async(driver, program_bytes, 0..program_bytes, geometry).unwrap();
         let radio = SimRadio { medium: self.medium.clone(), board: at };
         let node: &'static mut Node = Box::leak(Box::new(Node::<[u8; 1200]>::new()));
-        let app = App(board.tally.clone(), vec![]);
+        let app = App::new(board.tally.clone());
         let (frame, buffer) = (leaked(frame_bytes), leaked(512));
         let (clock, power) = (SimClock(world.clone()), Some(board.power));
         if setup.fragments() {

@@ -21,12 +21,8 @@ use super::message::{Content, InFlight, Snapshot};
 use super::storage::{Disk, Record};
 use ready::Write;
 
-/// Milliseconds of one tick; an election timeout has three, a heartbeat interval one.
+/// Milliseconds of one tick.
 const TICK_MS: u32 = 1_000;
-/// Ticks of an election timeout.
-pub(super) const ELECTION_TICKS: u32 = 3;
-/// A lease is shorter than an election timeout.
-const LEASE_MS: u32 = 2 * TICK_MS;
 /// Bytes of a node's log in RAM: more than any script fills.
 const LOG_BYTES: usize = 1 << 16;
 
@@ -36,8 +32,8 @@ pub(super) struct Node {
     pub(super) raft: Raft,
     pub(super) log: Box<Log>,
     events: Events,
-    /// The script's election timeout, until the original would draw another.
-    timeout_ms: Option<u32>,
+    /// The election timeout in ticks: the script's, until the original would draw another, or what stands for that one.
+    timeout: u32,
     made: AddNodes,
     now_ms: u64,
     /// What storage holds, and what it was last told to hold.
@@ -66,14 +62,16 @@ impl Node {
             learners: made.learners.iter().copied().collect(),
             ..Membership::of_voters(made.voters.iter().copied().collect())
         };
+        let election_ms = u32::from(made.election_ticks) * TICK_MS;
         let options = Options {
-            election_ms: ELECTION_TICKS * TICK_MS,
-            heartbeat_ms: TICK_MS,
+            election_ms,
+            heartbeat_ms: u32::from(made.heartbeat_ticks) * TICK_MS,
             pre_vote: made.pre_vote,
             check_quorum: made.check_quorum,
             step_down_on_removal: made.step_down_on_removal,
             check_changes: !made.changes_unchecked,
-            lease_ms: if made.lease_reads { LEASE_MS } else { 0 },
+            // A lease is shorter than an election timeout.
+            lease_ms: if made.lease_reads { election_ms - TICK_MS } else { 0 },
             silent_ms: 0,
             seed: 1,
         };
@@ -93,7 +91,7 @@ impl Node {
             raft,
             log,
             events: Events::new(),
-            timeout_ms: None,
+            timeout: 0,
             made: made.clone(),
             now_ms: 0,
             stored: Disk::default(),
@@ -107,6 +105,8 @@ impl Node {
         };
         node.told = node.image();
         node.stored = node.told.clone();
+        node.draw_timeout();
+        node.keep_timeout();
         node
     }
 
@@ -119,7 +119,15 @@ impl Node {
         self.poll();
     }
 
-    pub(super) fn tick(&mut self, ticks: u32) {
+    pub(super) fn tick_election(&mut self) {
+        self.tick(self.made.election_ticks);
+    }
+
+    pub(super) fn tick_heartbeat(&mut self) {
+        self.tick(self.made.heartbeat_ticks);
+    }
+
+    pub(super) fn tick(&mut self, ticks: u16) {
         for _ in 0..ticks {
             self.now_ms += u64::from(TICK_MS);
             let said = self.outbox.len();
@@ -139,7 +147,7 @@ impl Node {
     }
 
     pub(super) fn set_election_timeout(&mut self, ticks: u32) {
-        self.timeout_ms = Some(ticks.saturating_mul(TICK_MS));
+        self.timeout = ticks;
         self.keep_timeout();
     }
 
@@ -284,17 +292,24 @@ impl Node {
             if let Event::Became { role, .. } = event {
                 became = true;
                 // Whoever only asks keeps the timeout that it has.
-                self.timeout_ms = self.timeout_ms.filter(|_| role == Role::PreCandidate);
+                if role != Role::PreCandidate {
+                    self.draw_timeout();
+                }
             }
         }
         became
     }
 
-    /// This core draws a timeout whenever its timer starts again, the original with role and term alone.
+    /// This core draws a timeout whenever its timer starts again, the original with role and term alone: whole ticks, less
+    /// than twice the shortest. What it would draw no script can know; here each node has another in each term.
+    fn draw_timeout(&mut self) {
+        let shortest = u32::from(self.made.election_ticks);
+        let term = u32::try_from(self.raft.term().0 % u64::from(shortest)).unwrap_or_default();
+        self.timeout = shortest + (u32::from(self.id.get()) + term) % shortest;
+    }
+
     fn keep_timeout(&mut self) {
-        if let Some(timeout_ms) = self.timeout_ms {
-            self.raft.set_election_timeout(timeout_ms);
-        }
+        self.raft.set_election_timeout(self.timeout.saturating_mul(TICK_MS));
     }
 
     /// Takes what the protocol has to say into the outbox.

@@ -38,11 +38,9 @@ impl Node {
     }
 
     fn appliable(&self) -> Index {
-        self.raft.commit().min(match self.made.async_writes {
-            true => self.log.durable(),
-            // Written before it is applied.
-            false => self.log.last().index,
-        })
+        // Without threads it is written before it is applied.
+        let waits = self.made.async_writes && !self.made.applies_unwritten;
+        self.raft.commit().min(if waits { self.log.durable() } else { self.log.last().index })
     }
 
     /// Writes, sends and applies what is there now, in this order; what comes of that is for the next time.
@@ -98,11 +96,29 @@ impl Node {
                 self.begin_oldest();
             }
         }
+        self.write_term_ahead();
         let applies = self.next_to_apply();
         if !applies.is_empty() {
             self.applies.push_back(applies);
         }
         std::mem::take(&mut self.outbox)
+    }
+
+    /// A new term is stored before all that waits, unless with a vote for another node: nothing is said in it until then
+    /// (RD3), but the original asks for votes and answers heartbeats at once.
+    fn write_term_ahead(&mut self) {
+        let (term, vote) = (self.raft.term(), self.raft.vote());
+        if (self.stored.term, self.stored.vote) == (term, vote)
+            || vote.is_some_and(|vote| vote != self.id)
+        {
+            return;
+        }
+        let waiting = self.writes.iter_mut().map(|write| &mut write.disk);
+        for disk in waiting.chain([&mut self.stored]) {
+            (disk.term, disk.vote) = (term, vote);
+        }
+        self.set_durable(term, vote);
+        self.poll();
     }
 
     /// The log knows of one write at a time, as a flash log does: the oldest is on its way. What it holds, and none of
