@@ -95,7 +95,7 @@ pub enum ImageError {
     Version(MountError),
     /// A record that had been written whole can't be read.
     #[error(
-        "damaged at byte {offset} (segment {segment}): a record that was written whole can't be read; restore the image from a copy"
+        "damaged at byte {offset} (segment {segment}): a record that was written whole can't be read. Take this flash for lost: an older copy has forgotten promises, a blank one gets its place back"
     )]
     Damaged {
         /// Where in the file.
@@ -113,6 +113,11 @@ pub enum ImageError {
 /// # Errors
 /// It is no image, or a damaged one. A record torn by a power cut is no damage.
 pub fn read(image: &[u8]) -> Result<BoardImage, ImageError> {
+    // It has no layout that could be found; to try them all takes seconds.
+    let blank = |erased: u8| image.iter().all(|byte| *byte == erased);
+    if blank(0xff) || blank(0x00) {
+        return Err(ImageError::Blank);
+    }
     let mut error = ImageError::Length { bytes: image.len() };
     let found = wal_image::find_layout(image).ok();
     for geometry in found.into_iter().chain(layouts(image)) {
@@ -140,8 +145,7 @@ pub fn read(image: &[u8]) -> Result<BoardImage, ImageError> {
             Err(fault) => error = explain(fault),
         }
     }
-    let blank = |erased: u8| image.iter().all(|byte| *byte == erased);
-    Err(if blank(0xff) || blank(0x00) { ImageError::Blank } else { error })
+    Err(error)
 }
 
 /// Every layout that an image of this length can have, the likeliest first.

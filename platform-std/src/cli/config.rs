@@ -14,7 +14,7 @@ use crate::content;
 use crate::image::{self, BoardImage};
 
 /// A longer file is no flash image, bytes.
-const IMAGE_BYTES_MAX: u64 = 64 << 20;
+const IMAGE_BYTES_MAX: u64 = 256 << 20;
 
 #[derive(Subcommand)]
 pub(crate) enum Args {
@@ -121,4 +121,19 @@ fn to_text(board: &BoardImage) -> String {
         board.hash,
         entries.trim_fmt(),
     )
+}
+
+#[cfg(all(test, feature = "node"))]
+mod tests {
+    use super::*;
+    use crate::node::sizes::Sizes;
+
+    #[test]
+    fn the_image_of_every_node_that_can_be_is_read() {
+        for frame_bytes in [96, 32_768, 65_000] {
+            let (log_bytes, map_bytes) = (Sizes::BYTES_MAX, Sizes::BYTES_MAX);
+            let geometry = Sizes { frame_bytes, log_bytes, map_bytes }.geometry().unwrap();
+            assert!(u64::from(geometry.bytes()) <= IMAGE_BYTES_MAX, "{geometry:?}");
+        }
+    }
 }

@@ -106,8 +106,8 @@ fn provision(args: &Args, source: &mut Source) -> Result<Provision, Failure> {
     let link: Link = args.link.link;
     let cluster = match args.cluster {
         Some(cluster) => cluster,
-        // The upper half of a number is as good as the lower.
-        None => ClusterId(((source.draw()? >> 32) as u32).to_be_bytes()),
+        // The upper half of a number is as good as the lower. Zero is nobody's.
+        None => ClusterId(((source.draw()? >> 32) as u32).max(1).to_be_bytes()),
     };
     let frame_bytes = args.frame_bytes.unwrap_or(link.frame_bytes.min(256));
     let fits = entry_bytes_max(frame_bytes.max(FRAME_BYTES_MIN));

@@ -32,8 +32,9 @@ pub(crate) struct Args {
 }
 
 pub(super) fn parse_cluster(text: &str) -> Result<ClusterId, String> {
-    let number = u32::from_str_radix(text, 16).ok().filter(|_| text.len() == 8);
-    let number = number.ok_or_else(|| "eight hex digits".to_string())?;
+    let digits = text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let number = u32::from_str_radix(text, 16).ok().filter(|number| digits && *number != 0);
+    let number = number.ok_or_else(|| "eight hex digits, not all zero".to_string())?;
     Ok(ClusterId(number.to_be_bytes()))
 }
 

@@ -34,7 +34,9 @@ pub(super) fn verdict(image: &WalImage) -> String {
                 })
                 .collect();
             let outcome = match image.refused {
-                Some(_) => "the board will not start; restore the image from a copy",
+                Some(_) => {
+                    "the board will not start. Take its flash for lost: an older copy has forgotten promises, a blank one gets its place back"
+                }
                 None => "the board starts all the same",
             };
             format!("{}\n{outcome}", places.join("\n"))

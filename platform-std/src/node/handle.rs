@@ -436,6 +436,10 @@ impl Handle {
         force: bool,
         within: Duration,
     ) -> Result<(), ChangeError> {
+        if old == new {
+            // It would be taken out.
+            return Err(ChangeError::Refused(format!("node {new} can't take its own place")));
+        }
         let steps = vec![Step::new(What::AddVoter, new), Step::new(What::Remove, old)];
         self.change(steps, force, within).await
     }

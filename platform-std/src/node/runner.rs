@@ -102,6 +102,8 @@ pub(super) struct State {
     members: Vec<Member>,
     /// Who says that it is none any more.
     removed_by: NodeSet,
+    /// Who asks for a place again and again, and was told of.
+    knocked: NodeSet,
     /// It has no place here any more, and goes when the others know.
     leaves_at: Option<Instant>,
     /// The core has stopped; it has flash remember why.
@@ -125,6 +127,7 @@ impl State {
             was_member: false,
             members: Vec::new(),
             removed_by: NodeSet::EMPTY,
+            knocked: NodeSet::EMPTY,
             leaves_at: None,
             fault: None,
             ended: None,
@@ -411,8 +414,25 @@ impl Runner {
         }
     }
 
+    /// Who asks for a place does so each second: that is told once, until the members are others.
+    fn is_news(&mut self, event: &Event) -> bool {
+        let knocked = &mut self.state.knocked;
+        match event {
+            Event::Knocks { id } | Event::NoQuorumWithout { id } if knocked.contains(*id) => false,
+            Event::Knocks { id } | Event::NoQuorumWithout { id } => {
+                knocked.insert(*id);
+                true
+            }
+            Event::MembershipChanged { .. } => {
+                *knocked = NodeSet::EMPTY;
+                true
+            }
+            _ => true,
+        }
+    }
+
     fn happened(&mut self, now: Instant, event: &Event) {
-        if is_noteworthy(event) {
+        if is_noteworthy(event) && self.is_news(event) {
             tracing::info!("{}", events::in_words(event));
         } else {
             tracing::debug!("{event:?}");

@@ -1,12 +1,13 @@
 //! How much a cluster of PCs holds, and what that asks of a node's file.
 
-use quorate::config::{Config, Flash, Link};
+use quorate::config::{Config, FRAME_BYTES_MIN, Flash, Link};
 use quorate::flash::Geometry;
 use quorate::node::{Limits, entry_bytes_max, flash_buffer_bytes_min, live_bytes};
 use quorate::typed::MapLimits;
 use quorate::wal::{BUFFER_BYTES_MAX, Wal};
 
 use crate::boxed;
+use crate::provision::log_bytes_min;
 
 /// What a forwarded command has before it, at most.
 const TAG_BYTES: u16 = 11;
@@ -58,8 +59,23 @@ impl Sizes {
         if self.log_bytes > max || self.map_bytes > max {
             return Err(format!("log and map are at most {max} bytes each"));
         }
+        if self.map_bytes == 0 {
+            return Err("a map of 0 bytes holds nothing".into());
+        }
+        if self.frame_bytes < FRAME_BYTES_MIN {
+            return Err(format!("frames are at least {FRAME_BYTES_MIN} bytes"));
+        }
         geometry_for(&self.limits())
     }
+}
+
+/// Can a cluster be founded with a log like that? A node that joins is told what the cluster has, and may say less.
+pub(crate) fn log_is_enough(limits: &Limits) -> Result<(), String> {
+    let (frame_bytes, min) = (limits.frame_bytes, log_bytes_min(limits.entry_bytes));
+    if limits.log_bytes < min {
+        return Err(format!("with frames of {frame_bytes} bytes a log is at least {min} bytes"));
+    }
+    Ok(())
 }
 
 /// The smallest file for a cluster with these constants.
@@ -202,6 +218,34 @@ mod tests {
         assert_eq!(log, "log and map are at most 16777216 bytes each");
         let frame = Sizes { frame_bytes: u16::MAX, ..Sizes::default() }.geometry().unwrap_err();
         assert_eq!(frame, "frames are at most 65024 bytes");
+        let frame = Sizes { frame_bytes: 95, ..Sizes::default() }.geometry().unwrap_err();
+        assert_eq!(frame, "frames are at least 96 bytes");
+        let map = Sizes { map_bytes: 0, ..Sizes::default() }.geometry().unwrap_err();
+        assert_eq!(map, "a map of 0 bytes holds nothing");
+    }
+
+    #[test]
+    fn a_cluster_is_founded_with_the_least_log_that_is_told_and_with_no_smaller_one() {
+        for frame_bytes in [96, 1400, 32_768, 65_000] {
+            let sizes = |log_bytes| Sizes { frame_bytes, log_bytes, map_bytes: 4096 };
+            let least = log_bytes_min(sizes(0).limits().entry_bytes);
+            let id = quorate::NodeId::new(1).unwrap();
+            let founded = |log_bytes| {
+                let founding = quorate::node::Founding {
+                    cluster: quorate::ClusterId([1; 4]),
+                    node: id,
+                    members: &[quorate::membership::Member::new(id)],
+                    limits: sizes(log_bytes).limits(),
+                    erase_anyway: false,
+                };
+                let dir = tempfile::tempdir().unwrap();
+                crate::node::found(dir.path(), &founding).map_err(|error| error.to_string())
+            };
+            let told =
+                format!("with frames of {frame_bytes} bytes a log is at least {least} bytes");
+            assert_eq!(founded(least - 1), Err(told));
+            assert_eq!(founded(least), Ok(()));
+        }
     }
 
     #[test]

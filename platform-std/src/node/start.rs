@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use super::flash_thread::FlashThread;
 use super::handle::{Handle, REQUESTS_MAX};
-use super::link::{Arrived, Links, Tcp, Udp, Wire, WireAddress, arrivals, ask_for_cluster};
+use super::link::{Arrived, Links, Map, Tcp, Udp, Wire, WireAddress, arrivals, ask_for_cluster};
 use super::points::Points;
 use super::runner::{Ended, Runner, State};
 use super::{address, sizes};
@@ -232,6 +232,7 @@ struct Known {
 /// # Errors
 /// There is one already, the disk is full, or the limits do not go together.
 pub fn found(data: &Path, founding: &Founding<'_>) -> Result<(), StartError> {
+    sizes::log_is_enough(&founding.limits).map_err(StartError::Settings)?;
     let geometry = sizes::geometry_for(&founding.limits).map_err(StartError::Settings)?;
     let flash = sizes::flash(geometry);
     let config = Config::new(sizes::socket_link(FRAME_BYTES_MAX), flash, MEMBERS_MAX as u8, 0);
@@ -430,7 +431,9 @@ async fn open_links(
     let listen = |source| StartError::Listen { address, source };
     match options.transport {
         Transport::Tcp => {
-            let tcp = Tcp::listen(address, known.cluster, options.id, arrived.clone());
+            let usual = known.limits.as_ref().map(sizes::map_limits);
+            let map = Map { told: options.map, usual };
+            let tcp = Tcp::listen(address, known.cluster, options.id, map, arrived.clone());
             links.tcp = Some(tcp.await.map_err(listen)?);
         }
         Transport::Udp => {

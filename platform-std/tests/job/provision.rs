@@ -109,6 +109,8 @@ fn what_can_t_work_is_refused_with_what_would_and_nothing_is_written() {
         ("--members 1,2 --join 3 --cluster 01020304 --link 9600", "not among --members"),
         ("--members 1,2 --join 2 --link 9600", "--cluster"),
         ("--members 1,2 --cluster 1234 --link 9600", "eight hex digits"),
+        ("--members 1,2 --cluster 00000000 --link 9600", "not all zero"),
+        ("--members 1,2 --cluster +1234567 --link 9600", "eight hex digits"),
         ("--members 1,2 --link 9600 --frame-bytes 300", "96 to 256"),
         ("--members 1,2 --link 9600 --frame-bytes 90", "96 to 256"),
         ("--members 1,2 --link 9600 --frame-bytes 96 --entry-bytes 44", "1 to 43"),

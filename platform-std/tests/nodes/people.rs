@@ -41,9 +41,23 @@ fn the_interface_of_raftexample_answers_with_its_status_codes() {
     let told = run(&["member", "list", "--node", &cluster.https()]);
     assert_eq!(status("POST", &format!("/{id}"), at.as_bytes()), 204);
     assert_eq!(run(&["member", "list", "--node", &cluster.https()]), told);
+    // What stands behind the first slash, whatever it is.
+    assert_eq!(status("PUT", "//key-0", b"other"), 204);
+    assert_eq!(node.request("GET", "/key-0", b"").unwrap(), (200, "hello".into()));
+    assert_eq!(node.request("GET", "/v1/keys//key-0", b"").unwrap().0, 200);
     // Nobody could find these.
     assert_eq!(status("POST", "/4", b"127.0.0.1:0"), 400);
-    assert_eq!(status("PUT", "/v1/members/4", br#"{"address": "0.0.0.0:7004"}"#), 400);
+    for body in [
+        r#"{"address": "0.0.0.0:7004"}"#,
+        r#"{"adress": "127.0.0.1:7004"}"#,
+        r#"{"address": "127.0.0.1:7004", "learner": true}"#,
+    ] {
+        assert_eq!(status("PUT", "/v1/members/4", body.as_bytes()), 400, "{body}");
+    }
+    // What is refused has no effect: a member that is put in its own place stays.
+    let promote = |id: u8| format!("/v1/members/{id}/promote?in_place_of={id}&force=true");
+    assert_eq!(status("POST", &promote(id), b""), 409);
+    assert_eq!(run(&["member", "list", "--node", &cluster.https()]), told);
     let metrics = node.request("GET", "/metrics", b"").unwrap().1;
     assert!(metrics.contains("\nquorate_has_leader 1\n"), "{metrics}");
     assert!(metrics.contains("quorate_peer_connected{peer=\"2\"} 1"), "{metrics}");
@@ -320,11 +334,39 @@ fn what_makes_no_sense_is_refused_by_name_and_harms_nobody() {
     std::fs::write(&path, &damaged).unwrap();
     let (code, error) = node(&[]);
     assert!(code == 1 && error.contains("damaged at byte"), "{error}");
+    assert!(error.ends_with("a blank one gets its place back"), "{error}");
     assert_eq!(std::fs::read(&path).unwrap(), damaged, "it was changed");
     assert_eq!(cluster.nodes[1].request("PUT", "/k3", b"v").unwrap().0, 204);
     std::fs::write(&path, &sound).unwrap();
     cluster.start_node(0);
     cluster.agree();
+}
+
+#[test]
+fn a_node_whose_map_holds_something_else_is_refused_and_comes_back_with_the_right_one() {
+    let mut cluster = Cluster::start(3, &[]);
+    let config = cluster.dir.path().join("config.toml");
+    std::fs::write(&config, "[map]\nkeys = 2\nkey_bytes = 12\nvalue_bytes = 10\nbytes = 300\n")
+        .unwrap();
+    cluster.nodes[2].kill();
+    cluster.nodes[2].extra = vec!["--config".into(), config.to_str().unwrap().into()];
+    cluster.start_node(2);
+    let why = "refused: all maps have to hold the same: this node's [map] is ";
+    cluster.wait("both others have refused it, and it them", || {
+        let refused = |node: &Process| node.log_of_life().matches(why).count();
+        let told = cluster.nodes.iter().map(refused).collect::<Vec<_>>();
+        (told == [1, 1, 2]).then_some(())
+    });
+    for n in 0..3 {
+        let key = format!("/key-{n}");
+        assert_eq!(cluster.nodes[n % 2].request("PUT", &key, b"x").unwrap().0, 204);
+    }
+    assert_eq!(cluster.nodes[2].status().unwrap()["keys"], 0);
+    cluster.nodes[2].kill();
+    cluster.nodes[2].extra.clear();
+    cluster.start_node(2);
+    cluster.agree();
+    assert_eq!(cluster.nodes[2].status().unwrap()["keys"], 3);
 }
 
 #[test]
@@ -340,6 +382,24 @@ fn who_is_refused_again_and_again_is_told_of_once() {
     }
     let log = node.log();
     assert_eq!(log.matches("refused a connection: ").count(), 1, "{log}");
+}
+
+#[test]
+fn who_asks_for_a_place_again_and_again_is_told_of_once() {
+    let mut cluster = Cluster::start(1, &[]);
+    let stranger = Process::new(cluster.dir.path(), 2, &[&["--join"], &SIZES[..]].concat());
+    cluster.nodes.push(stranger);
+    cluster.start_node(1);
+    // By then it has asked some times.
+    cluster.wait("it says that it waits", || {
+        cluster.nodes[1].log().contains("has no place yet").then_some(())
+    });
+    let told = || cluster.nodes[0].log().matches("node 2 asks for a place").count();
+    assert_eq!(told(), 1);
+    // Whether it was a member meanwhile or not: it is told anew when the members change.
+    let https = cluster.nodes[0].http.to_string();
+    run(&["member", "add", "3", "--node", &https]);
+    cluster.wait("it is told again", || (told() == 2).then_some(()));
 }
 
 #[test]
@@ -390,4 +450,18 @@ fn a_disk_that_is_full_when_a_cluster_is_founded_leaves_nothing_behind() {
         dir.path().to_str().unwrap(),
     ]);
     assert!(again.status.success());
+}
+
+#[test]
+fn a_founding_that_fails_half_way_leaves_no_member_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().to_str().unwrap();
+    // No directory can be made there.
+    std::fs::write(dir.path().join("2"), "").unwrap();
+    let cluster = ["init", "--cluster", "1=127.0.0.1:7001,2=127.0.0.1:7002", "--data", data];
+    let (code, error) = refused(&cluster);
+    assert!(code == 1 && error.contains("can't make this directory"), "{error}");
+    assert!(!dir.path().join("1/node.qfl").exists());
+    std::fs::remove_file(dir.path().join("2")).unwrap();
+    assert!(run(&cluster).contains("node 2 at 127.0.0.1:7002"));
 }

@@ -72,7 +72,7 @@ pub(crate) struct Process {
     pub(crate) data: PathBuf,
     /// What is to go wrong with its disk, and where it dies.
     pub(crate) faults: Option<String>,
-    extra: Vec<String>,
+    pub(crate) extra: Vec<String>,
     log: PathBuf,
     /// Where in its log its newest life begins.
     life_at: usize,

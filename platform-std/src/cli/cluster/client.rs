@@ -30,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// A node that does not even let itself be reached is not there. Less than what a request has at least, so that it is known for that.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 
+/// A longer answer is none of a node's: a copy of its flash is, and so are all its keys in JSON, shorter.
+const BODY_BYTES_MAX: u64 = 1 << 30;
+
 /// What a node answered.
 pub(crate) struct Answered {
     pub(crate) status: u16,
@@ -130,19 +133,38 @@ impl NodeArgs {
         path: &str,
         body: Option<&Json>,
     ) -> Result<Answered, Failure> {
-        let mut response = self.request(method, path, body, true)?;
+        let response = self.request(method, path, body, true)?;
+        // What was done is in the part that is missing.
+        let unknown = if method == "GET" { "" } else { "unknown: " };
+        Self::answered(response, unknown)
+    }
+
+    fn answered(
+        mut response: ureq::http::Response<ureq::Body>,
+        unknown: &str,
+    ) -> Result<Answered, Failure> {
         let status = response.status().as_u16();
-        let text = response.body_mut().read_to_string().map_err(Failure::new)?;
+        let text = response.body_mut().with_config().limit(BODY_BYTES_MAX).read_to_string();
+        let text = text.map_err(|error| Failure::new(format!("{unknown}{error}")))?;
         let body = serde_json::from_str(&text)
             .map_err(|_| Failure::new("what answers there is no node"))?;
         Ok(Answered { status, body })
     }
 
+    /// The answer to a question, if it is one; or the failure in the node's own words.
+    fn body(&self, path: &str) -> Result<ureq::Body, Failure> {
+        let response = self.request("GET", path, None, false)?;
+        if response.status().is_success() {
+            return Ok(response.into_body());
+        }
+        Self::answered(response, "")?.ok()?;
+        Err(Failure::new("what answers there is no node"))
+    }
+
     /// Asks for bytes.
     pub(crate) fn bytes(&self, path: &str) -> Result<Vec<u8>, Failure> {
-        let mut response = self.request("GET", path, None, false)?;
-        let body = response.body_mut();
-        body.with_config().limit(1 << 30).read_to_vec().map_err(Failure::new)
+        let mut body = self.body(path)?;
+        body.with_config().limit(BODY_BYTES_MAX).read_to_vec().map_err(Failure::new)
     }
 
     /// Asks for lines that go on and on.
@@ -150,8 +172,7 @@ impl NodeArgs {
         &self,
         path: &str,
     ) -> Result<impl Iterator<Item = std::io::Result<String>>, Failure> {
-        let response = self.request("GET", path, None, false)?;
-        Ok(BufReader::new(response.into_body().into_reader()).lines())
+        Ok(BufReader::new(self.body(path)?.into_reader()).lines())
     }
 }
 
@@ -178,14 +199,14 @@ mod tests {
     }
 
     /// A node that gives that answer to whoever asks, once.
-    fn node_that_says(answer: &'static [u8]) -> SocketAddr {
+    fn node_that_says(answer: impl AsRef<[u8]> + Send + 'static) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let at = listener.local_addr().unwrap();
         std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let head = BufReader::new(stream.try_clone().unwrap()).lines();
             head.map_while(Result::ok).find(String::is_empty);
-            stream.write_all(answer).unwrap();
+            stream.write_all(answer.as_ref()).unwrap();
         });
         at
     }
@@ -205,6 +226,28 @@ mod tests {
         let hangs_up = node_that_says(b"");
         let good = node_that_says(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}");
         let unknown = asks([hangs_up, good]).json("PUT", "/keys/k", None).err().unwrap();
+        assert!(unknown.to_string().starts_with("unknown: "), "{unknown}");
+    }
+
+    #[test]
+    fn a_map_of_any_size_is_read_and_what_is_no_success_is_told() {
+        let asks = |at: SocketAddr| NodeArgs { nodes: vec![at.to_string()], timeout_ms: 20_000 };
+        // Each byte of the largest map may be six in JSON.
+        let bytes = 6 << 24;
+        let mut answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {bytes}\r\n\r\n\"");
+        answer.extend(std::iter::repeat_n('x', bytes - 2));
+        answer.push('"');
+        let read = asks(node_that_says(answer)).json("GET", "/keys", None);
+        let len = read.map(|read| read.body.as_str().map(str::len)).map_err(|e| e.to_string());
+        assert_eq!(len, Ok(Some(bytes - 2)));
+        let full =
+            b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 15\r\n\r\n{\"error\":\"why\"}";
+        let told = asks(node_that_says(full)).bytes("/snapshot").err().unwrap();
+        assert_eq!(told.to_string(), "why");
+        let told = asks(node_that_says(full)).lines("/watch").err().unwrap();
+        assert_eq!(told.to_string(), "why");
+        let cut = node_that_says(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{");
+        let unknown = asks(cut).json("PUT", "/keys/k", None).err().unwrap();
         assert!(unknown.to_string().starts_with("unknown: "), "{unknown}");
     }
 

@@ -72,11 +72,19 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     if let Some(image) = images.into_iter().find(|image| image.exists()) {
         return Err(Failure::new(FlashFileError::Exists(image)));
     }
+    let mut made = Vec::new();
     for (id, at) in peers.iter().filter(|(id, _)| only(id)) {
         let data = data(id);
         let founding =
             Founding { cluster, node: *id, members: &members, limits, erase_anyway: false };
-        found(&data, &founding).map_err(Failure::new)?;
+        if let Err(error) = found(&data, &founding) {
+            for image in made {
+                // Whoever can't even take it away is told of what stood in the way at first.
+                let _ = std::fs::remove_file(image);
+            }
+            return Err(Failure::new(error));
+        }
+        made.push(data.join(IMAGE));
         // A string takes whatever is written to it.
         let _ = writeln!(told, "node {id} at {at}: {}", data.display());
     }

@@ -22,7 +22,11 @@ pub(crate) fn peers(text: &str) -> Result<Peers, String> {
         if peers.iter().any(|(known, _)| *known == id) {
             return Err(format!("node {id} stands here twice"));
         }
-        peers.push((id, address(at)?));
+        let at = address(at)?;
+        if let Some((other, _)) = peers.iter().find(|(_, known)| *known == at) {
+            return Err(format!("nodes {other} and {id} can't both be at {at}"));
+        }
+        peers.push((id, at));
     }
     Ok(Peers(peers))
 }
@@ -105,6 +109,7 @@ mod tests {
             ("0=127.0.0.1:7001", "is no number of a node"),
             ("1=127.0.0.1:1,1=127.0.0.1:2", "node 1 stands here twice"),
             ("1=127.0.0.1", "is no HOST:PORT"),
+            ("1=127.0.0.1:1,2=127.0.0.1:1", "nodes 1 and 2 can't both be at 127.0.0.1:1"),
         ] {
             let error = peers(text).unwrap_err();
             assert!(error.contains(part), "{error}");

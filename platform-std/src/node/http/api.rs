@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
 use axum::routing::{get, post, put};
@@ -13,6 +12,8 @@ use axum::{Extension, Router};
 use quorate::NodeId;
 use serde_json::{Value as Json, json};
 
+use super::body::Given;
+use super::copies::Copies;
 use super::example::{change_status, read_status, write_status};
 use super::{Query, Refusal, Stopping, decode, hex_byte, members};
 use crate::content::Value;
@@ -172,16 +173,12 @@ fn written(result: Result<crate::node::Written, WriteError>) -> Answer {
     }
 }
 
-fn json_of(body: Result<Bytes, BytesRejection>) -> Result<Json, Refusal> {
-    let body = body.map_err(|error| fail(error.status(), error.body_text()))?;
+fn json_of(body: Given) -> Result<Json, Refusal> {
+    let body = body.0.map_err(|(status, what)| fail(status, what))?;
     serde_json::from_slice(&body).map_err(|error| bad(format!("the body is no JSON: {error}")))
 }
 
-async fn write(
-    State(node): State<Handle>,
-    uri: Uri,
-    body: Result<Bytes, BytesRejection>,
-) -> Answer {
+async fn write(State(node): State<Handle>, uri: Uri, body: Given) -> Answer {
     let (query, within) = query(&uri, &["expected", "timeout_ms"])?;
     let key = rest(&uri, "/keys/")?;
     let expected = query.number("expected").map_err(bad)?;
@@ -307,7 +304,7 @@ fn changed(result: Result<(), ChangeError>) -> Answer {
     }
 }
 
-async fn add(State(node): State<Handle>, uri: Uri, body: Result<Bytes, BytesRejection>) -> Answer {
+async fn add(State(node): State<Handle>, uri: Uri, body: Given) -> Answer {
     let (query, within) = query(&uri, &["learner", "timeout_ms"])?;
     let id = member(&uri, "/members/")?;
     let stays_learner = query.flag("learner").map_err(bad)?;
@@ -317,10 +314,11 @@ async fn add(State(node): State<Handle>, uri: Uri, body: Result<Bytes, BytesReje
         let address = address.as_str().and_then(|at| at.parse().ok());
         address.filter(address::can_be_dialled)
     };
-    let address: Option<SocketAddr> = match body.get("address") {
-        Some(address) => Some(told(address).ok_or_else(unknown)?),
-        None if body.is_object() => None,
-        None => return Err(unknown()),
+    // Whoever mistypes the name must not add a member that nobody can reach.
+    let address: Option<SocketAddr> = match body.as_object().map(|body| (body.len(), body)) {
+        Some((0, _)) => None,
+        Some((1, body)) => Some(body.get("address").and_then(told).ok_or_else(unknown)?),
+        _ => return Err(unknown()),
     };
     match members::add(node, id, address, stays_learner, within).await {
         Ok(changed) => Ok(ok(&json!({ "changed": changed }))),
@@ -356,11 +354,18 @@ async fn transfer(State(node): State<Handle>, uri: Uri) -> Answer {
     }
 }
 
-async fn snapshot(State(node): State<Handle>, uri: Uri) -> Answer {
+async fn snapshot(
+    State(node): State<Handle>,
+    Extension(copies): Extension<Copies>,
+    uri: Uri,
+) -> Answer {
     query(&uri, &[])?;
+    let place = copies.place().ok_or_else(|| {
+        fail(StatusCode::TOO_MANY_REQUESTS, "others are being sent copies already: ask again")
+    })?;
     let image = node.image().await;
     let image = image.map_err(|error| fail(StatusCode::INTERNAL_SERVER_ERROR, error))?;
-    let mut response = Response::new(Body::from(image));
+    let mut response = Response::new(place.body(image));
     let kind = HeaderValue::from_static("application/octet-stream");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     Ok(response)

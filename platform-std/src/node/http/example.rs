@@ -8,6 +8,7 @@ use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use quorate::NodeId;
 
+use super::body::Given;
 use super::{Query, Refusal, decode, members, text};
 use crate::content::Value;
 use crate::node::{ChangeError, Consistency, Handle, ReadError, WriteError, address};
@@ -16,10 +17,10 @@ pub(super) async fn serve(
     State(node): State<Handle>,
     method: Method,
     uri: Uri,
-    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+    body: Given,
 ) -> Response {
     let answered = async {
-        let key = decode(uri.path().trim_start_matches('/')).map_err(bad)?;
+        let key = decode(uri.path().strip_prefix('/').unwrap_or_default()).map_err(bad)?;
         let query = Query::of(&uri).map_err(bad)?;
         match method {
             Method::PUT => put(&node, &key, &query, value(body)?).await,
@@ -46,8 +47,8 @@ fn refuse(status: StatusCode, what: impl Into<String>) -> Refusal {
     text(status, what).into()
 }
 
-fn value(body: Result<Bytes, axum::extract::rejection::BytesRejection>) -> Result<Bytes, Refusal> {
-    body.map_err(|error| refuse(error.status(), error.body_text()))
+fn value(body: Given) -> Result<Bytes, Refusal> {
+    body.0.map_err(|(status, what)| refuse(status, what))
 }
 
 fn done() -> Response {

@@ -2,6 +2,8 @@
 //! it is `platform-std/docs/http.md`.
 
 mod api;
+mod body;
+mod copies;
 mod example;
 mod members;
 mod metrics;
@@ -35,9 +37,13 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 const CONNECTIONS_MAX: usize = 512;
 /// How long the head of a request may take, from the end of the request before it: whoever is silent for longer gives its place to others.
 const HEAD_MAX: Duration = Duration::from_secs(30);
+/// How long the body of a request may take, from the end of its head.
+const BODY_MAX: Duration = Duration::from_secs(30);
 /// How long a request waits for the cluster, if it does not say so itself.
 const WITHIN: Duration = Duration::from_secs(5);
 const WITHIN_MAX: Duration = Duration::from_secs(60);
+/// Copies of the flash at a time.
+const COPIES_MAX: usize = 4;
 
 /// A server that listens.
 #[derive(Debug)]
@@ -45,6 +51,8 @@ pub struct Server {
     listener: TcpListener,
     connections_max: usize,
     head_max: Duration,
+    body_max: Duration,
+    copies_max: usize,
 }
 
 impl Server {
@@ -54,7 +62,13 @@ impl Server {
     /// The address is in use, or none of this machine's.
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
-        Ok(Self { listener, connections_max: CONNECTIONS_MAX, head_max: HEAD_MAX })
+        Ok(Self {
+            listener,
+            connections_max: CONNECTIONS_MAX,
+            head_max: HEAD_MAX,
+            body_max: BODY_MAX,
+            copies_max: COPIES_MAX,
+        })
     }
 
     /// Where it listens.
@@ -76,6 +90,8 @@ impl Server {
             .fallback(example::serve)
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .layer(Extension(Stopping(stopping)))
+            .layer(Extension(body::Within(self.body_max)))
+            .layer(Extension(copies::Copies::new(self.copies_max)))
             .with_state(node);
         let app = TowerToHyperService::new(app);
         let mut http = http1::Builder::new();
@@ -163,12 +179,21 @@ impl Query {
     /// Nothing is ignored: whoever mistypes a condition must not do without it.
     fn only(&self, known: &[&str]) -> Result<(), String> {
         let unknown = self.0.iter().find(|(name, _)| !known.contains(&name.as_str()));
-        let Some((name, _)) = unknown else { return Ok(()) };
+        let Some((name, _)) = unknown else { return self.once() };
         let known = match known {
             [] => "nothing is asked in a query".into(),
             known => known.join(", "),
         };
         Err(format!("there is no {name:?} here: {known}"))
+    }
+
+    fn once(&self) -> Result<(), String> {
+        let mut names: Vec<_> = self.0.iter().map(|(name, _)| name).collect();
+        names.sort();
+        match names.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(format!("{:?} is said twice", pair[0])),
+            None => Ok(()),
+        }
     }
 
     fn get(&self, name: &str) -> Option<&str> {
@@ -241,9 +266,12 @@ mod tests {
     /// Far longer than anything takes that works.
     const LONG: Duration = Duration::from_secs(30);
 
-    /// A server of two places, of a node that knows nothing but how to be watched, and when it is to stop.
+    /// More than two sockets hold between them.
+    const IMAGE_BYTES: usize = 64 << 20;
+
+    /// A server of two places, of a node that knows nothing but how to be watched and copied, and when it is to stop. A head may take so long, and a body too.
     async fn serving(
-        head_max: Duration,
+        part_max: Duration,
     ) -> (SocketAddr, broadcast::Sender<Notice>, tokio::task::JoinHandle<()>, mpsc::Sender<()>)
     {
         let (requests, mut asked) = mpsc::channel(4);
@@ -253,14 +281,26 @@ mod tests {
         let told = notices.clone();
         tokio::spawn(async move {
             while let Some(request) = asked.recv().await {
-                if let Request::Watch(answer) = request {
-                    let _ = answer.send((0, told.subscribe()));
+                match request {
+                    Request::Watch(answer) => {
+                        let _ = answer.send((0, told.subscribe()));
+                    }
+                    Request::Image(answer) => {
+                        let _ = answer.send(Ok(vec![7; IMAGE_BYTES]));
+                    }
+                    _ => {}
                 }
             }
         });
         let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let at = server.address().unwrap();
-        let server = Server { connections_max: 2, head_max, ..server };
+        let server = Server {
+            connections_max: 2,
+            head_max: part_max,
+            body_max: part_max,
+            copies_max: 1,
+            ..server
+        };
         let (stop, mut stopped) = mpsc::channel(1);
         let stopped = async move {
             stopped.recv().await;
@@ -295,6 +335,37 @@ mod tests {
             let _slow = [dial(at, slow).await, dial(at, slow).await];
             let answer = read_until(&mut dial(at, HEALTH).await, "stopped").await;
             assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_silent_or_slow_with_a_body_is_told_and_gives_its_place_to_others() {
+        let (at, _notices, _serving, _stop) = serving(Duration::from_millis(200)).await;
+        for path in ["/k", "/v1/keys/k", "/v1/members/4"] {
+            let head = format!("PUT {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{{");
+            let mut slow = [dial(at, head.as_bytes()).await, dial(at, head.as_bytes()).await];
+            let answer = read_until(&mut dial(at, HEALTH).await, "stopped").await;
+            assert!(answer.starts_with("HTTP/1.1 503"), "{path}: {answer}");
+            // The end comes with it.
+            let told = read_until(&mut slow[0], "no end but its end").await;
+            assert!(told.starts_with("HTTP/1.1 408") && told.contains("too slow"), "{told}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_is_not_read_leaves_no_room_for_another_and_comes_whole_in_the_end() {
+        let (at, _notices, _serving, _stop) = serving(LONG).await;
+        let ask = b"GET /v1/snapshot HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        for _ in 0..2 {
+            let mut slow = dial(at, ask).await;
+            let mut begun = [0; 12];
+            slow.read_exact(&mut begun).await.unwrap();
+            assert_eq!(&begun, b"HTTP/1.1 200");
+            let told = read_until(&mut dial(at, ask).await, "no end but its end").await;
+            assert!(told.starts_with("HTTP/1.1 429"), "{told}");
+            let mut rest = Vec::new();
+            timeout(LONG, slow.read_to_end(&mut rest)).await.unwrap().unwrap();
+            assert!(rest[rest.len() - IMAGE_BYTES..].iter().all(|byte| *byte == 7));
         }
     }
 
@@ -362,6 +433,8 @@ mod tests {
         let within = |ms: u32| Query::of(&format!("/x?timeout_ms={ms}").parse().unwrap())?.within();
         assert_eq!(within(60_000), Ok(WITHIN_MAX));
         assert_eq!(within(60_001).unwrap_err(), "timeout_ms is 60000 at most, not 60001");
+        let twice = Query::of(&"/x?a=1&b=2&a=3".parse().unwrap()).unwrap();
+        assert_eq!(twice.only(&["a", "b"]).unwrap_err(), "\"a\" is said twice");
         let none = Query::of(&"/x?y".parse().unwrap()).unwrap().only(&[]);
         assert_eq!(none.unwrap_err(), "there is no \"y\" here: nothing is asked in a query");
     }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use quorate::typed::MapLimits;
 use quorate::{ClusterId, NodeId, NodeSet};
 use tokio::io::{AsyncWriteExt, BufReader, BufWriter};
 use tokio::net::tcp::OwnedWriteHalf;
@@ -32,8 +33,41 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 pub(super) struct Own {
     pub(super) cluster: ClusterId,
     pub(super) node: NodeId,
+    pub(super) map: Map,
     /// Who was a member and is none any more, as far as this process has seen it.
     pub(super) gone: Arc<Mutex<NodeSet>>,
+}
+
+/// What the map of a node may hold: constants of the cluster, or nodes part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Map {
+    /// What this node was told that it may; `None`: what follows from the cluster's limits.
+    pub told: Option<MapLimits>,
+    /// What follows from those; `None` while they are not known.
+    pub usual: Option<MapLimits>,
+}
+
+impl Map {
+    /// What it holds, as far as that is known.
+    pub(super) fn limits(&self) -> Option<MapLimits> {
+        self.told.or(self.usual)
+    }
+
+    /// Why a node with another map is not talked to.
+    fn refusal(&self, other: Option<MapLimits>) -> Option<String> {
+        let (own, other) = (self.limits()?, other.or(self.usual)?);
+        let words = |map: MapLimits| {
+            let MapLimits { keys, key_bytes, value_bytes, bytes } = map;
+            format!("keys {keys}, key_bytes {key_bytes}, value_bytes {value_bytes}, bytes {bytes}")
+        };
+        (own != other).then(|| {
+            format!(
+                "all maps have to hold the same: this node's [map] is {}; yours {}",
+                words(own),
+                words(other)
+            )
+        })
+    }
 }
 
 impl Own {
@@ -164,7 +198,7 @@ async fn serve(
 
 /// Is whoever says that talked to? If not, why not.
 fn judge(own: &Own, hello: Hello) -> (Verdict, String) {
-    let Hello { version, from, to, cluster } = hello;
+    let Hello { version, from, to, cluster, map } = hello;
     let refusal = if version != VERSION {
         format!("you speak version {version} of the link, this node version {VERSION}")
     } else if NodeId::new(from).is_none() {
@@ -180,6 +214,8 @@ fn judge(own: &Own, hello: Hello) -> (Verdict, String) {
     } else if own.is_gone(from) {
         let why = format!("node {from} was taken out of the cluster");
         return (Verdict::Removed, why);
+    } else if let Some(why) = own.map.refusal(map) {
+        why
     } else {
         return (Verdict::Welcome, String::new());
     };
@@ -231,8 +267,10 @@ mod tests {
     fn each_mismatch_is_refused_with_what_is_here_and_what_was_said() {
         let id = |id| NodeId::new(id).unwrap();
         let gone = Arc::new(Mutex::new(NodeSet::one(id(4))));
-        let own = Own { cluster: ClusterId([1; 4]), node: id(1), gone };
-        let good = Hello::new(own.cluster, id(2), id(1));
+        let usual = MapLimits { keys: 12, key_bytes: 8, value_bytes: 90, bytes: 300 };
+        let map = Map { told: None, usual: Some(usual) };
+        let own = Own { cluster: ClusterId([1; 4]), node: id(1), map, gone };
+        let good = Hello::new(own.cluster, id(2), id(1), Some(usual));
         let told = |change: fn(&mut Hello)| {
             let mut hello = good;
             change(&mut hello);
@@ -250,6 +288,24 @@ mod tests {
         assert_eq!(told(|h| h.to = 3), "this is node 1, you wanted node 3");
         assert_eq!(told(|h| h.from = 1), "this is node 1, and so you say you are");
         assert_eq!(told(|h| h.from = 99), "99 is no number of a node");
-        assert_eq!(told(|h| h.version = 2), "you speak version 2 of the link, this node version 1");
+        assert_eq!(told(|h| h.version = 1), "you speak version 1 of the link, this node version 2");
+        assert_eq!(told(|h| h.map = None), "");
+        assert_eq!(
+            told(|h| h.map.as_mut().unwrap().bytes = 301),
+            "all maps have to hold the same: this node's [map] is keys 12, key_bytes 8, value_bytes 90, bytes 300; yours keys 12, key_bytes 8, value_bytes 90, bytes 301"
+        );
+    }
+
+    #[test]
+    fn maps_are_compared_as_far_as_both_are_known() {
+        let small = MapLimits { keys: 12, key_bytes: 8, value_bytes: 90, bytes: 300 };
+        let large = MapLimits { bytes: 301, ..small };
+        let differ = |told, usual, other| Map { told, usual }.refusal(other).is_some();
+        // One that joins, and was told nothing, has what follows from the limits that it will be told.
+        assert!(!differ(None, Some(small), None) && !differ(Some(small), Some(large), Some(small)));
+        assert!(differ(Some(large), Some(small), None) && differ(None, Some(small), Some(large)));
+        // Neither is it known to that one itself.
+        assert!(!differ(None, None, Some(small)) && !differ(Some(small), None, None));
+        assert!(differ(Some(small), None, Some(large)));
     }
 }

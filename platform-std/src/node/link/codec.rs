@@ -2,13 +2,14 @@
 
 use std::io;
 
+use quorate::typed::MapLimits;
 use quorate::{ClusterId, NodeId};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// What both sides have to begin with.
 const MAGIC: [u8; 8] = *b"quorate\n";
 /// The version of everything on this page.
-pub(super) const VERSION: u16 = 1;
+pub(super) const VERSION: u16 = 2;
 /// A longer message is no message: the longest frame, and room for a question around a command.
 const MESSAGE_BYTES_MAX: usize = 0x1_0000 + 256;
 /// A longer reason is cut.
@@ -97,16 +98,23 @@ pub(super) struct Hello {
     pub(super) from: u8,
     pub(super) to: u8,
     pub(super) cluster: ClusterId,
+    /// What its map may hold; `None`: what follows from the cluster's limits, which it is still to be told.
+    pub(super) map: Option<MapLimits>,
 }
 
 impl Hello {
-    pub(super) const fn new(cluster: ClusterId, from: NodeId, to: NodeId) -> Self {
-        Self { version: VERSION, from: from.get(), to: to.get(), cluster }
+    pub(super) const fn new(
+        cluster: ClusterId,
+        from: NodeId,
+        to: NodeId,
+        map: Option<MapLimits>,
+    ) -> Self {
+        Self { version: VERSION, from: from.get(), to: to.get(), cluster, map }
     }
 
     /// Asks only which cluster this is.
     pub(super) const fn question(from: NodeId, to: NodeId) -> Self {
-        Self::new(UNKNOWN, from, to)
+        Self::new(UNKNOWN, from, to, None)
     }
 
     pub(super) const fn is_question(&self) -> bool {
@@ -114,26 +122,45 @@ impl Hello {
     }
 
     pub(super) async fn write(&self, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&MAGIC);
-        bytes[8..10].copy_from_slice(&self.version.to_be_bytes());
-        (bytes[10], bytes[11]) = (self.from, self.to);
-        bytes[12..].copy_from_slice(&self.cluster.0);
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(self.version.to_be_bytes());
+        bytes.extend([self.from, self.to]);
+        bytes.extend(self.cluster.0);
+        let MapLimits { keys, key_bytes, value_bytes, bytes: all } = self.map.unwrap_or_default();
+        bytes.extend(keys.to_be_bytes());
+        bytes.push(key_bytes);
+        bytes.extend(value_bytes.to_be_bytes());
+        bytes.extend(all.to_be_bytes());
         to.write_all(&bytes).await?;
         to.flush().await
     }
 
-    pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Self> {
+    pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Self> {
         let mut bytes = [0; 16];
         // Whoever speaks something else is told so at once.
-        from.read_exact(&mut bytes[..8]).await?;
+        stream.read_exact(&mut bytes[..8]).await?;
         if bytes[..8] != MAGIC {
             return Err(garbage("not the beginning of a link".into()));
         }
-        from.read_exact(&mut bytes[8..]).await?;
+        stream.read_exact(&mut bytes[8..]).await?;
         let [.., v0, v1, from, to, c0, c1, c2, c3] = bytes;
         let version = u16::from_be_bytes([v0, v1]);
-        Ok(Self { version, from, to, cluster: ClusterId([c0, c1, c2, c3]) })
+        let mut hello = Self { version, from, to, cluster: ClusterId([c0, c1, c2, c3]), map: None };
+        // What other versions have here is not known, and they are refused.
+        if version == VERSION {
+            hello.map = Self::read_map(stream).await?;
+        }
+        Ok(hello)
+    }
+
+    async fn read_map(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<MapLimits>> {
+        let map = MapLimits {
+            keys: from.read_u16().await?,
+            key_bytes: from.read_u8().await?,
+            value_bytes: from.read_u16().await?,
+            bytes: from.read_u32().await?,
+        };
+        Ok(Some(map).filter(|map| *map != MapLimits::default()))
     }
 }
 
@@ -242,10 +269,21 @@ mod tests {
     fn both_hellos_are_read_as_they_were_written() {
         block_on(async {
             let (one, two) = (NodeId::new(1).unwrap(), NodeId::new(2).unwrap());
-            let hello = Hello::new(ClusterId([1, 2, 3, 4]), one, two);
+            let map = MapLimits { keys: 300, key_bytes: 12, value_bytes: 600, bytes: 70_000 };
+            let hello = Hello::new(ClusterId([1, 2, 3, 4]), one, two, Some(map));
+            for hello in [hello, Hello { map: None, ..hello }] {
+                let mut bytes = Vec::new();
+                hello.write(&mut bytes).await.unwrap();
+                let mut rest = &bytes[..];
+                assert_eq!(Hello::read(&mut rest).await.unwrap(), hello);
+                assert!(rest.is_empty());
+            }
+            // Of another version what is the same in all of them is enough.
             let mut bytes = Vec::new();
             hello.write(&mut bytes).await.unwrap();
-            assert_eq!(Hello::read(&mut &bytes[..]).await.unwrap(), hello);
+            bytes.truncate(16);
+            bytes[9] = 1;
+            assert_eq!(Hello::read(&mut &bytes[..]).await.unwrap().version, 1);
             assert!(Hello::question(one, two).is_question() && !hello.is_question());
             let long = "ä".repeat(400);
             for (verdict, reason) in [

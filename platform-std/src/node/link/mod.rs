@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use quorate::{ClusterId, NodeId, NodeSet};
 use tokio::sync::mpsc;
 
+pub use accept::Map;
 pub use health::PeerHealth;
 pub use tcp::Tcp;
 pub use udp::Udp;

@@ -10,7 +10,7 @@ use quorate::{ClusterId, NodeId, NodeSet};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use super::accept::{self, Own};
+use super::accept::{self, Map, Own};
 use super::codec::{Hello, Message};
 use super::dial::{Dial, Out};
 use super::health::{Health, PeerHealth};
@@ -39,6 +39,7 @@ struct Peer {
 pub struct Tcp {
     cluster: ClusterId,
     node: NodeId,
+    map: Map,
     peers: BTreeMap<NodeId, Peer>,
     arrived: mpsc::Sender<Arrived>,
     /// Who was a peer and is none any more.
@@ -47,7 +48,7 @@ pub struct Tcp {
 }
 
 impl Tcp {
-    /// Listens there for peers of this cluster; peers are dialled as they become known.
+    /// Listens there for peers of this cluster, whose maps hold the same; peers are dialled as they become known.
     ///
     /// # Errors
     /// The address is in use, or none of this machine's.
@@ -55,14 +56,15 @@ impl Tcp {
         address: SocketAddr,
         cluster: ClusterId,
         node: NodeId,
+        map: Map,
         arrived: mpsc::Sender<Arrived>,
     ) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let gone = Arc::new(Mutex::new(NodeSet::EMPTY));
-        let own = Own { cluster, node, gone: gone.clone() };
+        let own = Own { cluster, node, map, gone: gone.clone() };
         let accepting = Task::spawn(accept::run(listener, own, arrived.clone()));
         let peers = BTreeMap::new();
-        Ok(Self { cluster, node, peers, arrived, gone, _accepting: accepting })
+        Ok(Self { cluster, node, map, peers, arrived, gone, _accepting: accepting })
     }
 
     pub(super) fn set_peers(&mut self, peers: &[(NodeId, SocketAddr)]) {
@@ -86,7 +88,7 @@ impl Tcp {
             }
         }
         for (id, address) in peers.iter().copied().filter(|(id, _)| *id != self.node) {
-            let hello = Hello::new(self.cluster, self.node, id);
+            let hello = Hello::new(self.cluster, self.node, id, self.map.limits());
             let arrived = &self.arrived;
             self.peers.entry(id).or_insert_with(|| Peer::dial(hello, id, address, arrived.clone()));
         }
@@ -173,7 +175,7 @@ mod tests {
 
     async fn end(node: u8, cluster: ClusterId, address: SocketAddr) -> End {
         let (arrived, arrivals) = super::super::arrivals();
-        let tcp = Tcp::listen(address, cluster, id(node), arrived).await.unwrap();
+        let tcp = Tcp::listen(address, cluster, id(node), Map::default(), arrived).await.unwrap();
         End { tcp, address, arrivals }
     }
 
@@ -305,7 +307,7 @@ mod tests {
         let mut one = end(1, CLUSTER, free_address()).await;
         one.tcp.set_peers(&[(id(2), listener.local_addr().unwrap())]);
         let (mut deaf, _) = listener.accept().await.unwrap();
-        let mut hello = [0; 16];
+        let mut hello = [0; 25];
         deaf.read_exact(&mut hello).await.unwrap();
         let (verdict, reason) = (Verdict::Welcome, String::new());
         let welcome = Welcome { cluster: CLUSTER, verdict, reason };
@@ -339,7 +341,7 @@ mod tests {
         }
         // A good hello, then nonsense.
         let mut liar = TcpStream::connect(two.address).await.unwrap();
-        Hello::new(CLUSTER, id(3), id(2)).write(&mut liar).await.unwrap();
+        Hello::new(CLUSTER, id(3), id(2), None).write(&mut liar).await.unwrap();
         liar.write_all(&[0xff; 64]).await.unwrap();
         one.tcp.set_peers(&[(id(2), two.address)]);
         one.send_until_taken(&mut two, b"through").await;
