@@ -16,8 +16,11 @@ use crate::wal_walk::{Step, Walk};
 
 /// Segments begin at multiples of this.
 const BLOCK_UNIT: usize = 128;
-/// No record is longer.
-const RECORD_BYTES_MAX: usize = 7 + u16::MAX as usize;
+/// A record begins with its checksum, the bytes of its body, and its tag.
+const RECORD_HEAD_BYTES: usize = 7;
+/// The bits of a tag that are the kind, and the kind of a segment's first record.
+const KIND: u8 = 0xf0;
+const OPEN: u8 = 0x50;
 
 /// What a segment is to the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -270,10 +273,18 @@ fn newest_order(told: &Option<Sections>) -> u32 {
 pub(crate) fn find_layout(image: &[u8]) -> Result<Geometry, ImageError> {
     let mut candidates: Vec<((u8, u32, u8), u32)> = vec![];
     let (mut other_version, mut other_length) = (None, None);
-    let bytewise = layout(0xff, 1, image.len() as u32, 1);
+    // Where the first record is none, the next one is of no interest.
+    let coarse = layout(0xff, 32, image.len() as u32, 1);
     for at in (0..image.len()).step_by(BLOCK_UNIT) {
-        let end = image.len().min(at + RECORD_BYTES_MAX);
-        let Some(first) = Records::new(&bytewise, &image[at..end]).next() else { continue };
+        let Some(&[.., low, high, tag]) = image[at..].first_chunk::<RECORD_HEAD_BYTES>() else {
+            continue;
+        };
+        let end = at + RECORD_HEAD_BYTES + usize::from(u16::from_le_bytes([low, high]));
+        if tag & KIND != OPEN || end > image.len() {
+            continue;
+        }
+        let first = Records::new(&coarse, &image[at..end]).next();
+        let Some(first) = first.filter(|first| first.kind == Kind::Open) else { continue };
         if first.says.version > VERSION {
             other_version.get_or_insert(MountError::Newer { version: first.says.version });
             continue;
