@@ -14,7 +14,7 @@ use quorate::{Instant, NodeId};
 
 use crate::boxed::{self, BYTES_MAX};
 use crate::content::{Content, Value};
-use crate::{fit, wal_image};
+use crate::{fit, wal_layout};
 
 /// A log in RAM that holds whatever a board's could, unless its flash is larger.
 pub(crate) const LOG_BYTES: usize = 256 * 1024;
@@ -119,7 +119,7 @@ pub fn read(image: &[u8]) -> Result<BoardImage, ImageError> {
         return Err(ImageError::Blank);
     }
     let mut error = ImageError::Length { bytes: image.len() };
-    let found = wal_image::find_layout(image).ok();
+    let found = wal_layout::find_layout(image).ok();
     for geometry in found.into_iter().chain(layouts(image)) {
         match mount(image, geometry) {
             Ok(board) => return Ok(board),

@@ -20,5 +20,6 @@ pub mod replicate;
 pub mod script;
 pub mod sim;
 pub mod wal_image;
+mod wal_layout;
 pub mod wal_life;
 mod wal_walk;
