@@ -114,6 +114,19 @@ impl Toolchain {
         Ok(folder.join(self.target).join("release"))
     }
 
+    /// `cargo run` in a firmware's folder knows which image is meant. Nothing runs it here.
+    pub(crate) fn knows_what_to_run(
+        &self,
+        context: &Context,
+        manifest: &str,
+        variables: &[(&str, &str)],
+    ) -> Result<(), Trouble> {
+        let mut command = self.cargo(context, &["run", "--release", "--manifest-path", manifest]);
+        let target = self.target.to_uppercase().replace('-', "_");
+        command.env(format!("CARGO_TARGET_{target}_RUNNER"), "true");
+        run(command.envs(variables.iter().copied()))
+    }
+
     /// Clippy for a firmware, without a warning.
     pub(crate) fn lint(
         &self,

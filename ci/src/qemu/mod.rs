@@ -56,12 +56,14 @@ impl Campaign {
 pub(crate) const MANIFEST: &str = "examples/microbit/Cargo.toml";
 const IMAGE: &str = "microbit";
 const ASYNC_IMAGE: &str = "microbit-async";
+/// What the firmware tells by defmt is a part of it.
+const VARIABLES: &[(&str, &str)] = &[("DEFMT_LOG", "info")];
 
 /// A firmware, linked.
 fn firmware(context: &Context, image: &str, more: &[&str]) -> Result<PathBuf, Trouble> {
     let toolchain = Toolchain::find(context)?;
     let arguments = [&["--manifest-path", MANIFEST, "--bin", image], more].concat();
-    let folder = toolchain.firmware_with(context, &arguments, &[("DEFMT_LOG", "info")])?;
+    let folder = toolchain.firmware_with(context, &arguments, VARIABLES)?;
     Ok(folder.join(image))
 }
 
@@ -69,6 +71,7 @@ fn firmware(context: &Context, image: &str, more: &[&str]) -> Result<PathBuf, Tr
 fn firmwares(context: &Context) -> Result<[Firmware; 2], Trouble> {
     machine::install(context)?;
     let of_loop = Firmware::of(&firmware(context, IMAGE, &[])?)?;
+    Toolchain::find(context)?.knows_what_to_run(context, MANIFEST, VARIABLES)?;
     let by_executor = firmware(context, ASYNC_IMAGE, &["--features", "async"])?;
     Ok([of_loop, Firmware::of(&by_executor)?])
 }
