@@ -26,6 +26,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_io_timeout::TimeoutStream;
 
 use super::Handle;
 use places::{Places, Seated};
@@ -39,6 +40,8 @@ const CONNECTIONS_MAX: usize = 512;
 const HEAD_MAX: Duration = Duration::from_secs(30);
 /// How long the body of a request may take, from the end of its head.
 const BODY_MAX: Duration = Duration::from_secs(30);
+/// How long nothing of an answer may be taken, while there is more of it.
+const TAKEN_WITHIN: Duration = Duration::from_secs(30);
 /// How long a request waits for the cluster, if it does not say so itself.
 const WITHIN: Duration = Duration::from_secs(5);
 const WITHIN_MAX: Duration = Duration::from_secs(60);
@@ -52,6 +55,7 @@ pub struct Server {
     connections_max: usize,
     head_max: Duration,
     body_max: Duration,
+    taken_within: Duration,
     copies_max: usize,
 }
 
@@ -67,6 +71,7 @@ impl Server {
             connections_max: CONNECTIONS_MAX,
             head_max: HEAD_MAX,
             body_max: BODY_MAX,
+            taken_within: TAKEN_WITHIN,
             copies_max: COPIES_MAX,
         })
     }
@@ -104,7 +109,9 @@ impl Server {
                 seated = places.accept() => seated,
                 () = &mut stop => break,
             };
-            let connection = http.serve_connection(TokioIo::new(stream), app.clone());
+            let mut stream = TimeoutStream::new(stream);
+            stream.set_write_timeout(Some(self.taken_within));
+            let connection = http.serve_connection(TokioIo::new(Box::pin(stream)), app.clone());
             let connection = connections.watch(connection);
             tokio::spawn(async move {
                 if let Err(error) = connection.await {
@@ -269,7 +276,8 @@ mod tests {
     /// More than two sockets hold between them.
     const IMAGE_BYTES: usize = 64 << 20;
 
-    /// A server of two places, of a node that knows nothing but how to be watched and copied, and when it is to stop. A head may take so long, and a body too.
+    /// A server of two places, of a node that knows nothing but how to be watched and copied, and when it is to stop. A head may take so long, a body too, and an answer that nobody
+    /// takes.
     async fn serving(
         part_max: Duration,
     ) -> (SocketAddr, broadcast::Sender<Notice>, tokio::task::JoinHandle<()>, mpsc::Sender<()>)
@@ -298,6 +306,7 @@ mod tests {
             connections_max: 2,
             head_max: part_max,
             body_max: part_max,
+            taken_within: part_max,
             copies_max: 1,
             ..server
         };
@@ -367,6 +376,22 @@ mod tests {
             timeout(LONG, slow.read_to_end(&mut rest)).await.unwrap().unwrap();
             assert!(rest[rest.len() - IMAGE_BYTES..].iter().all(|byte| *byte == 7));
         }
+    }
+
+    #[tokio::test]
+    async fn who_takes_nothing_of_an_answer_gives_its_place_to_others() {
+        let (at, _notices, _serving, _stop) = serving(Duration::from_millis(200)).await;
+        let ask = b"GET /v1/snapshot HTTP/1.1\r\nhost: x\r\n\r\n";
+        let _deaf = dial(at, ask).await;
+        // Its copy is gone with it.
+        let another = async {
+            while !read_until(&mut dial(at, ask).await, "\r\n").await.starts_with("HTTP/1.1 200") {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(LONG, another).await.expect("a copy for who takes it");
+        let answer = read_until(&mut dial(at, HEALTH).await, "stopped").await;
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     }
 
     #[tokio::test]
