@@ -14,6 +14,8 @@ use crate::cli::{Failure, print, table};
 
 /// How often a status is looked at that is watched.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Enough of a hash to see by eye that two are the same, and to have a node's row on 80 columns.
+const HASH_DIGITS: usize = 8;
 
 /// Show how nodes are: each that is named in --node, and the members that it knows.
 #[derive(clap::Args)]
@@ -172,6 +174,9 @@ fn look(nodes: &NodeArgs) -> (String, bool) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
+    shown.column_iter_mut().for_each(|column| {
+        column.set_padding((0, 0));
+    });
     let mut first: Option<Json> = None;
     for node in &nodes.nodes {
         let one = NodeArgs { nodes: vec![node.clone()], ..nodes.clone() };
@@ -188,6 +193,9 @@ fn look(nodes: &NodeArgs) -> (String, bool) {
             ["id", "role", "leader", "term", "commit", "applied", "revision", "keys", "hash"]
         {
             row.push(word(&report[field]));
+        }
+        if let Some(hash) = row.last_mut() {
+            hash.truncate(HASH_DIGITS);
         }
         shown.add_row(row);
         first.get_or_insert(report);
