@@ -73,12 +73,17 @@ impl Toolchain {
                 command.args(arguments).args([&library, "--target", self.target]);
                 command.env("PATH", path).env("RUSTC_BOOTSTRAP", "1");
                 command.env_remove("RUSTC").env_remove("CARGO").env_remove("LD_LIBRARY_PATH");
-                let target = self.target.to_uppercase().replace('-', "_");
-                command.env(format!("CARGO_TARGET_{target}_LINKER"), linker);
+                command.env(self.variable("LINKER"), linker);
                 command.env("CARGO_TARGET_DIR", folder.with_extension("debian"));
                 command
             }
         }
+    }
+
+    /// The variable that tells cargo the target's linker, or runner.
+    fn variable(&self, what: &str) -> String {
+        let target = self.target.to_uppercase().replace('-', "_");
+        format!("CARGO_TARGET_{target}_{what}")
     }
 
     /// The compiler, by its version.
@@ -122,8 +127,7 @@ impl Toolchain {
         variables: &[(&str, &str)],
     ) -> Result<(), Trouble> {
         let mut command = self.cargo(context, &["run", "--release", "--manifest-path", manifest]);
-        let target = self.target.to_uppercase().replace('-', "_");
-        command.env(format!("CARGO_TARGET_{target}_RUNNER"), "true");
+        command.env(self.variable("RUNNER"), "true");
         run(command.envs(variables.iter().copied()))
     }
 

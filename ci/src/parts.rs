@@ -30,10 +30,8 @@ const MEASURED: &[&str] = &["probe", "size", "trio-board"];
 
 /// `parts`.
 pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
-    // What it tells by defmt is a part of it.
-    let variables = [("DEFMT_LOG", "info")];
     let arguments = ["--locked", "--manifest-path", qemu::MANIFEST, "--all-features"];
-    Toolchain::find(context)?.lint(context, &arguments, &variables)?;
+    Toolchain::find(context)?.lint(context, &arguments, qemu::VARIABLES)?;
     if context.options.full {
         for name in MEASURED {
             let manifest = format!("ci/{name}/Cargo.toml");
@@ -46,9 +44,9 @@ pub(crate) fn step(context: &Context) -> Result<String, Trouble> {
         let toolchain = Toolchain::find_for(context, part.target)?;
         let manifest = format!("examples/{}/Cargo.toml", part.name);
         let arguments = ["--locked", "--manifest-path", &manifest];
-        let image = toolchain.firmware_with(context, &arguments, &variables)?.join(part.name);
+        let image = toolchain.firmware_with(context, &arguments, qemu::VARIABLES)?.join(part.name);
         if context.options.full {
-            toolchain.lint(context, &arguments, &variables)?;
+            toolchain.lint(context, &arguments, qemu::VARIABLES)?;
         }
         let bytes = fs::read(&image).map_err(|error| at(&image, error))?;
         let size = Size::of(&bytes).map_err(|error| at(&image, error))?;

@@ -57,7 +57,7 @@ pub(crate) const MANIFEST: &str = "examples/microbit/Cargo.toml";
 const IMAGE: &str = "microbit";
 const ASYNC_IMAGE: &str = "microbit-async";
 /// What the firmware tells by defmt is a part of it.
-const VARIABLES: &[(&str, &str)] = &[("DEFMT_LOG", "info")];
+pub(crate) const VARIABLES: &[(&str, &str)] = &[("DEFMT_LOG", "info")];
 
 /// A firmware, linked.
 fn firmware(context: &Context, image: &str, more: &[&str]) -> Result<PathBuf, Trouble> {
